@@ -1,0 +1,61 @@
+# One library a folder, one test a source file.
+
+set(TTT_WARNINGS -Wall -Wextra -Wno-sign-compare -Wno-missing-field-initializers)
+if(TTT_WERROR)
+  list(APPEND TTT_WARNINGS -Werror)
+endif()
+
+add_library(ttt_options INTERFACE)
+target_include_directories(ttt_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(ttt_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${TTT_WARNINGS}>")
+if(TTT_SANITIZE)
+  target_compile_options(ttt_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TTT_SANITIZE};-fno-omit-frame-pointer>")
+  target_link_options(ttt_options INTERFACE -fsanitize=${TTT_SANITIZE})
+endif()
+
+# ttt_library(name SOURCES a.cc ... DEPS lib ...)
+function(ttt_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${arg_SOURCES})
+  target_link_libraries(${name} PUBLIC ttt_options ${arg_DEPS})
+endfunction()
+
+# Programs keep the symbols of the archives in them to themselves: the packaged
+# SentencePiece carries another protobuf, and the two must not meet.
+function(ttt_hide_archives target)
+  target_link_options(${target} PRIVATE
+    -Wl,--exclude-libs,ALL -Wl,--as-needed -Wl,--gc-sections -Wl,--disable-new-dtags)
+endfunction()
+
+# ttt_binary(name SOURCES a.cc ... DEPS lib ...)
+function(ttt_binary name)
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ttt_options ${arg_DEPS})
+  ttt_hide_archives(${name})
+  set_target_properties(${name} PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+endfunction()
+
+# ttt_test(name SOURCES a.cc ... DEPS lib ... LABELS unit [TIMEOUT seconds])
+# A GoogleTest program; LABELS as in the style guide: unit, grpc, gpu, slow, fuzz.
+function(ttt_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  if(NOT arg_LABELS)
+    set(arg_LABELS unit)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ttt_options ${arg_DEPS}
+    GTest::gmock GTest::gtest GTest::gtest_main)
+  ttt_hide_archives(${name})
+  set_target_properties(${name} PROPERTIES
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_compile_definitions(${name} PRIVATE
+    TTT_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden"
+    TTT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+endfunction()

@@ -1,0 +1,81 @@
+// Memory and ops of one device: all that the model needs of it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/op_args.h"
+
+namespace ttt {
+
+enum class Precision : uint8_t { kFloat32, kBFloat16 };
+
+struct DeviceInfo {
+  std::string name;         // "cpu", "cuda:0"
+  std::string description;  // for people: instruction set, threads
+  Precision precision;
+  // Two backends of equal fingerprint give equal bits: device, instruction set,
+  // precision, numerics version of the ops.
+  std::string numerics_fingerprint;
+};
+
+// Device memory, given back by the destructor. Must not outlive its backend.
+class DeviceBuffer {
+ public:
+  virtual ~DeviceBuffer() = default;
+  virtual std::byte* data() const = 0;
+  virtual int64_t size_bytes() const = 0;
+
+  template <typename T>
+  T* as() const {
+    return reinterpret_cast<T*>(data());
+  }
+};
+
+// One device. Not thread-safe: used by one thread at a time (the engine's, and
+// before it starts, the one that loads the model). Ops run in the order of the
+// calls; results are in host-visible memory only after Synchronize and
+// CopyToHost. Each op returns INVALID_ARGUMENT if its args are out of range
+// (validate.h), INTERNAL if the device failed.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual const DeviceInfo& info() const = 0;
+  // The type of Operand that ops write and Gemm reads.
+  virtual DType operand_type() const = 0;
+
+  // Zeroed, 64-byte aligned. RESOURCE_EXHAUSTED: not that much memory.
+  virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
+      int64_t size_bytes) = 0;
+  // Packs float32 host weights [num_outputs, num_inputs], rounded to the
+  // backend's precision. RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(
+      const float* weights, int32_t num_outputs, int32_t num_inputs) = 0;
+  virtual absl::Status CopyToDevice(void* device, const void* host,
+                                    int64_t size_bytes) = 0;
+  virtual absl::Status CopyToHost(void* host, const void* device,
+                                  int64_t size_bytes) = 0;
+  virtual absl::Status CopyOnDevice(void* to, const void* from,
+                                    int64_t size_bytes) = 0;
+  // Waits for all that was queued.
+  virtual absl::Status Synchronize() = 0;
+
+  virtual absl::Status EmbedTokens(const EmbedTokensArgs& args) = 0;
+  virtual absl::Status RmsNorm(const RmsNormArgs& args) = 0;
+  virtual absl::Status CausalConv(const CausalConvArgs& args) = 0;
+  virtual absl::Status LearnerInputs(const LearnerInputsArgs& args) = 0;
+  virtual absl::Status Learner(const LearnerArgs& args) = 0;
+  virtual absl::Status NormGate(const NormGateArgs& args) = 0;
+  virtual absl::Status SwiGlu(const SwiGluArgs& args) = 0;
+  virtual absl::Status Gemm(const GemmArgs& args) = 0;
+  virtual absl::Status SaveHidden(const SaveHiddenArgs& args) = 0;
+  virtual absl::Status GatherHidden(const GatherHiddenArgs& args) = 0;
+  virtual absl::Status SampleTokens(const SampleTokensArgs& args) = 0;
+  virtual absl::Status DigestStates(const DigestStatesArgs& args) = 0;
+};
+
+}  // namespace ttt

@@ -1,0 +1,287 @@
+// What each op of a backend computes, on which shapes.
+//
+// Section numbers refer to the model specification, spec/TTT_MODEL.md of the
+// published TTT language models (arXiv:2407.04620). All arrays are device memory,
+// row-major, last index fastest. `num_rows` counts the tokens of a step over all
+// its sequences; `batch` counts the sequences. Row results never depend on what
+// other rows are in the step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace ttt {
+
+inline constexpr int kMaxMiniBatch = 16;
+inline constexpr int kMaxConvKernel = 8;
+inline constexpr int kTokenRingSize = 1024;  // ids kept for penalties
+inline constexpr int kDigestBytes = 32;
+
+enum class DType : uint8_t { kFloat32, kBFloat16 };
+
+// Input of a matrix product: float32, or bfloat16 rounded to nearest even.
+struct Operand {
+  void* data;
+  DType type;
+};
+
+// One part of the state of all slots. Slot s begins at base + s * slot_stride.
+struct StatePlane {
+  std::byte* base;
+  int64_t slot_stride;  // in bytes
+};
+
+// The rows that one sequence has in a step: consecutive tokens of one session.
+struct SequenceRows {
+  int32_t first_row;  // in [0, num_rows]
+  int32_t num_rows;   // >= 0
+  int32_t slot;       // of its state; no two sequences of a step share one
+  int64_t position;   // >= 0, tokens of the session before the first row
+};
+
+// The sequences of a step. Their rows are disjoint and cover [0, num_rows).
+struct StepRows {
+  const SequenceRows* sequences;  // [batch]
+  int32_t batch;                  // >= 0; 0 does nothing
+  int32_t num_rows;               // >= 0
+};
+
+// A weight matrix [num_outputs, num_inputs] in the form that a backend's Gemm
+// wants. Made by Backend::PackWeights.
+class GemmWeights {
+ public:
+  virtual ~GemmWeights() = default;
+  virtual int64_t bytes() const = 0;
+  virtual int32_t num_outputs() const = 0;
+  virtual int32_t num_inputs() const = 0;
+};
+
+// hidden[r] = table[token_ids[r]]; and writes each id into its session's ring at
+// place position % kTokenRingSize.
+struct EmbedTokensArgs {
+  StepRows rows;
+  const int32_t* token_ids;  // [num_rows], each in [0, vocab_size)
+  Operand table;             // [vocab_size, hidden_size]
+  float* hidden;             // [num_rows, hidden_size] out
+  StatePlane ring;           // int32 [kTokenRingSize] a slot, in/out
+  int32_t vocab_size;        // > 0
+  int32_t hidden_size;       // > 0
+};
+
+// output[r] = weight * input[r] / sqrt(mean(input[r]^2) + epsilon). Section 4.
+struct RmsNormArgs {
+  const float* input;   // [num_rows, hidden_size]
+  const float* weight;  // [hidden_size]
+  Operand output;       // [num_rows, hidden_size] out
+  int32_t num_rows;     // >= 0
+  int32_t hidden_size;  // > 0
+  float epsilon;        // >= 0
+};
+
+// Causal depthwise convolution with carried history, added to `output`:
+//     output[p, c] += bias[c] + sum_j weight[j, c] * u[p - K + 1 + j, c]
+// with u the session's inputs, zero before its start. Section 4. Leaves the last
+// K - 1 inputs in `tail`.
+struct CausalConvArgs {
+  StepRows rows;
+  const float* input;   // [num_rows, hidden_size]
+  const float* weight;  // [kernel, hidden_size], tap kernel - 1 is the newest
+  const float* bias;    // [hidden_size]
+  StatePlane tail;      // float [kernel - 1, hidden_size] a slot, in/out
+  float* output;        // [num_rows, hidden_size] in/out
+  int32_t hidden_size;  // > 0
+  int32_t kernel;       // in [2, kMaxConvKernel]
+};
+
+// From the projections of a TTT layer's input to what the learner reads.
+// Sections 5.1 to 5.3: with share_qk both convolutions of the shared projection,
+// RoPE on adjacent pairs of queries and keys at position % mini_batch, the target
+// v - k, and the rates base_lr * sigmoid(logit + bias) / head_dim.
+struct LearnerInputsArgs {
+  StepRows rows;
+  // A row of `projections` holds at these offsets: queries (or the shared
+  // projection), keys (unless shared), values, and a rate logit a head.
+  const float* projections;     // [num_rows, row_stride]
+  int64_t row_stride;           // in floats
+  int32_t query_offset;
+  int32_t key_offset;           // unread with share_qk
+  int32_t value_offset;
+  int32_t rate_offset;
+  const float* conv_q_weight;   // [kernel, hidden_size], or null: no share_qk
+  const float* conv_q_bias;     // [hidden_size], or null
+  const float* conv_k_weight;   // as conv_q_weight
+  const float* conv_k_bias;
+  StatePlane tail;              // float [kernel - 1, hidden_size] a slot, in/out;
+                                // unread without share_qk
+  const float* rate_bias;       // [num_heads]
+  const float* rope;            // [mini_batch, head_dim / 2, 2] cosine, sine
+  float* queries;               // [num_rows, num_heads, head_dim] out
+  float* keys;                  // [num_rows, num_heads, head_dim] out
+  float* targets;               // [num_rows, num_heads, head_dim] out, v - k
+  float* rates;                 // [num_rows, num_heads] out
+  int32_t num_heads;            // > 0
+  int32_t head_dim;             // 32, 64 or 96
+  int32_t mini_batch;           // in [1, kMaxMiniBatch]
+  int32_t kernel;               // in [2, kMaxConvKernel]
+  float base_lr;                // >= 0
+};
+
+// The inner learner: reads its rows with weights that every token adapts, and
+// commits a gradient step at the end of each mini-batch. Sections 5.1 to 5.3, in
+// the dual form over the pending rows: no gradient accumulator. For each head,
+// with P the fast weights at the start of the mini-batch, rows s = 0..t of it and
+// g_s the gradient of row s at P:
+//     linear: z_t = q_t W + b - tau_t sum_{s<=t} lr_s (q_t . k_s + 1) g_s
+//     mlp:    as spec 5.3, for both layers
+//     output_t = q_t + LN(z_t)
+//     at t = mini_batch - 1: P <- P - tau_t sum_s lr_s (input_s^T g_s, g_s)
+// The pending rows (k, v - k, lr) of an unfinished mini-batch stay in the slot.
+// Accumulates in float32, over s and over channels in rising order.
+struct LearnerArgs {
+  StepRows rows;
+  const float* queries;      // [num_rows, num_heads, head_dim], rotated
+  const float* keys;         // [num_rows, num_heads, head_dim], rotated
+  const float* targets;      // [num_rows, num_heads, head_dim], v - k
+  const float* rates;        // [num_rows, num_heads]
+  const float* token_scale;  // [mini_batch], tau >= 0
+  const float* norm_weight;  // [num_heads, head_dim]
+  const float* norm_bias;    // [num_heads, head_dim]
+  // Fast weights a slot; w1 [num_heads, head_dim, inner], b1 [num_heads, inner]
+  // with inner = head_dim (linear) or 4 * head_dim (mlp); w2 [num_heads, inner,
+  // head_dim], b2 [num_heads, head_dim], unread when linear.
+  StatePlane w1, b1, w2, b2;
+  // Pending rows a slot: [num_heads, mini_batch - 1, head_dim] twice, and
+  // [num_heads, mini_batch - 1]. The first position % mini_batch are valid.
+  StatePlane pending_keys, pending_targets, pending_rates;
+  float* output;       // [num_rows, num_heads, head_dim] out
+  bool is_mlp;
+  int32_t num_heads;   // > 0
+  int32_t head_dim;    // 32, 64 or 96
+  int32_t mini_batch;  // in [1, kMaxMiniBatch]
+};
+
+// output[r] = LN(input[r]; weight, bias) * gelu(gate[r]), over all channels;
+// without a gate the first factor alone. Section 5, steps 6 and 7.
+struct NormGateArgs {
+  const float* input;   // [num_rows, hidden_size]
+  const float* weight;  // [hidden_size]
+  const float* bias;    // [hidden_size]
+  const float* gate;    // [num_rows, gate_stride], or null
+  int64_t gate_stride;  // in floats
+  Operand output;       // [num_rows, hidden_size] out
+  int32_t num_rows;     // >= 0
+  int32_t hidden_size;  // > 0
+};
+
+// output[r] = silu(gate_up[r, :inner]) * gate_up[r, inner:]. Section 4.
+struct SwiGluArgs {
+  const float* gate_up;  // [num_rows, 2 * inner]
+  Operand output;        // [num_rows, inner] out
+  int32_t num_rows;      // >= 0
+  int32_t inner;         // > 0
+};
+
+// output[r] = input[r] * weights^T, or output[r] += it. A row has the same bits
+// for every num_rows and every number of threads. Accumulates in float32.
+struct GemmArgs {
+  Operand input;               // [num_rows, num_inputs], type as the weights'
+  const GemmWeights* weights;  // [num_outputs, num_inputs]
+  float* output;               // [num_rows, output_stride] out, or in/out
+  int64_t output_stride;       // in floats, >= num_outputs
+  int32_t num_rows;            // >= 0
+  bool accumulate;
+};
+
+// Keeps the last row's hidden vector of each sequence that has rows in its slot,
+// and tells whether all of it is finite.
+struct SaveHiddenArgs {
+  StepRows rows;
+  const float* hidden;     // [num_rows, hidden_size]
+  StatePlane last_hidden;  // float [hidden_size] a slot, out
+  uint8_t* finite;         // [batch] out; 1 for a sequence without rows
+  int32_t hidden_size;     // > 0
+};
+
+// Copies the hidden vectors that logits are wanted of: row rows[i] of this step,
+// or, where rows[i] < 0, the one kept in slot slots[i].
+struct GatherHiddenArgs {
+  const float* hidden;     // [.., hidden_size]
+  StatePlane last_hidden;  // float [hidden_size] a slot
+  const int32_t* rows;     // [num_rows]
+  const int32_t* slots;    // [num_rows]
+  float* output;           // [num_rows, hidden_size] out
+  int32_t num_rows;        // >= 0
+  int32_t hidden_size;     // > 0
+};
+
+inline constexpr int32_t kSampleToken = -1;  // draw one
+inline constexpr int32_t kNoToken = -2;      // report candidates only
+
+// How the token after one logits row is chosen, and what is reported of it.
+struct SampleRow {
+  int32_t given_token;  // kSampleToken, kNoToken, or the id to report on
+  int32_t slot;         // whose ring the penalties count; -1: none
+  int64_t position;     // tokens of the session up to here; index of the token
+                        // that is chosen, and the generator's counter
+  uint64_t seed;
+  float temperature;    // >= 0; 0 is greedy, ties to the lowest id
+  int32_t top_k;        // >= 0; 0 is off
+  float top_p;          // (0, 1]
+  float min_p;          // [0, 1]
+  float repetition_penalty;  // > 0; 1 is off
+  float presence_penalty;
+  float frequency_penalty;
+  int32_t bias_begin;   // of this row in bias_ids and bias_values
+  int32_t bias_end;
+  int32_t num_candidates;  // in [0, max_candidates]
+};
+
+// Chooses the next token of each row. Order: bias, penalties over the last
+// kTokenRingSize tokens of the session, temperature, top_k, top_p, min_p, draw by
+// a counter-based generator of (seed, position). A log-probability is that of the
+// model's own distribution: log-softmax of the logits before any of these.
+struct SampleTokensArgs {
+  const float* logits;           // [num_rows, vocab_size]
+  const SampleRow* samples;      // [num_rows]
+  const int32_t* bias_ids;       // flat, each in [0, vocab_size)
+  const float* bias_values;      // flat
+  StatePlane ring;               // int32 [kTokenRingSize] a slot
+  int32_t* token_ids;            // [num_rows] out; kNoToken where none is wanted
+  float* logprobs;               // [num_rows] out; 0 where none is wanted
+  int32_t* candidate_ids;        // [num_rows, max_candidates] out, best first,
+                                 // ties to the lowest id
+  float* candidate_logprobs;     // [num_rows, max_candidates] out
+  uint8_t* finite;               // [num_rows] out; 0: a logit is NaN or infinite,
+                                 // and nothing else of the row is valid
+  int32_t num_rows;              // >= 0
+  int32_t vocab_size;            // > 0
+  int32_t max_candidates;        // in [0, vocab_size]
+};
+
+// A run of 32-bit words of every slot that goes into its digest: `count` runs of
+// `words` words, `stride` words apart, of which pending planes give only the
+// rows that are valid.
+struct DigestPlane {
+  int64_t offset_bytes;  // within the slot
+  int64_t count;         // >= 0
+  int64_t stride;        // in words
+  int64_t words;         // a run; with is_pending, a pending row
+  bool is_pending;       // take position % mini_batch rows of each run
+};
+
+// A 32-byte digest of each slot's canonical words: the planes in order, then the
+// words of `header`. Same bits on every backend; see digest.h.
+struct DigestStatesArgs {
+  StatePlane slots;            // whole slots
+  const int32_t* slot_ids;     // [batch]
+  const int64_t* positions;    // [batch]
+  const DigestPlane* planes;   // [num_planes]
+  int32_t num_planes;
+  const uint32_t* header;      // [header_words], the same for all
+  int32_t header_words;
+  uint8_t* digests;            // [batch, kDigestBytes] out
+  int32_t batch;               // >= 0
+  int32_t mini_batch;          // in [1, kMaxMiniBatch]
+};
+
+}  // namespace ttt

@@ -1,0 +1,26 @@
+// Errors with a reason that programs can read.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace ttt {
+
+// A status with a reason in capitals, such as SESSION_BUSY, which becomes
+// google.rpc.ErrorInfo.reason.
+absl::Status Error(absl::StatusCode code, absl::string_view reason,
+                   absl::string_view message);
+
+// The same, with a hint when to try again.
+absl::Status RetryableError(absl::StatusCode code, absl::string_view reason,
+                            absl::string_view message, absl::Duration retry_after);
+
+// Empty if the status has none.
+std::string ErrorReason(const absl::Status& status);
+std::optional<absl::Duration> RetryAfter(const absl::Status& status);
+
+}  // namespace ttt

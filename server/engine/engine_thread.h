@@ -1,0 +1,47 @@
+// The thread around an Engine.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "server/base/mutex.h"
+#include "server/engine/engine.h"
+
+namespace ttt {
+
+// Gives an Engine its thread and an inbox. Submit and Wake may be called from any
+// thread and wait for nothing. `engine` must outlive it.
+class EngineThread {
+ public:
+  explicit EngineThread(Engine* engine);
+  // Ends the turns that are left with UNAVAILABLE (DRAINING), and joins.
+  ~EngineThread();
+  EngineThread(const EngineThread&) = delete;
+  EngineThread& operator=(const EngineThread&) = delete;
+
+  void Submit(std::unique_ptr<Turn> turn) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Something that a turn waits for has changed: its reader took tokens, or
+  // cancelled.
+  void Wake() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // For gauges.
+  int32_t num_queued() const { return num_queued_.load(std::memory_order_relaxed); }
+  int32_t num_running() const { return num_running_.load(std::memory_order_relaxed); }
+
+ private:
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  Engine* const engine_;
+  Mutex mutex_;
+  CondVar changed_;
+  std::vector<std::unique_ptr<Turn>> inbox_ ABSL_GUARDED_BY(mutex_);
+  bool woken_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<int32_t> num_queued_{0};
+  std::atomic<int32_t> num_running_{0};
+  std::thread thread_;  // last, so that it sees the rest
+};
+
+}  // namespace ttt

@@ -1,0 +1,99 @@
+// A TTT language model on one device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/backend.h"
+#include "server/model/checkpoint.h"
+#include "server/model/config.h"
+#include "server/model/sampling_params.h"
+#include "server/session/state_layout.h"
+#include "server/session/state_pool.h"
+
+namespace ttt {
+
+// The tokens that one session reads in a step, in a slot of its own.
+struct StepSequence {
+  int32_t slot;
+  int64_t position;                     // tokens of the session before
+  absl::Span<const int32_t> token_ids;  // may be empty
+};
+
+// One place after which a token is chosen, scored or reported.
+struct LogitsRequest {
+  int32_t sequence;  // of the step
+  int32_t row;       // after that token of the sequence; -1: after all it had
+                     // before the step
+  int32_t given_token = kSampleToken;  // or kNoToken, or the id to report on
+  int32_t num_candidates = 0;
+  const SamplingParams* sampling = nullptr;  // with kSampleToken; not null
+};
+
+struct LogitsResult {
+  bool finite = true;  // false: nothing else is valid
+  int32_t token_id = kNoToken;
+  float logprob = 0.0f;
+  std::vector<TokenLogprob> candidates;  // best first
+};
+
+struct StepResult {
+  std::vector<LogitsResult> logits;  // one a request, in their order
+  std::vector<bool> finite;          // one a sequence: its hidden state is finite
+};
+
+// The forward pass over ragged batches of sessions. Not thread-safe: used by the
+// engine's thread. `backend` must outlive it.
+class TttModel {
+ public:
+  struct Limits {
+    int32_t max_rows = 0;       // tokens a step, >= 1
+    int32_t max_sequences = 0;  // a step, >= 1
+    int32_t max_candidates = 0;  // a logits request, in [0, vocab_size]
+  };
+
+  // Reads and packs all weights. Errors of `checkpoint`; RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<TttModel>> Load(
+      const ModelConfig& config, Checkpoint* checkpoint, const Limits& limits,
+      Backend* backend);
+  ~TttModel();
+
+  static StateLayout MakeStateLayout(const ModelConfig& config);
+
+  // Writes the state of an empty session into the slot.
+  absl::Status InitState(const StatePool& pool, int32_t slot);
+  // Reads each sequence's tokens into its slot and answers the requests, at most
+  // Limits of each. The rows of one sequence do not depend on the others.
+  absl::StatusOr<StepResult> Step(const StatePool& pool,
+                                  absl::Span<const StepSequence> sequences,
+                                  absl::Span<const LogitsRequest> requests);
+  // The digests of the states in `slots`, whose sessions hold `tokens`.
+  absl::StatusOr<std::vector<std::array<uint8_t, kDigestBytes>>> Digest(
+      const StatePool& pool, absl::Span<const int32_t> slots,
+      absl::Span<const int64_t> tokens);
+
+  const ModelConfig& config() const { return config_; }
+  const std::string& fingerprint() const { return fingerprint_; }
+  int64_t num_parameters() const { return num_parameters_; }
+
+ private:
+  struct Weights;
+  struct Workspace;
+
+  TttModel();
+
+  ModelConfig config_;
+  Limits limits_;
+  std::string fingerprint_;
+  int64_t num_parameters_ = 0;
+  Backend* backend_ = nullptr;
+  std::unique_ptr<Weights> weights_;
+  std::unique_ptr<Workspace> work_;
+};
+
+}  // namespace ttt

@@ -1,0 +1,55 @@
+// Where the tokens of one turn wait for their reader.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "server/base/mutex.h"
+#include "server/request/request.h"
+
+namespace ttt {
+
+// The engine's thread pushes, one reader takes. Holds at most `capacity` tokens
+// that were not taken: a turn whose stream is full is not run until its reader
+// takes some. Thread-safe; shared by the turn and its reader.
+class TokenStream {
+ public:
+  // All that gathered since the last Take.
+  struct Chunk {
+    int64_t index = 0;  // of the first token among the turn's generated ones
+    std::vector<TokenPosition> tokens;
+    std::string text;            // complete UTF-8
+    std::optional<TurnEnd> end;  // the last chunk has it
+  };
+
+  // `capacity` >= 1. `on_ready` is called, without a lock, on the engine's thread
+  // (or the one that ends the turn) when a chunk is there after an empty Take or
+  // at first; it must only post.
+  TokenStream(int64_t capacity, std::function<void()> on_ready);
+
+  // The engine's side.
+  bool IsFull() const ABSL_LOCKS_EXCLUDED(mutex_);
+  void Push(std::vector<TokenPosition> tokens, absl::string_view text)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Once, last; nothing is pushed after it.
+  void End(TurnEnd end) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsCancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The reader's side. No value: nothing yet, on_ready will be called.
+  std::optional<Chunk> Take() ABSL_LOCKS_EXCLUDED(mutex_);
+  // The reader wants no more. The turn ends within one step, and End still comes.
+  void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  const int64_t capacity_;
+  const std::function<void()> on_ready_;
+  mutable Mutex mutex_;
+  Chunk gathered_ ABSL_GUARDED_BY(mutex_);
+  bool reader_waits_ ABSL_GUARDED_BY(mutex_) = true;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace ttt

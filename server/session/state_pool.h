@@ -1,0 +1,116 @@
+// The slots that hold hidden states on the device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "server/base/mutex.h"
+#include "server/session/state_layout.h"
+
+namespace ttt {
+
+class StatePool;
+
+// A share of one slot, given back by the destructor; the slot is free when its
+// last share is. Move-only. Must not outlive its pool.
+class StateSlot {
+ public:
+  StateSlot() = default;
+  ~StateSlot();
+  StateSlot(StateSlot&& other) noexcept;
+  StateSlot& operator=(StateSlot&& other) noexcept;
+
+  bool has_value() const { return pool_ != nullptr; }
+  int32_t index() const { return index_; }
+  // Grows each time the slot is given out anew.
+  uint64_t epoch() const { return epoch_; }
+  // Another share of the same slot.
+  StateSlot Share() const;
+
+ private:
+  friend class StatePool;
+  StateSlot(StatePool* pool, int32_t index, uint64_t epoch)
+      : pool_(pool), index_(index), epoch_(epoch) {}
+
+  StatePool* pool_ = nullptr;
+  int32_t index_ = -1;
+  uint64_t epoch_ = 0;
+};
+
+// The right of one session to keep a state, given back by the destructor.
+// Move-only. Must not outlive its pool.
+class StateReservation {
+ public:
+  StateReservation() = default;
+  ~StateReservation();
+  StateReservation(StateReservation&& other) noexcept;
+  StateReservation& operator=(StateReservation&& other) noexcept;
+
+  bool has_value() const { return pool_ != nullptr; }
+
+ private:
+  friend class StatePool;
+  explicit StateReservation(StatePool* pool) : pool_(pool) {}
+
+  StatePool* pool_ = nullptr;
+};
+
+// One slab of equal slots: `session_slots` that sessions may reserve, and
+// `scratch_slots` for running turns. A session with a state (a fork too, though it
+// shares its parent's slot until its first commit) holds one reservation, so a
+// commit never fails for lack of a slot, and idle sessions never starve a turn.
+//
+// Thread-safe. Must outlive its slots and reservations; must not outlive the
+// backend.
+class StatePool {
+ public:
+  struct Options {
+    int64_t session_slots = 0;  // >= 1
+    int32_t scratch_slots = 0;  // >= 1
+  };
+  struct Usage {
+    int64_t session_slots;      // capacity
+    int64_t reserved;           // of these, by sessions
+    int64_t slots;              // in the slab, scratch slots too
+    int64_t slots_in_use;       // physically
+  };
+
+  // INVALID_ARGUMENT; RESOURCE_EXHAUSTED: the device has not that much memory.
+  static absl::StatusOr<std::unique_ptr<StatePool>> Create(
+      const Options& options, StateLayout layout, Backend* backend);
+
+  // Room for one more session. RESOURCE_EXHAUSTED (STATE_POOL_FULL).
+  absl::StatusOr<StateReservation> Reserve() ABSL_LOCKS_EXCLUDED(mutex_);
+  // A slot with no defined content. RESOURCE_EXHAUSTED: none is free.
+  absl::StatusOr<StateSlot> AcquireSlot() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const StateLayout& layout() const { return layout_; }
+  StatePlane slots() const { return {slab_->data(), layout_.slot_bytes}; }
+  Usage usage() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  friend class StateSlot;
+  friend class StateReservation;
+
+  StatePool(const Options& options, StateLayout layout,
+            std::unique_ptr<DeviceBuffer> slab);
+
+  void AddShare(int32_t index) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DropShare(int32_t index, uint64_t epoch) ABSL_LOCKS_EXCLUDED(mutex_);
+  void DropReservation() ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const Options options_;
+  const StateLayout layout_;
+  const std::unique_ptr<DeviceBuffer> slab_;
+  mutable Mutex mutex_;
+  std::vector<int32_t> free_ ABSL_GUARDED_BY(mutex_);
+  std::vector<int32_t> shares_ ABSL_GUARDED_BY(mutex_);    // [slots]
+  std::vector<uint64_t> epochs_ ABSL_GUARDED_BY(mutex_);   // [slots]
+  int64_t reserved_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace ttt
