@@ -1,0 +1,85 @@
+# The commands of the project. Each installs the packages it needs (root or sudo;
+# nothing is asked of the network when they are there), then builds into
+# build/release. The programs are build/release/bin/tttd and build/release/bin/ttt.
+
+BUILD := build/release
+JOBS  ?= $(shell scripts/build_jobs)
+# The model that `make run` serves, and further flags for it.
+MODEL ?= $(patsubst %/,%,$(dir $(firstword $(wildcard models/*/model.safetensors))))
+FLAGS ?=
+# `make test LABEL=unit` runs the tests of one label; tests that need a GPU are
+# left out unless LABEL names them.
+LABEL ?=
+# `make lint ALL=1` looks at every source, not only at what changed since BASE.
+BASE  ?= HEAD
+ALL   ?=
+
+export PATH := $(CURDIR)/build/tools:$(PATH)
+unexport MAKEFLAGS MFLAGS
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test run bench format lint dist clean build-packages test-packages \
+        lint-packages
+
+help:
+	@echo 'make demo     build, serve the bundled model, hold a conversation, stop'
+	@echo 'make test     build, run the tests that need no GPU  (LABEL=unit|grpc|slow|gpu)'
+	@echo 'make run      build, serve in the foreground         (MODEL=DIR FLAGS="--flag=value")'
+	@echo 'make bench    build, run the benchmarks'
+	@echo 'make format   clang-format every source'
+	@echo 'make lint     format, layering and clang-tidy        (ALL=1, or BASE=commit)'
+	@echo 'make dist     relocatable tree and tarball in build/dist'
+	@echo 'make build    only build everything;  make clean: remove build/'
+
+build-packages:
+	@scripts/install_packages build
+
+test-packages:
+	@scripts/install_packages build test
+	@scripts/fetch_promtool build/tools
+
+lint-packages:
+	@scripts/install_packages build lint
+
+# Once: ninja configures again by itself when a CMake file changes.
+CONFIGURE = test -f $(BUILD)/build.ninja || cmake --preset release
+
+build: build-packages
+	@$(CONFIGURE)
+	cmake --build $(BUILD) -j $(JOBS)
+
+# Builds the two programs alone: the tests are most of the work.
+demo run: build-packages
+	@$(CONFIGURE)
+	cmake --build $(BUILD) -j $(JOBS) --target tttd ttt
+	$(RUN_$@)
+
+RUN_demo = scripts/demo $(BUILD)
+RUN_run = $(BUILD)/bin/tttd --model=$(MODEL) $(FLAGS)
+
+test: test-packages
+	@$(CONFIGURE)
+	cmake --build $(BUILD) -j $(JOBS)
+	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) \
+	  $(if $(LABEL),-L '^$(LABEL)$$',-LE '^gpu$$')
+
+bench: build
+	scripts/bench $(BUILD)
+
+format: lint-packages
+	@scripts/format --write
+
+lint: lint-packages
+	@scripts/format --check
+	@$(CONFIGURE)
+	cmake --build $(BUILD) -j $(JOBS) --target layering_test
+	$(BUILD)/tests/layering_test
+	scripts/tidy $(if $(ALL),--all,--since=$(BASE)) -j $(JOBS)
+
+dist: build-packages
+	@$(CONFIGURE)
+	cmake --build $(BUILD) -j $(JOBS) --target tttd ttt
+	scripts/dist $(BUILD) build/dist
+
+clean:
+	rm -rf build
