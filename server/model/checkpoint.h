@@ -35,9 +35,9 @@ std::vector<TensorSpec> ModelTensors(const ModelConfig& config);
 
 // Opens DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json
 // names, and holds them to `config`: every tensor of ModelTensors is there, with
-// its shape, as F32, BF16 or F16, and no other is (a tied lm_head.weight is
-// ignored). NOT_FOUND: no such file. INVALID_ARGUMENT: anything else wrong, naming
-// the file and the tensor or key.
+// its shape, as F32, BF16 or F16, all values finite, and no other is (a tied
+// lm_head.weight is ignored). Reads every byte once. NOT_FOUND: no such file.
+// INVALID_ARGUMENT: anything else wrong, naming the file and the tensor or key.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(
     const std::string& model_dir, const ModelConfig& config);
 
