@@ -1,0 +1,87 @@
+#!/bin/bash
+# The relocatable tree is whole: every library it needs is in it or is glibc's, it
+# asks for no newer glibc than Debian 12 has, and the programs start from it, in a
+# root with nothing else where that can be made.
+#
+#   tests/dist_test.sh SOURCE_DIR BUILD_DIR
+set -uo pipefail
+
+source_dir=$1
+build=$2
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+failures=0
+fail() { echo "FAIL: $*"; failures=$((failures + 1)); }
+
+cd "$source_dir"
+tree=$(scripts/dist --no_tarball "$build" "$scratch/out") || { echo "FAIL: scripts/dist"; exit 1; }
+
+# Libraries.
+glibc='^(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|ld-linux-x86-64\.so\.2)$'
+host_glibc=$(getconf GNU_LIBC_VERSION | cut -d' ' -f2)
+newest_allowed=2.36
+for file in "$tree"/bin/* "$tree"/lib/*; do
+  dynamic=$(readelf --dynamic --wide "$file")
+  for soname in $(sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' <<< "$dynamic"); do
+    [[ "$soname" =~ $glibc || -f "$tree/lib/$soname" ]] ||
+      fail "${file#"$tree"/} needs $soname, which is not in lib/"
+  done
+  grep --quiet '(RUNPATH)' <<< "$dynamic" &&
+    fail "${file#"$tree"/} has a RUNPATH, which hides lib/ from what it loads"
+  newest=$(readelf --version-info --wide "$file" | grep -o 'GLIBC_[0-9][0-9.]*' |
+    sed 's/GLIBC_//' | sort --version-sort | tail -1)
+  if [[ "$(printf '%s\n' "$host_glibc" "$newest_allowed" | sort -V | head -1)" == "$host_glibc" &&
+        "$(printf '%s\n' "$newest" "$newest_allowed" | sort -V | tail -1)" != "$newest_allowed" ]]; then
+    fail "${file#"$tree"/} needs glibc $newest"
+  fi
+done
+for program in tttd ttt; do
+  readelf --dynamic --wide "$tree/bin/$program" | grep --quiet '(RPATH).*\[\$ORIGIN/../lib\]' ||
+    fail "bin/$program does not look in its own lib/"
+  readelf --sections --wide "$tree/bin/$program" | grep --quiet '\.debug_info' &&
+    fail "bin/$program is not stripped"
+done
+
+# Licences.
+for source in abseil c-ares grpc onednn openssl prometheus-cpp protobuf sentencepiece; do
+  [[ -s "$tree/share/doc/tttd/licenses/$source" ]] || fail "no licence of $source"
+done
+[[ -s "$tree/share/doc/tttd/LICENSE" ]] || fail "no LICENSE"
+
+# Programs, away from where they were built.
+moved="$scratch/moved"
+mv "$tree" "$moved"
+run() { env --ignore-environment "$@" > "$scratch/log" 2>&1; }
+expect() {
+  "$@" || { fail "$* ended with $?"; cat "$scratch/log"; }
+}
+model=$(find "$moved/share/tttd/models" -name config.json -printf '%h\n' 2> /dev/null | sort | head -1)
+dry_run=(--dry_run "--model=/tttd${model#"$moved"}")
+expect run "$moved/bin/tttd" --version
+expect run "$moved/bin/ttt" --help
+[[ -z "$model" ]] || expect run "$moved/bin/tttd" --dry_run "--model=$model"
+
+# The same in a root that holds glibc and the tree.
+root="$scratch/root"
+mkdir -p "$root"/{proc,lib64,tmp} "$root/lib/x86_64-linux-gnu"
+for library in libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1; do
+  cp --dereference "$(g++ -print-file-name=$library)" "$root/lib/x86_64-linux-gnu/"
+done
+cp --dereference /lib64/ld-linux-x86-64.so.2 "$root/lib64/"
+mv "$moved" "$root/tttd"
+unshare=(unshare --mount)
+[[ $(id -u) -eq 0 ]] || unshare+=(--map-root-user)
+in_root() {
+  run PATH="$PATH" "${unshare[@]}" bash -c \
+    'mount --rbind /proc "$0/proc" && exec chroot "$0" "$@"' "$root" "$@"
+}
+if "${unshare[@]}" mount --rbind /proc "$root/proc" 2> /dev/null; then
+  expect in_root /tttd/bin/tttd --version
+  expect in_root /tttd/bin/ttt --help
+  [[ -z "$model" ]] || expect in_root /tttd/bin/tttd "${dry_run[@]}"
+else
+  echo "note: no mount namespace here, so the programs were not run in an empty root"
+fi
+
+[[ $failures -eq 0 ]] && echo "the tree is whole"
+exit $((failures > 0))
