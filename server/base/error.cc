@@ -1,6 +1,9 @@
 #include "server/base/error.h"
 
+#include <algorithm>
+
 #include "absl/strings/cord.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
@@ -9,6 +12,7 @@ namespace {
 
 constexpr absl::string_view kReasonUrl = "tttd/reason";
 constexpr absl::string_view kRetryUrl = "tttd/retry-after-ms";
+constexpr size_t kMostQuoted = 128;
 
 }  // namespace
 
@@ -23,9 +27,19 @@ absl::Status RetryableError(absl::StatusCode code, absl::string_view reason,
                             absl::string_view message,
                             absl::Duration retry_after) {
   absl::Status status = Error(code, reason, message);
-  status.SetPayload(
-      kRetryUrl, absl::Cord(absl::StrCat(absl::ToInt64Milliseconds(retry_after))));
+  const int64_t milliseconds =
+      absl::ToInt64Milliseconds(absl::Ceil(retry_after, absl::Milliseconds(1)));
+  status.SetPayload(kRetryUrl, absl::Cord(absl::StrCat(milliseconds)));
   return status;
+}
+
+std::string QuoteValue(absl::string_view value) {
+  std::string text = absl::CEscape(value.substr(0, kMostQuoted));
+  if (value.size() <= kMostQuoted && text.size() <= kMostQuoted) {
+    return absl::StrCat("\"", text, "\"");
+  }
+  text.resize(std::min(text.size(), kMostQuoted));
+  return absl::StrCat("\"", text, "\"...");
 }
 
 std::string ErrorReason(const absl::Status& status) {
