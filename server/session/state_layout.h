@@ -4,13 +4,17 @@
 // snapshots are written over planes and know nothing of what is in them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "kernels/op_args.h"
 
 namespace ttt {
+
+using StateDigest = std::array<uint8_t, kDigestBytes>;
 
 enum class PlaneRole {
   kFastWeights,  // learnt while reading; begins as the checkpoint's
@@ -21,8 +25,8 @@ enum class PlaneRole {
 };
 
 // One part of every slot: 4-byte words, row-major. Shapes begin with num_layers
-// where a plane has one part a layer. A kPendingRows plane is [.., mini_batch - 1,
-// words of a row] in runs of mini_batch - 1 rows.
+// where a plane has one part a layer. A kPendingRows plane is [.., mini_batch -
+// 1, words of a row] in runs of mini_batch - 1 rows.
 struct PlaneSpec {
   std::string name;
   PlaneRole role;

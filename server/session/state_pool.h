@@ -1,6 +1,7 @@
 // The slots that hold hidden states on the device.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -25,11 +26,15 @@ class StateSlot {
   StateSlot& operator=(StateSlot&& other) noexcept;
 
   bool has_value() const { return pool_ != nullptr; }
+  // -1 without a value.
   int32_t index() const { return index_; }
   // Grows each time the slot is given out anew.
   uint64_t epoch() const { return epoch_; }
-  // Another share of the same slot.
+  // Another share of the same slot. Needs a value.
   StateSlot Share() const;
+  // True if nobody else can read the slot, so that its holder may write to it.
+  // Stays true until the holder shares it. Needs a value.
+  bool IsOnlyShare() const;
 
  private:
   friend class StatePool;
@@ -60,32 +65,45 @@ class StateReservation {
 };
 
 // One slab of equal slots: `session_slots` that sessions may reserve, and
-// `scratch_slots` for running turns. A session with a state (a fork too, though it
-// shares its parent's slot until its first commit) holds one reservation, so a
-// commit never fails for lack of a slot, and idle sessions never starve a turn.
+// `scratch_slots` for running turns. A session with a state (a fork too, though
+// it shares its parent's slot until its first commit) holds one reservation, so
+// a commit never fails for lack of a slot, and idle sessions never starve a
+// turn. A slot that outlives its session's interest in it (a view, while the
+// session goes on) is taken from the scratch ones until its last share goes.
 //
-// Thread-safe. Must outlive its slots and reservations; must not outlive the
-// backend.
+// A slot may be given out again while the device still works on the step that
+// used it last: ops run in the order of the calls, so its next user comes
+// after.
+//
+// Thread-safe; its lock is a leaf. Must outlive its slots and reservations;
+// must not outlive the backend.
 class StatePool {
  public:
   struct Options {
     int64_t session_slots = 0;  // >= 1
     int32_t scratch_slots = 0;  // >= 1
+    // For tests: every slot is full of NaN when AcquireSlot gives it out, so
+    // that nothing left by its last user can be read. AcquireSlot then copies
+    // to the device, and belongs on the thread of the backend.
+    bool poison_released = false;
   };
   struct Usage {
-    int64_t session_slots;      // capacity
-    int64_t reserved;           // of these, by sessions
-    int64_t slots;              // in the slab, scratch slots too
-    int64_t slots_in_use;       // physically
+    int64_t session_slots;  // capacity
+    int64_t reserved;       // of these, by sessions
+    int64_t slots;          // in the slab, scratch slots too
+    int64_t slots_in_use;   // physically
   };
 
-  // INVALID_ARGUMENT; RESOURCE_EXHAUSTED: the device has not that much memory.
+  // INVALID_ARGUMENT: an option or the layout is out of range.
+  // RESOURCE_EXHAUSTED: the device has not that much memory.
   static absl::StatusOr<std::unique_ptr<StatePool>> Create(
       const Options& options, StateLayout layout, Backend* backend);
+  ~StatePool();
 
   // Room for one more session. RESOURCE_EXHAUSTED (STATE_POOL_FULL).
   absl::StatusOr<StateReservation> Reserve() ABSL_LOCKS_EXCLUDED(mutex_);
-  // A slot with no defined content. RESOURCE_EXHAUSTED: none is free.
+  // A slot with no defined content. RESOURCE_EXHAUSTED (STATE_POOL_FULL): none
+  // is free. INTERNAL: the device failed to poison it.
   absl::StatusOr<StateSlot> AcquireSlot() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const StateLayout& layout() const { return layout_; }
@@ -97,19 +115,30 @@ class StatePool {
   friend class StateReservation;
 
   StatePool(const Options& options, StateLayout layout,
-            std::unique_ptr<DeviceBuffer> slab);
+            std::unique_ptr<DeviceBuffer> slab, Backend* backend);
 
-  void AddShare(int32_t index) ABSL_LOCKS_EXCLUDED(mutex_);
+  int64_t num_slots() const {
+    return options_.session_slots + options_.scratch_slots;
+  }
+  absl::Status Poison(int32_t index);
+  void AddShare(int32_t index, uint64_t epoch) ABSL_LOCKS_EXCLUDED(mutex_);
   void DropShare(int32_t index, uint64_t epoch) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool HasOneShare(int32_t index, uint64_t epoch) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends the process if a handle of that epoch has no share of the slot.
+  void CheckShared(int32_t index, uint64_t epoch) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DropReservation() ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;
   const StateLayout layout_;
   const std::unique_ptr<DeviceBuffer> slab_;
+  Backend* const backend_;
+  const std::vector<std::byte> poison_;  // of a slot's size, or empty
   mutable Mutex mutex_;
   std::vector<int32_t> free_ ABSL_GUARDED_BY(mutex_);
-  std::vector<int32_t> shares_ ABSL_GUARDED_BY(mutex_);    // [slots]
-  std::vector<uint64_t> epochs_ ABSL_GUARDED_BY(mutex_);   // [slots]
+  std::vector<int32_t> shares_ ABSL_GUARDED_BY(mutex_);   // [slots]
+  std::vector<uint64_t> epochs_ ABSL_GUARDED_BY(mutex_);  // [slots]
   int64_t reserved_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
