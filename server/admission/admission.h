@@ -36,17 +36,20 @@ class Admission {
   enum class State { kStarting, kServing, kDraining };
 
   struct Options {
-    int32_t max_calls = 1024;                     // queued and running, >= 1
-    int64_t max_queued_input_tokens = 16 << 20;   // over all calls, >= 1
+    int32_t max_calls = 1024;                    // queued and running, >= 1
+    int64_t max_queued_input_tokens = 16 << 20;  // over all calls, >= 1
   };
 
-  // INVALID_ARGUMENT: an option out of range.
-  static absl::StatusOr<std::unique_ptr<Admission>> Create(const Options& options);
+  // Begins as kStarting. INVALID_ARGUMENT: an option out of range.
+  static absl::StatusOr<std::unique_ptr<Admission>> Create(
+      const Options& options);
+  ~Admission();
 
-  // UNAVAILABLE (STARTING, DRAINING). RESOURCE_EXHAUSTED (QUEUE_FULL), with a
-  // retry hint; a single call is never refused for its tokens alone when no
-  // other is in.
-  absl::StatusOr<Ticket> Admit(int64_t input_tokens) ABSL_LOCKS_EXCLUDED(mutex_);
+  // `input_tokens` >= 0. UNAVAILABLE (STARTING, DRAINING). RESOURCE_EXHAUSTED
+  // (QUEUE_FULL); a single call is never refused for its tokens alone when no
+  // other is in. All with a retry hint.
+  absl::StatusOr<Ticket> Admit(int64_t input_tokens)
+      ABSL_LOCKS_EXCLUDED(mutex_);
 
   void SetState(State state) ABSL_LOCKS_EXCLUDED(mutex_);
   State state() const ABSL_LOCKS_EXCLUDED(mutex_);
