@@ -27,7 +27,7 @@ class Metrics {
     int64_t slots_free = 0;
     int64_t slots_committed = 0;
     int64_t slots_scratch = 0;  // in use by running turns
-    int64_t session_slots = 0;      // capacity
+    int64_t session_slots = 0;  // capacity
     int64_t session_slots_reserved = 0;
     int64_t slot_bytes = 0;
     int64_t weight_bytes = 0;
@@ -41,20 +41,25 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  // Called at each scrape, on the scraping thread.
+  // Called at each scrape, on the scraping thread, and maybe on two at once.
+  // What it reads must outlive the last scrape, or an empty source set after
+  // it. Without one, gauges are 0 and the server is starting.
   void SetGaugeSource(std::function<Gauges()> source);
   // Once, at start: ttt_build_info and ttt_model_info.
   void SetInfo(absl::string_view version, absl::string_view device,
                absl::string_view model_fingerprint);
 
-  // `method` as in gRPC ("Complete"), `code` its status name ("OK").
+  // `method` as in gRPC ("Complete"), `code` its status name ("OK"); others are
+  // counted as "other" and "UNKNOWN". `total` counts for the calls of Inference
+  // that run a turn: Complete, StreamComplete and Score.
   void RecordRequest(absl::string_view method, absl::string_view code,
                      absl::Duration total);
   void RecordLengths(int64_t input_tokens, int64_t output_tokens);
   void RecordQueue(absl::Duration queued);
   void RecordFirstToken(absl::Duration since_arrival);
   void RecordInterToken(absl::Duration since_last_token);
-  void RecordStep(StepKind kind, absl::Duration took, int64_t rows, int64_t tokens);
+  void RecordStep(StepKind kind, absl::Duration took, int64_t rows,
+                  int64_t tokens);
   void RecordTokens(TokenKind kind, int64_t count);
   void RecordTurn(TurnOutcome outcome);
   void RecordCommit(absl::Duration took);

@@ -1,0 +1,93 @@
+#include "server/telemetry/families.h"
+
+namespace ttt {
+namespace {
+
+prometheus::MetricFamily EmptyGauge(const std::string& name,
+                                    const std::string& help) {
+  prometheus::MetricFamily family;
+  family.name = name;
+  family.help = help;
+  family.type = prometheus::MetricType::Gauge;
+  return family;
+}
+
+prometheus::MetricFamily ServerState(const std::string& current) {
+  std::vector<std::pair<std::string, double>> values;
+  for (const char* const state : {"starting", "serving", "draining"}) {
+    values.emplace_back(state, state == current ? 1 : 0);
+  }
+  return Gauge("ttt_server_state",
+               "1 for the state that the server is in, 0 for others.", "state",
+               values);
+}
+
+}  // namespace
+
+prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
+                               double value) {
+  prometheus::MetricFamily family = EmptyGauge(name, help);
+  family.metric.emplace_back().gauge.value = value;
+  return family;
+}
+
+prometheus::MetricFamily Gauge(
+    const std::string& name, const std::string& help, const std::string& label,
+    const std::vector<std::pair<std::string, double>>& values) {
+  prometheus::MetricFamily family = EmptyGauge(name, help);
+  for (const auto& [text, value] : values) {
+    prometheus::ClientMetric& metric = family.metric.emplace_back();
+    metric.label.push_back({label, text});
+    metric.gauge.value = value;
+  }
+  return family;
+}
+
+prometheus::MetricFamily Info(
+    const std::string& name, const std::string& help,
+    const std::vector<prometheus::ClientMetric::Label>& labels) {
+  prometheus::MetricFamily family = Gauge(name, help, 1);
+  family.metric.front().label = labels;
+  return family;
+}
+
+Families GaugeFamilies(const Metrics::Gauges& gauges) {
+  const double slot_bytes = static_cast<double>(gauges.slot_bytes);
+  const double utilization =
+      gauges.session_slots > 0
+          ? static_cast<double>(gauges.session_slots_reserved) /
+                static_cast<double>(gauges.session_slots)
+          : 0.0;
+  return {
+      Gauge("ttt_queue_requests",
+            "Calls that are admitted and wait for a batch.",
+            gauges.queued_requests),
+      Gauge("ttt_running_turns", "Turns in the batch.", gauges.running_turns),
+      Gauge("ttt_sessions", "Sessions by where their state is; empty ones too.",
+            "tier",
+            {{"running", gauges.sessions_running},
+             {"device", gauges.sessions_device}}),
+      Gauge(
+          "ttt_session_bytes",
+          "Bytes of hidden states by tier; forks share until their first turn.",
+          "tier",
+          {{"running", gauges.slots_scratch * slot_bytes},
+           {"device", gauges.slots_committed * slot_bytes}}),
+      Gauge("ttt_state_slots", "Slots of the state pool by use.", "use",
+            {{"free", gauges.slots_free},
+             {"committed", gauges.slots_committed},
+             {"scratch", gauges.slots_scratch}}),
+      Gauge(
+          "ttt_state_pool_utilization_ratio",
+          "Part of the states that the device can hold that sessions reserved.",
+          utilization),
+      Gauge("ttt_device_memory_bytes", "Device memory taken at start, by use.",
+            "use",
+            {{"weights", gauges.weight_bytes},
+             {"state_pool", gauges.pool_bytes},
+             {"workspace", gauges.workspace_bytes}}),
+      ServerState(gauges.state),
+  };
+}
+
+}  // namespace ttt
