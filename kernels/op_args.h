@@ -1,10 +1,10 @@
 // What each op of a backend computes, on which shapes.
 //
 // Section numbers refer to the model specification, spec/TTT_MODEL.md of the
-// published TTT language models (arXiv:2407.04620). All arrays are device memory,
-// row-major, last index fastest. `num_rows` counts the tokens of a step over all
-// its sequences; `batch` counts the sequences. Row results never depend on what
-// other rows are in the step.
+// published TTT language models (arXiv:2407.04620). All arrays are device
+// memory, row-major, last index fastest. `num_rows` counts the tokens of a step
+// over all its sequences; `batch` counts the sequences. Row results never
+// depend on what other rows are in the step.
 #pragma once
 
 #include <cstddef>
@@ -56,8 +56,8 @@ class GemmWeights {
   virtual int32_t num_inputs() const = 0;
 };
 
-// hidden[r] = table[token_ids[r]]; and writes each id into its session's ring at
-// place position % kTokenRingSize.
+// hidden[r] = table[token_ids[r]]; and writes each id into its session's ring
+// at place position % kTokenRingSize.
 struct EmbedTokensArgs {
   StepRows rows;
   const int32_t* token_ids;  // [num_rows], each in [0, vocab_size)
@@ -80,8 +80,8 @@ struct RmsNormArgs {
 
 // Causal depthwise convolution with carried history, added to `output`:
 //     output[p, c] += bias[c] + sum_j weight[j, c] * u[p - K + 1 + j, c]
-// with u the session's inputs, zero before its start. Section 4. Leaves the last
-// K - 1 inputs in `tail`.
+// with u the session's inputs, zero before its start. Section 4. Leaves the
+// last K - 1 inputs in `tail`.
 struct CausalConvArgs {
   StepRows rows;
   const float* input;   // [num_rows, hidden_size]
@@ -94,43 +94,44 @@ struct CausalConvArgs {
 };
 
 // From the projections of a TTT layer's input to what the learner reads.
-// Sections 5.1 to 5.3: with share_qk both convolutions of the shared projection,
-// RoPE on adjacent pairs of queries and keys at position % mini_batch, the target
-// v - k, and the rates base_lr * sigmoid(logit + bias) / head_dim.
+// Sections 5.1 to 5.3: with share_qk both convolutions of the shared
+// projection, RoPE on adjacent pairs of queries and keys at position %
+// mini_batch, the target v - k, and the rates base_lr * sigmoid(logit + bias) /
+// head_dim.
 struct LearnerInputsArgs {
   StepRows rows;
   // A row of `projections` holds at these offsets: queries (or the shared
   // projection), keys (unless shared), values, and a rate logit a head.
-  const float* projections;     // [num_rows, row_stride]
-  int64_t row_stride;           // in floats
+  const float* projections;  // [num_rows, row_stride]
+  int64_t row_stride;        // in floats
   int32_t query_offset;
-  int32_t key_offset;           // unread with share_qk
+  int32_t key_offset;  // unread with share_qk
   int32_t value_offset;
   int32_t rate_offset;
-  const float* conv_q_weight;   // [kernel, hidden_size], or null: no share_qk
-  const float* conv_q_bias;     // [hidden_size], or null
-  const float* conv_k_weight;   // as conv_q_weight
+  const float* conv_q_weight;  // [kernel, hidden_size], or null: no share_qk
+  const float* conv_q_bias;    // [hidden_size], or null
+  const float* conv_k_weight;  // as conv_q_weight
   const float* conv_k_bias;
-  StatePlane tail;              // float [kernel - 1, hidden_size] a slot, in/out;
-                                // unread without share_qk
-  const float* rate_bias;       // [num_heads]
-  const float* rope;            // [mini_batch, head_dim / 2, 2] cosine, sine
-  float* queries;               // [num_rows, num_heads, head_dim] out
-  float* keys;                  // [num_rows, num_heads, head_dim] out
-  float* targets;               // [num_rows, num_heads, head_dim] out, v - k
-  float* rates;                 // [num_rows, num_heads] out
-  int32_t num_heads;            // > 0
-  int32_t head_dim;             // 32, 64 or 96
-  int32_t mini_batch;           // in [1, kMaxMiniBatch]
-  int32_t kernel;               // in [2, kMaxConvKernel]
-  float base_lr;                // >= 0
+  StatePlane tail;         // float [kernel - 1, hidden_size] a slot, in/out;
+                           // unread without share_qk
+  const float* rate_bias;  // [num_heads]
+  const float* rope;       // [mini_batch, head_dim / 2, 2] cosine, sine
+  float* queries;          // [num_rows, num_heads, head_dim] out
+  float* keys;             // [num_rows, num_heads, head_dim] out
+  float* targets;          // [num_rows, num_heads, head_dim] out, v - k
+  float* rates;            // [num_rows, num_heads] out
+  int32_t num_heads;       // > 0
+  int32_t head_dim;        // 32, 64 or 96
+  int32_t mini_batch;      // in [1, kMaxMiniBatch]
+  int32_t kernel;          // in [2, kMaxConvKernel]
+  float base_lr;           // >= 0
 };
 
 // The inner learner: reads its rows with weights that every token adapts, and
-// commits a gradient step at the end of each mini-batch. Sections 5.1 to 5.3, in
-// the dual form over the pending rows: no gradient accumulator. For each head,
-// with P the fast weights at the start of the mini-batch, rows s = 0..t of it and
-// g_s the gradient of row s at P:
+// commits a gradient step at the end of each mini-batch. Sections 5.1 to 5.3,
+// in the dual form over the pending rows: no gradient accumulator. For each
+// head, with P the fast weights at the start of the mini-batch, rows s = 0..t
+// of it and g_s the gradient of row s at P:
 //     linear: z_t = q_t W + b - tau_t sum_{s<=t} lr_s (q_t . k_s + 1) g_s
 //     mlp:    as spec 5.3, for both layers
 //     output_t = q_t + LN(z_t)
@@ -153,7 +154,7 @@ struct LearnerArgs {
   // Pending rows a slot: [num_heads, mini_batch - 1, head_dim] twice, and
   // [num_heads, mini_batch - 1]. The first position % mini_batch are valid.
   StatePlane pending_keys, pending_targets, pending_rates;
-  float* output;       // [num_rows, num_heads, head_dim] out
+  float* output;  // [num_rows, num_heads, head_dim] out
   bool is_mlp;
   int32_t num_heads;   // > 0
   int32_t head_dim;    // 32, 64 or 96
@@ -192,8 +193,8 @@ struct GemmArgs {
   bool accumulate;
 };
 
-// Keeps the last row's hidden vector of each sequence that has rows in its slot,
-// and tells whether all of it is finite.
+// Keeps the last row's hidden vector of each sequence that has rows in its
+// slot, and tells whether all of it is finite.
 struct SaveHiddenArgs {
   StepRows rows;
   const float* hidden;     // [num_rows, hidden_size]
@@ -202,8 +203,8 @@ struct SaveHiddenArgs {
   int32_t hidden_size;     // > 0
 };
 
-// Copies the hidden vectors that logits are wanted of: row rows[i] of this step,
-// or, where rows[i] < 0, the one kept in slot slots[i].
+// Copies the hidden vectors that logits are wanted of: row rows[i] of this
+// step, or, where rows[i] < 0, the one kept in slot slots[i].
 struct GatherHiddenArgs {
   const float* hidden;     // [.., hidden_size]
   StatePlane last_hidden;  // float [hidden_size] a slot
@@ -224,42 +225,43 @@ struct SampleRow {
   int64_t position;     // tokens of the session up to here; index of the token
                         // that is chosen, and the generator's counter
   uint64_t seed;
-  float temperature;    // >= 0; 0 is greedy, ties to the lowest id
-  int32_t top_k;        // >= 0; 0 is off
-  float top_p;          // (0, 1]
-  float min_p;          // [0, 1]
+  float temperature;         // >= 0; 0 is greedy, ties to the lowest id
+  int32_t top_k;             // >= 0; 0 is off
+  float top_p;               // (0, 1]
+  float min_p;               // [0, 1]
   float repetition_penalty;  // > 0; 1 is off
   float presence_penalty;
   float frequency_penalty;
-  int32_t bias_begin;   // of this row in bias_ids and bias_values
+  int32_t bias_begin;  // of this row in bias_ids and bias_values
   int32_t bias_end;
   int32_t num_candidates;  // in [0, max_candidates]
 };
 
 // Chooses the next token of each row. Order: bias, penalties over the last
-// kTokenRingSize tokens of the session, temperature, top_k, top_p, min_p, draw by
-// a counter-based generator of (seed, position). A log-probability is that of the
-// model's own distribution: log-softmax of the logits before any of these.
+// kTokenRingSize tokens of the session, temperature, top_k, top_p, min_p, draw
+// by a counter-based generator of (seed, position). A log-probability is that
+// of the model's own distribution: log-softmax of the logits before any of
+// these.
 struct SampleTokensArgs {
-  const float* logits;           // [num_rows, vocab_size]
-  const SampleRow* samples;      // [num_rows]
-  const int32_t* bias_ids;       // flat, each in [0, vocab_size)
-  const float* bias_values;      // flat
-  StatePlane ring;               // int32 [kTokenRingSize] a slot
-  int32_t* token_ids;            // [num_rows] out; kNoToken where none is wanted
-  float* logprobs;               // [num_rows] out; 0 where none is wanted
-  int32_t* candidate_ids;        // [num_rows, max_candidates] out, best first,
-                                 // ties to the lowest id
-  float* candidate_logprobs;     // [num_rows, max_candidates] out
-  uint8_t* finite;               // [num_rows] out; 0: a logit is NaN or infinite,
-                                 // and nothing else of the row is valid
-  int32_t num_rows;              // >= 0
-  int32_t vocab_size;            // > 0
-  int32_t max_candidates;        // in [0, vocab_size]
+  const float* logits;        // [num_rows, vocab_size]
+  const SampleRow* samples;   // [num_rows]
+  const int32_t* bias_ids;    // flat, each in [0, vocab_size)
+  const float* bias_values;   // flat
+  StatePlane ring;            // int32 [kTokenRingSize] a slot
+  int32_t* token_ids;         // [num_rows] out; kNoToken where none is wanted
+  float* logprobs;            // [num_rows] out; 0 where none is wanted
+  int32_t* candidate_ids;     // [num_rows, max_candidates] out, best first,
+                              // ties to the lowest id
+  float* candidate_logprobs;  // [num_rows, max_candidates] out
+  uint8_t* finite;            // [num_rows] out; 0: a logit is NaN or infinite,
+                              // and nothing else of the row is valid
+  int32_t num_rows;           // >= 0
+  int32_t vocab_size;         // > 0
+  int32_t max_candidates;     // in [0, vocab_size]
 };
 
-// A run of 32-bit words of every slot that goes into its digest: `count` runs of
-// `words` words, `stride` words apart, of which pending planes give only the
+// A run of 32-bit words of every slot that goes into its digest: `count` runs
+// of `words` words, `stride` words apart, of which pending planes give only the
 // rows that are valid.
 struct DigestPlane {
   int64_t offset_bytes;  // within the slot
@@ -269,19 +271,21 @@ struct DigestPlane {
   bool is_pending;       // take position % mini_batch rows of each run
 };
 
-// A 32-byte digest of each slot's canonical words: the planes in order, then the
-// words of `header`. Same bits on every backend; see digest.h.
+// A 32-byte digest of each slot's canonical words: the planes in order, then
+// the words of `header`. Same bits on every backend; see digest.h. Only the
+// slots are device memory; the rest is the host's, and the digests are there on
+// return.
 struct DigestStatesArgs {
-  StatePlane slots;            // whole slots
-  const int32_t* slot_ids;     // [batch]
-  const int64_t* positions;    // [batch]
-  const DigestPlane* planes;   // [num_planes]
+  StatePlane slots;           // whole slots
+  const int32_t* slot_ids;    // [batch]
+  const int64_t* positions;   // [batch]
+  const DigestPlane* planes;  // [num_planes]
   int32_t num_planes;
-  const uint32_t* header;      // [header_words], the same for all
+  const uint32_t* header;  // [header_words], the same for all
   int32_t header_words;
-  uint8_t* digests;            // [batch, kDigestBytes] out
-  int32_t batch;               // >= 0
-  int32_t mini_batch;          // in [1, kMaxMiniBatch]
+  uint8_t* digests;    // [batch, kDigestBytes] out
+  int32_t batch;       // >= 0
+  int32_t mini_batch;  // in [1, kMaxMiniBatch]
 };
 
 }  // namespace ttt
