@@ -55,7 +55,7 @@ run() { env --ignore-environment "$@" > "$scratch/log" 2>&1; }
 expect() {
   "$@" || { fail "$* ended with $?"; cat "$scratch/log"; }
 }
-model=$(find "$moved/share/tttd/models" -name config.json -printf '%h\n' 2> /dev/null | sort | head -1)
+model=$(find "$moved/share/tttd/models" -name model.safetensors -printf '%h\n' 2> /dev/null | sort | head -1)
 dry_run=(--dry_run "--model=/tttd${model#"$moved"}")
 expect run "$moved/bin/tttd" --version
 expect run "$moved/bin/ttt" --help
