@@ -2,14 +2,15 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/base/clock.h"
+#include "server/engine/running_turn.h"
 #include "server/engine/turn.h"
 #include "server/model/tokenizer.h"
 #include "server/model/ttt_model.h"
@@ -47,13 +48,54 @@ class Engine {
   // Ends all turns, queued and running, with `status`.
   void EndAll(const absl::Status& status);
 
-  int32_t num_queued() const;
-  int32_t num_running() const;
+  int32_t num_queued() const { return static_cast<int32_t>(queue_.size()); }
+  int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
 
  private:
-  class Running;
-  struct StepPlan;
-  // ...
+  struct Queued {
+    std::unique_ptr<Turn> turn;
+    absl::Time arrival;
+  };
+  // One step of the model: which turns, how many tokens each, what is wanted.
+  struct StepPlan {
+    std::vector<ScheduledRow> rows;  // of running_
+    std::vector<StepSequence> sequences;
+    std::vector<LogitsRequest> requests;
+    std::vector<int32_t> first_request;  // one a row, and the end
+    int64_t num_tokens = 0;
+    StepKind kind = StepKind::kDecode;
+  };
+
+  Engine(const Options& options, TttModel* model, const Tokenizer* tokenizer,
+         StatePool* pool, Metrics* metrics, const Clock* clock)
+      : options_(options),
+        model_(model),
+        tokenizer_(tokenizer),
+        pool_(pool),
+        metrics_(metrics),
+        clock_(clock) {}
+
+  void EndCancelledAndLate();
+  void StartQueued();
+  absl::StatusOr<StateSlot> PrepareSlot(const Turn& turn);
+  StepPlan Plan() const;
+  void Run(const StepPlan& plan);
+  void Complete(const StepPlan& plan, const StepResult& result, absl::Time now);
+  // True if a turn was committed.
+  bool CommitDone();
+  void CommitTurn(RunningTurn* turn, const StateDigest& digest);
+  void DropTurn(RunningTurn* turn, const absl::Status& status);
+  void DropQueued(Queued* queued, const absl::Status& status);
+  void RemoveEnded();
+
+  const Options options_;
+  TttModel* const model_;
+  const Tokenizer* const tokenizer_;
+  StatePool* const pool_;
+  Metrics* const metrics_;
+  const Clock* const clock_;
+  std::deque<Queued> queue_;
+  std::vector<std::unique_ptr<RunningTurn>> running_;  // oldest first
 };
 
 }  // namespace ttt

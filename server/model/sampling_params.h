@@ -6,6 +6,8 @@
 
 namespace ttt {
 
+inline constexpr int kMaxLogitBias = 1024;  // entries a call
+
 // How the next token is chosen; ranges as in Sampling of inference.proto, checked
 // at the door.
 struct SamplingParams {

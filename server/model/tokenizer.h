@@ -52,7 +52,7 @@ class StreamingDecoder {
   std::string Finish();
 
  private:
-  const Tokenizer* const tokenizer_;
+  const Tokenizer* tokenizer_;
   bool at_start_;
   std::string pending_bytes_;
 };

@@ -18,6 +18,8 @@
 
 namespace ttt {
 
+struct ModelWeights;
+
 // The tokens that one session reads in a step, in a slot of its own.
 struct StepSequence {
   int32_t slot;
@@ -67,32 +69,44 @@ class TttModel {
 
   // Writes the state of an empty session into the slot.
   absl::Status InitState(const StatePool& pool, int32_t slot);
+  absl::Status CopyState(const StatePool& pool, int32_t to, int32_t from);
   // Reads each sequence's tokens into its slot and answers the requests, at most
   // Limits of each. The rows of one sequence do not depend on the others.
   absl::StatusOr<StepResult> Step(const StatePool& pool,
                                   absl::Span<const StepSequence> sequences,
                                   absl::Span<const LogitsRequest> requests);
   // The digests of the states in `slots`, whose sessions hold `tokens`.
-  absl::StatusOr<std::vector<std::array<uint8_t, kDigestBytes>>> Digest(
+  absl::StatusOr<std::vector<StateDigest>> Digest(
       const StatePool& pool, absl::Span<const int32_t> slots,
       absl::Span<const int64_t> tokens);
 
   const ModelConfig& config() const { return config_; }
   const std::string& fingerprint() const { return fingerprint_; }
   int64_t num_parameters() const { return num_parameters_; }
+  int64_t weight_bytes() const;
+  int64_t workspace_bytes() const;
+
+  // What Load will take of the device beside the weights, before any is read.
+  static int64_t WorkspaceBytes(const ModelConfig& config, const Limits& limits);
 
  private:
-  struct Weights;
   struct Workspace;
 
-  TttModel();
+  TttModel(const ModelConfig& config, const Limits& limits, Backend* backend);
 
-  ModelConfig config_;
-  Limits limits_;
+  absl::Status UploadStep(absl::Span<const StepSequence> sequences,
+                          absl::Span<const LogitsRequest> requests);
+  absl::Status RunLayer(const StatePool& pool, int32_t layer);
+  absl::Status RunHead(const StatePool& pool);
+  absl::StatusOr<StepResult> ReadResults(absl::Span<const StepSequence> sequences,
+                                         absl::Span<const LogitsRequest> requests);
+
+  const ModelConfig config_;
+  const Limits limits_;
+  Backend* const backend_;
   std::string fingerprint_;
   int64_t num_parameters_ = 0;
-  Backend* backend_ = nullptr;
-  std::unique_ptr<Weights> weights_;
+  std::unique_ptr<ModelWeights> weights_;
   std::unique_ptr<Workspace> work_;
 };
 

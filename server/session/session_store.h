@@ -1,8 +1,8 @@
 // The sessions of one server: which exist, what they hold, which are in use.
 #pragma once
 
-#include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "server/base/clock.h"
 #include "server/base/mutex.h"
+#include "server/session/state_layout.h"
 #include "server/session/state_pool.h"
 
 namespace ttt {

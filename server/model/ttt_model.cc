@@ -1,0 +1,481 @@
+#include "server/model/ttt_model.h"
+
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "server/base/check.h"
+#include "server/base/status_macros.h"
+#include "server/model/weights.h"
+#include "server/model/workspace.h"
+
+namespace ttt {
+namespace {
+
+std::vector<uint32_t> FingerprintWords(const std::string& model,
+                                       const std::string& numerics) {
+  std::string text = model + "/" + numerics;
+  text.resize((text.size() + 3) / 4 * 4);
+  std::vector<uint32_t> words(text.size() / 4);
+  std::memcpy(words.data(), text.data(), text.size());
+  return words;
+}
+
+std::vector<DigestPlane> DigestPlanes(const StateLayout& layout) {
+  std::vector<DigestPlane> planes;
+  for (const PlaneSpec& plane : layout.planes) {
+    if (plane.role == PlaneRole::kTokenRing || plane.num_words() == 0) continue;
+    if (plane.role == PlaneRole::kPendingRows) {
+      const int64_t run = (layout.mini_batch - 1) * plane.row_words;
+      planes.push_back({plane.offset_bytes, plane.num_words() / run, run,
+                        plane.row_words, true});
+    } else {
+      planes.push_back(
+          {plane.offset_bytes, 1, plane.num_words(), plane.num_words(), false});
+    }
+  }
+  return planes;
+}
+
+// The part of a plane that belongs to one layer.
+StatePlane LayerPlane(const StatePool& pool, absl::string_view name,
+                      int32_t layer) {
+  const PlaneSpec& plane = pool.layout().Find(name);
+  const int64_t layer_bytes =
+      plane.num_words() / plane.shape[0] * static_cast<int64_t>(sizeof(float));
+  return {pool.slots().base + plane.offset_bytes + layer * layer_bytes,
+          pool.slots().slot_stride};
+}
+
+StatePlane SessionPlane(const StatePool& pool, absl::string_view name) {
+  return {pool.slots().base + pool.layout().Find(name).offset_bytes,
+          pool.slots().slot_stride};
+}
+
+}  // namespace
+
+struct TttModel::Workspace {
+  std::unique_ptr<DeviceBuffer> block;
+  WorkspaceArrays arrays;
+  // Of the step in hand.
+  StepRows rows;
+  int32_t num_requests = 0;
+  // On the host, kept to spare allocations.
+  std::vector<int32_t> token_ids, logits_rows, logits_slots, host_bias_ids;
+  std::vector<float> host_bias_values;
+  std::vector<SequenceRows> sequences;
+  std::vector<SampleRow> samples;
+};
+
+TttModel::TttModel(const ModelConfig& config, const Limits& limits, Backend* backend)
+    : config_(config),
+      limits_(limits),
+      backend_(backend),
+      weights_(std::make_unique<ModelWeights>()),
+      work_(std::make_unique<Workspace>()) {}
+
+TttModel::~TttModel() = default;
+
+StateLayout TttModel::MakeStateLayout(const ModelConfig& config) {
+  const int64_t layers = config.num_hidden_layers;
+  const int64_t heads = config.num_attention_heads;
+  const int64_t head_dim = config.head_dim();
+  const int64_t inner = config.inner_dim();
+  const int64_t pending = config.mini_batch_size - 1;
+  const int64_t tail = config.conv_kernel - 1;
+  StateLayout layout;
+  layout.mini_batch = config.mini_batch_size;
+  layout.Add({"w1", PlaneRole::kFastWeights, {layers, heads, head_dim, inner}});
+  layout.Add({"b1", PlaneRole::kFastWeights, {layers, heads, inner}});
+  if (config.is_mlp) {
+    layout.Add({"w2", PlaneRole::kFastWeights, {layers, heads, inner, head_dim}});
+    layout.Add({"b2", PlaneRole::kFastWeights, {layers, heads, head_dim}});
+  }
+  layout.Add({"pending_keys", PlaneRole::kPendingRows,
+              {layers, heads, pending, head_dim}, head_dim});
+  layout.Add({"pending_targets", PlaneRole::kPendingRows,
+              {layers, heads, pending, head_dim}, head_dim});
+  layout.Add(
+      {"pending_rates", PlaneRole::kPendingRows, {layers, heads, pending}, 1});
+  if (config.pre_conv) {
+    layout.Add({"conv_tail", PlaneRole::kTail, {layers, tail, config.hidden_size}});
+  }
+  if (config.share_qk) {
+    layout.Add({"qk_tail", PlaneRole::kTail, {layers, tail, config.hidden_size}});
+  }
+  layout.Add({"last_hidden", PlaneRole::kLastHidden, {config.hidden_size}});
+  layout.Add({"token_ring", PlaneRole::kTokenRing, {kTokenRingSize}});
+  return layout;
+}
+
+int64_t TttModel::WorkspaceBytes(const ModelConfig& config, const Limits& limits) {
+  return LayOutWorkspace(config, limits, nullptr).bytes;
+}
+
+int64_t TttModel::weight_bytes() const { return weights_->bytes; }
+int64_t TttModel::workspace_bytes() const { return work_->arrays.bytes; }
+
+absl::StatusOr<std::unique_ptr<TttModel>> TttModel::Load(const ModelConfig& config,
+                                                         Checkpoint* checkpoint,
+                                                         const Limits& limits,
+                                                         Backend* backend) {
+  TTT_CHECK(limits.max_rows >= 1 && limits.max_sequences >= 1);
+  auto model =
+      std::unique_ptr<TttModel>(new TttModel(config, limits, backend));
+  TTT_ASSIGN_OR_RETURN(*model->weights_,
+                       LoadWeights(config, MakeStateLayout(config), checkpoint, backend));
+  for (const TensorSpec& tensor : ModelTensors(config)) {
+    model->num_parameters_ +=
+        std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1},
+                        [](int64_t a, int64_t b) { return a * b; });
+  }
+  model->fingerprint_ = checkpoint->fingerprint();
+  Workspace& work = *model->work_;
+  TTT_ASSIGN_OR_RETURN(work.block, backend->Allocate(WorkspaceBytes(config, limits)));
+  work.arrays = LayOutWorkspace(config, limits, work.block->data());
+  return model;
+}
+
+absl::Status TttModel::InitState(const StatePool& pool, int32_t slot) {
+  const StatePlane slots = pool.slots();
+  return backend_->CopyOnDevice(slots.base + slot * slots.slot_stride,
+                                weights_->initial_state->data(),
+                                pool.layout().slot_bytes);
+}
+
+absl::Status TttModel::CopyState(const StatePool& pool, int32_t to, int32_t from) {
+  const StatePlane slots = pool.slots();
+  return backend_->CopyOnDevice(slots.base + to * slots.slot_stride,
+                                slots.base + from * slots.slot_stride,
+                                pool.layout().slot_bytes);
+}
+
+absl::StatusOr<StepResult> TttModel::Step(const StatePool& pool,
+                                          absl::Span<const StepSequence> sequences,
+                                          absl::Span<const LogitsRequest> requests) {
+  const WorkspaceArrays& a = work_->arrays;
+  TTT_RETURN_IF_ERROR(UploadStep(sequences, requests));
+  if (work_->rows.num_rows > 0) {
+    TTT_RETURN_IF_ERROR(backend_->EmbedTokens(
+        {.rows = work_->rows,
+         .token_ids = a.token_ids,
+         .table = {weights_->embedding->data(), weights_->embedding_type},
+         .hidden = a.hidden,
+         .ring = SessionPlane(pool, "token_ring"),
+         .vocab_size = config_.vocab_size,
+         .hidden_size = config_.hidden_size}));
+    for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+      TTT_RETURN_IF_ERROR(RunLayer(pool, layer));
+    }
+  }
+  TTT_RETURN_IF_ERROR(RunHead(pool));
+  return ReadResults(sequences, requests);
+}
+
+absl::Status TttModel::UploadStep(absl::Span<const StepSequence> sequences,
+                                  absl::Span<const LogitsRequest> requests) {
+  Workspace& work = *work_;
+  work.token_ids.clear();
+  work.sequences.clear();
+  for (const StepSequence& sequence : sequences) {
+    work.sequences.push_back({static_cast<int32_t>(work.token_ids.size()),
+                              static_cast<int32_t>(sequence.token_ids.size()),
+                              sequence.slot, sequence.position});
+    work.token_ids.insert(work.token_ids.end(), sequence.token_ids.begin(),
+                          sequence.token_ids.end());
+  }
+  work.logits_rows.clear();
+  work.logits_slots.clear();
+  work.samples.clear();
+  work.host_bias_ids.clear();
+  work.host_bias_values.clear();
+  for (const LogitsRequest& request : requests) {
+    const SequenceRows& rows = work.sequences[request.sequence];
+    TTT_CHECK(request.row >= -1 && request.row < rows.num_rows);
+    TTT_CHECK(request.num_candidates <= limits_.max_candidates);
+    work.logits_rows.push_back(request.row < 0 ? -1 : rows.first_row + request.row);
+    work.logits_slots.push_back(rows.slot);
+    SampleRow sample{.given_token = request.given_token,
+                     .slot = rows.slot,
+                     .position = rows.position + request.row + 1,
+                     .seed = 0,
+                     .temperature = 0,
+                     .top_k = 0,
+                     .top_p = 1,
+                     .min_p = 0,
+                     .repetition_penalty = 1,
+                     .presence_penalty = 0,
+                     .frequency_penalty = 0,
+                     .bias_begin = static_cast<int32_t>(work.host_bias_ids.size()),
+                     .bias_end = 0,
+                     .num_candidates = request.num_candidates};
+    if (request.given_token == kSampleToken) {
+      // The ring must hold all of the sequence's tokens up to the row.
+      TTT_CHECK(request.row == rows.num_rows - 1);
+      const SamplingParams& params = *request.sampling;
+      TTT_CHECK(params.logit_bias.size() <= kMaxLogitBias);
+      sample.seed = params.seed;
+      sample.temperature = params.temperature;
+      sample.top_k = params.top_k;
+      sample.top_p = params.top_p;
+      sample.min_p = params.min_p;
+      sample.repetition_penalty = params.repetition_penalty;
+      sample.presence_penalty = params.presence_penalty;
+      sample.frequency_penalty = params.frequency_penalty;
+      for (const auto& [id, value] : params.logit_bias) {
+        work.host_bias_ids.push_back(id);
+        work.host_bias_values.push_back(value);
+      }
+    }
+    sample.bias_end = static_cast<int32_t>(work.host_bias_ids.size());
+    work.samples.push_back(sample);
+  }
+  TTT_CHECK(static_cast<int64_t>(work.token_ids.size()) <= limits_.max_rows);
+  TTT_CHECK(static_cast<int64_t>(sequences.size()) <= limits_.max_sequences);
+  TTT_CHECK(static_cast<int64_t>(requests.size()) <= MaxLogitsRequests(limits_));
+  work.num_requests = static_cast<int32_t>(requests.size());
+  work.rows = {work.arrays.sequences, static_cast<int32_t>(work.sequences.size()),
+               static_cast<int32_t>(work.token_ids.size())};
+
+  const auto upload = [this](auto* to, const auto& from) {
+    return backend_->CopyToDevice(to, from.data(), from.size() * sizeof(from[0]));
+  };
+  TTT_RETURN_IF_ERROR(upload(work.arrays.token_ids, work.token_ids));
+  TTT_RETURN_IF_ERROR(upload(work.arrays.sequences, work.sequences));
+  TTT_RETURN_IF_ERROR(upload(work.arrays.logits_rows, work.logits_rows));
+  TTT_RETURN_IF_ERROR(upload(work.arrays.logits_slots, work.logits_slots));
+  TTT_RETURN_IF_ERROR(upload(work.arrays.samples, work.samples));
+  if (!work.host_bias_ids.empty()) {
+    TTT_RETURN_IF_ERROR(upload(work.arrays.bias_ids, work.host_bias_ids));
+    TTT_RETURN_IF_ERROR(upload(work.arrays.bias_values, work.host_bias_values));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
+  const WorkspaceArrays& a = work_->arrays;
+  const LayerWeights& layer = weights_->layers[index];
+  const StepRows& rows = work_->rows;
+  const int32_t hidden = config_.hidden_size;
+  const int32_t heads = config_.num_attention_heads;
+  const ProjectionOffsets offsets = ProjectionOffsets::Of(config_);
+  const Operand operand = {a.operand, backend_->operand_type()};
+  const auto norm = [&](const DeviceArray& weight, Operand output) {
+    return backend_->RmsNorm({.input = a.hidden,
+                              .weight = weight->as<float>(),
+                              .output = output,
+                              .num_rows = rows.num_rows,
+                              .hidden_size = hidden,
+                              .epsilon = config_.rms_norm_eps});
+  };
+  const auto multiply = [&](const std::unique_ptr<GemmWeights>& weights, float* output,
+                            bool accumulate) {
+    return backend_->Gemm({.input = operand,
+                           .weights = weights.get(),
+                           .output = output,
+                           .output_stride = weights->num_outputs(),
+                           .num_rows = rows.num_rows,
+                           .accumulate = accumulate});
+  };
+
+  if (config_.pre_conv) {
+    TTT_RETURN_IF_ERROR(norm(layer.conv_norm, {a.normed, DType::kFloat32}));
+    TTT_RETURN_IF_ERROR(
+        backend_->CausalConv({.rows = rows,
+                              .input = a.normed,
+                              .weight = layer.conv.weight->as<float>(),
+                              .bias = layer.conv.bias->as<float>(),
+                              .tail = LayerPlane(pool, "conv_tail", index),
+                              .output = a.hidden,
+                              .hidden_size = hidden,
+                              .kernel = config_.conv_kernel}));
+  }
+  TTT_RETURN_IF_ERROR(norm(layer.seq_norm, operand));
+  TTT_RETURN_IF_ERROR(multiply(layer.projections, a.projections, false));
+  const auto floats = [](const DeviceArray& array) -> const float* {
+    return array ? array->as<float>() : nullptr;
+  };
+  TTT_RETURN_IF_ERROR(backend_->LearnerInputs(
+      {.rows = rows,
+       .projections = a.projections,
+       .row_stride = offsets.width,
+       .query_offset = offsets.query,
+       .key_offset = offsets.key,
+       .value_offset = offsets.value,
+       .rate_offset = offsets.rate,
+       .conv_q_weight = floats(layer.conv_q.weight),
+       .conv_q_bias = floats(layer.conv_q.bias),
+       .conv_k_weight = floats(layer.conv_k.weight),
+       .conv_k_bias = floats(layer.conv_k.bias),
+       .tail = config_.share_qk ? LayerPlane(pool, "qk_tail", index) : StatePlane{},
+       .rate_bias = layer.rate_bias->as<float>(),
+       .rope = weights_->rope->as<float>(),
+       .queries = a.queries,
+       .keys = a.keys,
+       .targets = a.targets,
+       .rates = a.rates,
+       .num_heads = heads,
+       .head_dim = config_.head_dim(),
+       .mini_batch = config_.mini_batch_size,
+       .kernel = config_.conv_kernel,
+       .base_lr = config_.ttt_base_lr}));
+  TTT_RETURN_IF_ERROR(backend_->Learner(
+      {.rows = rows,
+       .queries = a.queries,
+       .keys = a.keys,
+       .targets = a.targets,
+       .rates = a.rates,
+       .token_scale = layer.token_scale->as<float>(),
+       .norm_weight = layer.norm_weight->as<float>(),
+       .norm_bias = layer.norm_bias->as<float>(),
+       .w1 = LayerPlane(pool, "w1", index),
+       .b1 = LayerPlane(pool, "b1", index),
+       .w2 = config_.is_mlp ? LayerPlane(pool, "w2", index) : StatePlane{},
+       .b2 = config_.is_mlp ? LayerPlane(pool, "b2", index) : StatePlane{},
+       .pending_keys = LayerPlane(pool, "pending_keys", index),
+       .pending_targets = LayerPlane(pool, "pending_targets", index),
+       .pending_rates = LayerPlane(pool, "pending_rates", index),
+       .output = a.learned,
+       .is_mlp = config_.is_mlp,
+       .num_heads = heads,
+       .head_dim = config_.head_dim(),
+       .mini_batch = config_.mini_batch_size}));
+  TTT_RETURN_IF_ERROR(backend_->NormGate(
+      {.input = a.learned,
+       .weight = layer.post_norm_weight->as<float>(),
+       .bias = layer.post_norm_bias->as<float>(),
+       .gate = config_.use_gate ? a.projections + offsets.gate : nullptr,
+       .gate_stride = offsets.width,
+       .output = operand,
+       .num_rows = rows.num_rows,
+       .hidden_size = hidden}));
+  TTT_RETURN_IF_ERROR(multiply(layer.output, a.hidden, true));
+
+  TTT_RETURN_IF_ERROR(norm(layer.ffn_norm, operand));
+  TTT_RETURN_IF_ERROR(multiply(layer.gate_up, a.gate_up, false));
+  TTT_RETURN_IF_ERROR(backend_->SwiGlu({.gate_up = a.gate_up,
+                                        .output = operand,
+                                        .num_rows = rows.num_rows,
+                                        .inner = config_.intermediate_size}));
+  return multiply(layer.down, a.hidden, true);
+}
+
+// Logits and samples of the requests; keeps the last hidden vectors. Those that
+// want the kept vector of before the step are read first.
+absl::Status TttModel::RunHead(const StatePool& pool) {
+  const WorkspaceArrays& a = work_->arrays;
+  const int32_t requests = work_->num_requests;
+  const Operand operand = {a.operand, backend_->operand_type()};
+  const StatePlane last_hidden = SessionPlane(pool, "last_hidden");
+  TTT_RETURN_IF_ERROR(backend_->GatherHidden({.hidden = a.hidden,
+                                              .last_hidden = last_hidden,
+                                              .rows = a.logits_rows,
+                                              .slots = a.logits_slots,
+                                              .output = a.gathered,
+                                              .num_rows = requests,
+                                              .hidden_size = config_.hidden_size}));
+  TTT_RETURN_IF_ERROR(backend_->SaveHidden({.rows = work_->rows,
+                                            .hidden = a.hidden,
+                                            .last_hidden = last_hidden,
+                                            .finite = a.hidden_finite,
+                                            .hidden_size = config_.hidden_size}));
+  if (requests == 0) return absl::OkStatus();
+  TTT_RETURN_IF_ERROR(backend_->RmsNorm({.input = a.gathered,
+                                         .weight = weights_->final_norm->as<float>(),
+                                         .output = operand,
+                                         .num_rows = requests,
+                                         .hidden_size = config_.hidden_size,
+                                         .epsilon = config_.rms_norm_eps}));
+  TTT_RETURN_IF_ERROR(backend_->Gemm({.input = operand,
+                                      .weights = weights_->head.get(),
+                                      .output = a.logits,
+                                      .output_stride = config_.vocab_size,
+                                      .num_rows = requests,
+                                      .accumulate = false}));
+  return backend_->SampleTokens({.logits = a.logits,
+                                 .samples = a.samples,
+                                 .bias_ids = a.bias_ids,
+                                 .bias_values = a.bias_values,
+                                 .ring = SessionPlane(pool, "token_ring"),
+                                 .token_ids = a.sampled,
+                                 .logprobs = a.logprobs,
+                                 .candidate_ids = a.candidate_ids,
+                                 .candidate_logprobs = a.candidate_logprobs,
+                                 .finite = a.logits_finite,
+                                 .num_rows = requests,
+                                 .vocab_size = config_.vocab_size,
+                                 .max_candidates = limits_.max_candidates});
+}
+
+absl::StatusOr<StepResult> TttModel::ReadResults(
+    absl::Span<const StepSequence> sequences, absl::Span<const LogitsRequest> requests) {
+  const WorkspaceArrays& a = work_->arrays;
+  const auto download = [this](const auto* from, int64_t count) {
+    std::vector<std::remove_cvref_t<decltype(*from)>> values(count);
+    absl::Status status = backend_->CopyToHost(values.data(), from,
+                                               count * sizeof(values[0]));
+    return std::make_pair(std::move(status), std::move(values));
+  };
+  TTT_RETURN_IF_ERROR(backend_->Synchronize());
+  const int64_t count = requests.size();
+  const int64_t width = limits_.max_candidates;
+  auto [finite_status, hidden_finite] = download(a.hidden_finite, sequences.size());
+  TTT_RETURN_IF_ERROR(finite_status);
+  auto [row_status, finite] = download(a.logits_finite, count);
+  TTT_RETURN_IF_ERROR(row_status);
+  auto [sampled_status, sampled] = download(a.sampled, count);
+  TTT_RETURN_IF_ERROR(sampled_status);
+  auto [logprob_status, logprobs] = download(a.logprobs, count);
+  TTT_RETURN_IF_ERROR(logprob_status);
+
+  StepResult result;
+  result.finite.assign(hidden_finite.begin(), hidden_finite.end());
+  result.logits.resize(count);
+  std::vector<int32_t> ids;
+  std::vector<float> candidate_logprobs;
+  for (int64_t i = 0; i < count; ++i) {
+    LogitsResult& row = result.logits[i];
+    row.finite = finite[i] != 0;
+    row.token_id = sampled[i];
+    row.logprob = logprobs[i];
+    const int64_t candidates = requests[i].num_candidates;
+    if (candidates == 0 || !row.finite) continue;
+    ids.resize(candidates);
+    candidate_logprobs.resize(candidates);
+    TTT_RETURN_IF_ERROR(backend_->CopyToHost(ids.data(), a.candidate_ids + i * width,
+                                             candidates * sizeof(int32_t)));
+    TTT_RETURN_IF_ERROR(backend_->CopyToHost(candidate_logprobs.data(),
+                                             a.candidate_logprobs + i * width,
+                                             candidates * sizeof(float)));
+    row.candidates.reserve(candidates);
+    for (int64_t c = 0; c < candidates; ++c) {
+      row.candidates.push_back({ids[c], candidate_logprobs[c]});
+    }
+  }
+  return result;
+}
+
+absl::StatusOr<std::vector<StateDigest>> TttModel::Digest(
+    const StatePool& pool, absl::Span<const int32_t> slots,
+    absl::Span<const int64_t> tokens) {
+  TTT_CHECK(slots.size() == tokens.size());
+  const std::vector<DigestPlane> planes = DigestPlanes(pool.layout());
+  const std::vector<uint32_t> header =
+      FingerprintWords(fingerprint_, backend_->info().numerics_fingerprint);
+  std::vector<StateDigest> digests(slots.size());
+  TTT_RETURN_IF_ERROR(backend_->DigestStates(
+      {.slots = pool.slots(),
+       .slot_ids = slots.data(),
+       .positions = tokens.data(),
+       .planes = planes.data(),
+       .num_planes = static_cast<int32_t>(planes.size()),
+       .header = header.data(),
+       .header_words = static_cast<int32_t>(header.size()),
+       .digests = digests.data()->data(),
+       .batch = static_cast<int32_t>(slots.size()),
+       .mini_batch = config_.mini_batch_size}));
+  TTT_RETURN_IF_ERROR(backend_->Synchronize());
+  return digests;
+}
+
+}  // namespace ttt

@@ -1,0 +1,56 @@
+// The intermediate arrays of a step. Internal to the model.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/op_args.h"
+#include "server/model/config.h"
+#include "server/model/ttt_model.h"
+
+namespace ttt {
+
+// Pointers into one block of device memory, so that all of it is taken at start.
+struct WorkspaceArrays {
+  // Step input.
+  int32_t* token_ids;       // [max_rows]
+  SequenceRows* sequences;  // [max_sequences]
+  int32_t* logits_rows;     // [max_requests]
+  int32_t* logits_slots;    // [max_requests]
+  SampleRow* samples;       // [max_requests]
+  int32_t* bias_ids;        // [max_sequences, kMaxLogitBias], flat
+  float* bias_values;       // [max_sequences, kMaxLogitBias], flat
+  // Layers.
+  float* hidden;         // [max_rows, hidden_size]
+  float* normed;         // [max_rows, hidden_size]
+  std::byte* operand;    // [max_rows, max(hidden_size, intermediate_size)]
+  float* projections;    // [max_rows, ProjectionOffsets::width]
+  float* queries;        // [max_rows, hidden_size]
+  float* keys;           // [max_rows, hidden_size]
+  float* targets;        // [max_rows, hidden_size]
+  float* rates;          // [max_rows, num_heads]
+  float* learned;        // [max_rows, hidden_size]
+  float* gate_up;        // [max_rows, 2 * intermediate_size]
+  // Head.
+  float* gathered;            // [max_requests, hidden_size]
+  float* logits;              // [max_requests, vocab_size]
+  int32_t* sampled;           // [max_requests]
+  float* logprobs;            // [max_requests]
+  int32_t* candidate_ids;     // [max_requests, max_candidates]
+  float* candidate_logprobs;  // [max_requests, max_candidates]
+  uint8_t* logits_finite;     // [max_requests]
+  uint8_t* hidden_finite;     // [max_sequences]
+
+  int64_t bytes;  // of the block
+};
+
+// One place a row and one a sequence.
+inline int64_t MaxLogitsRequests(const TttModel::Limits& limits) {
+  return int64_t{limits.max_rows} + limits.max_sequences;
+}
+
+// Lays the arrays out from `base`; with a null base only `bytes` means anything.
+WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
+                                const TttModel::Limits& limits, std::byte* base);
+
+}  // namespace ttt

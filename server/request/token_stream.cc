@@ -1,0 +1,66 @@
+#include "server/request/token_stream.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/check.h"
+
+namespace ttt {
+
+TokenStream::TokenStream(int64_t capacity, std::function<void()> on_ready)
+    : capacity_(capacity), on_ready_(std::move(on_ready)) {
+  TTT_CHECK(capacity >= 1);
+}
+
+bool TokenStream::IsFull() const {
+  MutexLock lock(mutex_);
+  return static_cast<int64_t>(gathered_.tokens.size()) >= capacity_;
+}
+
+void TokenStream::Push(std::vector<TokenPosition> tokens, absl::string_view text) {
+  bool notify = false;
+  {
+    MutexLock lock(mutex_);
+    TTT_CHECK(!gathered_.end.has_value());
+    std::move(tokens.begin(), tokens.end(), std::back_inserter(gathered_.tokens));
+    absl::StrAppend(&gathered_.text, text);
+    notify = std::exchange(reader_waits_, false);
+  }
+  if (notify) on_ready_();
+}
+
+void TokenStream::End(TurnEnd end) {
+  bool notify = false;
+  {
+    MutexLock lock(mutex_);
+    TTT_CHECK(!gathered_.end.has_value());
+    gathered_.end = std::move(end);
+    notify = std::exchange(reader_waits_, false);
+  }
+  if (notify) on_ready_();
+}
+
+bool TokenStream::IsCancelled() const {
+  MutexLock lock(mutex_);
+  return cancelled_;
+}
+
+std::optional<TokenStream::Chunk> TokenStream::Take() {
+  MutexLock lock(mutex_);
+  if (gathered_.tokens.empty() && gathered_.text.empty() &&
+      !gathered_.end.has_value()) {
+    reader_waits_ = true;
+    return std::nullopt;
+  }
+  Chunk chunk = std::move(gathered_);
+  gathered_ = Chunk();
+  gathered_.index = chunk.index + static_cast<int64_t>(chunk.tokens.size());
+  return chunk;
+}
+
+void TokenStream::Cancel() {
+  MutexLock lock(mutex_);
+  cancelled_ = true;
+}
+
+}  // namespace ttt

@@ -1,0 +1,39 @@
+// Who runs in the next step. No clock, no device, no I/O.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace ttt {
+
+// What the scheduler must know of one running turn.
+struct SchedulerRow {
+  int64_t pending_tokens = 0;  // to read before the next token can be chosen
+  int64_t position = 0;        // tokens of its session before them
+  bool is_decoding = false;    // has chosen a token in this turn
+  bool is_blocked = false;     // its reader is behind: do not run it
+};
+
+// How many tokens of a row go into the step.
+struct ScheduledRow {
+  int32_t row;         // index into the rows
+  int32_t num_tokens;  // >= 0; 0 chooses a token from the kept hidden vector
+};
+
+struct SchedulerOptions {
+  int32_t max_tokens = 0;  // a step, >= 1
+  int32_t mini_batch = 1;  // of the model, >= 1
+};
+
+// Picks the rows of one step: all rows that want at most one token first, oldest
+// first, then prefill chunks, oldest first, up to the token budget. Prompts share
+// the budget so that a long one leaves room for those behind it: each gets an
+// equal part, and what one does not need goes to the next. A chunk that does not
+// end its prompt ends on a mini-batch boundary where the budget allows it.
+// `rows` is in order of arrival.
+std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
+                                   absl::Span<const SchedulerRow> rows);
+
+}  // namespace ttt

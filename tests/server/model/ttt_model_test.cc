@@ -1,0 +1,308 @@
+// The forward pass against the published model's numbers and the reference's.
+#include "server/model/ttt_model.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "tests/support/model_fixture.h"
+
+namespace ttt {
+namespace {
+
+constexpr double kLogitsTolerance = 1e-4;
+constexpr double kStateTolerance = 1e-5;
+
+std::string Folder(const std::string& kind, const std::string& name) {
+  return std::string(TTT_GOLDEN_DIR) + "/" + kind + "/" + name;
+}
+
+std::vector<std::string> Names(const std::string& kind) {
+  std::vector<std::string> names;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(Folder(kind, ""))) {
+    names.push_back(entry.path().filename());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+struct Case {
+  std::string name;
+  bool reference;
+};
+
+std::vector<Case> Cases(const std::string& kind) {
+  std::vector<Case> cases;
+  for (const std::string& name : Names(kind)) {
+    cases.push_back({name, true});
+    cases.push_back({name, false});
+  }
+  return cases;
+}
+
+std::string CaseName(const testing::TestParamInfo<Case>& info) {
+  std::string name = info.param.name + (info.param.reference ? "_reference" : "_fast");
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+class PublishedModelTest : public testing::TestWithParam<Case> {
+ protected:
+  std::string folder_ = Folder("models", GetParam().name);
+  std::string golden_ = folder_ + "/golden.safetensors";
+  ModelFixture f_ = ModelFixture::Open(folder_, {.reference = GetParam().reference},
+                                       {.max_rows = 130, .max_sequences = 4});
+};
+
+TEST_P(PublishedModelTest, LogitsOfAWholeSequenceAreThePublishedOnes) {
+  for (const int n : {1, 15, 16, 17, 50, 130}) {
+    const auto tokens = ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
+    const auto expected = ReadGolden<float>(golden_, "logits.N" + std::to_string(n));
+    const StateSlot slot = f_.EmptySession();
+    EXPECT_LT(MaxDifference(f_.Read(slot, 0, tokens), expected), kLogitsTolerance)
+        << n << " tokens";
+  }
+}
+
+TEST_P(PublishedModelTest, LogitsOfAPromptAndSingleTokensAreThePublishedOnes) {
+  for (const auto& [n, prompt] : {std::pair(17, 1), std::pair(50, 17)}) {
+    const auto tokens = ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
+    const auto expected = ReadGolden<float>(
+        golden_, "cached.N" + std::to_string(n) + ".P" + std::to_string(prompt) + ".logits");
+    const StateSlot slot = f_.EmptySession();
+    const auto all = absl::MakeConstSpan(tokens);
+    std::vector<float> logits = f_.Read(slot, 0, all.first(prompt));
+    for (int p = prompt; p < n; ++p) {
+      const auto more = f_.Read(slot, p, all.subspan(p, 1));
+      logits.insert(logits.end(), more.begin(), more.end());
+    }
+    EXPECT_LT(MaxDifference(logits, expected), kLogitsTolerance) << n << "/" << prompt;
+  }
+}
+
+// The published state after a prompt of 17 and 33 single tokens. Its accumulators
+// are the sums over the pending rows of lr * (input^T g, g), the gradients g at the
+// fast weights; its convolution windows hold one column more than the tails.
+class PublishedStateTest : public testing::TestWithParam<Case> {
+ protected:
+  static constexpr int kTokens = 50;
+
+  PublishedStateTest() {
+    const auto tokens = ReadGolden<int32_t>(golden_, "tokens.N50");
+    const auto all = absl::MakeConstSpan(tokens);
+    f_.Read(slot_, 0, all.first(17));
+    for (int p = 17; p < kTokens; ++p) f_.Read(slot_, p, all.subspan(p, 1));
+  }
+
+  std::vector<std::string> FastWeights() const {
+    if (f_.config.is_mlp) return {"W1", "b1", "W2", "b2"};
+    return {"W1", "b1"};
+  }
+  std::vector<float> Golden(int layer, const std::string& name) {
+    return ReadGolden<float>(golden_,
+                             "state.N50.layer" + std::to_string(layer) + "." + name);
+  }
+  // A layer's part of a plane.
+  std::vector<float> Part(const std::string& plane, int layer) {
+    const auto values = f_.Plane(slot_, plane);
+    const size_t size = values.size() / f_.config.num_hidden_layers;
+    return {values.begin() + layer * size, values.begin() + (layer + 1) * size};
+  }
+  std::vector<std::vector<float>> Accumulators(int layer);
+
+  std::string folder_ = Folder("models", GetParam().name);
+  std::string golden_ = folder_ + "/golden.safetensors";
+  ModelFixture f_ = ModelFixture::Open(folder_, {.reference = GetParam().reference});
+  StateSlot slot_ = f_.EmptySession();
+};
+
+TEST_P(PublishedStateTest, FastWeightsAreThePublishedOnes) {
+  for (int layer = 0; layer < f_.config.num_hidden_layers; ++layer) {
+    for (const std::string& name : FastWeights()) {
+      EXPECT_LT(MaxDifference(Part(absl::AsciiStrToLower(name), layer),
+                              Golden(layer, name + "_states")),
+                kStateTolerance)
+          << name;
+    }
+  }
+}
+
+TEST_P(PublishedStateTest, TailsAreTheLastColumnsOfThePublishedWindows) {
+  if (!f_.config.share_qk) return;  // A model without convolutions has no tails.
+  const int kernel = f_.config.conv_kernel;
+  const int hidden = f_.config.hidden_size;
+  for (int layer = 0; layer < f_.config.num_hidden_layers; ++layer) {
+    for (const auto& [plane, window] : {std::pair("conv_tail", "pre_conv"),
+                                        std::pair("qk_tail", "ttt_conv_q")}) {
+      const auto columns = Golden(layer, window);  // [hidden, kernel], oldest first
+      std::vector<float> expected;
+      for (int tap = 1; tap < kernel; ++tap) {
+        for (int c = 0; c < hidden; ++c) expected.push_back(columns[c * kernel + tap]);
+      }
+      EXPECT_LT(MaxDifference(Part(plane, layer), expected), kStateTolerance) << plane;
+    }
+  }
+}
+
+using Vector = std::vector<double>;
+
+// x W + b with W [x.size(), b.size()].
+Vector Affine(const Vector& x, const float* w, const float* b, size_t width) {
+  Vector y(b, b + width);
+  for (size_t i = 0; i < x.size(); ++i) {
+    for (size_t j = 0; j < width; ++j) y[j] += x[i] * w[i * width + j];
+  }
+  return y;
+}
+
+// Spec, section 5.1: the gradient of the loss with respect to the learner's output.
+Vector LossGradient(const Vector& z, const float* target, const float* gamma,
+                    const float* beta) {
+  const double d = static_cast<double>(z.size());
+  double mean = 0, variance = 0, sum_u = 0, sum_uz = 0;
+  for (const double value : z) mean += value / d;
+  for (const double value : z) variance += (value - mean) * (value - mean) / d;
+  const double root = std::sqrt(variance + 1e-6);
+  Vector u(z.size()), g(z.size());
+  for (size_t j = 0; j < z.size(); ++j) {
+    const double normed = (z[j] - mean) / root;
+    u[j] = (gamma[j] * normed + beta[j] - target[j]) * gamma[j];
+    sum_u += u[j];
+    sum_uz += u[j] * normed;
+  }
+  for (size_t j = 0; j < z.size(); ++j) {
+    g[j] = (d * u[j] - sum_u - (z[j] - mean) / root * sum_uz) / (d * root);
+  }
+  return g;
+}
+
+double Gelu(double x) {
+  return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+
+double GeluSlope(double x) {
+  const double step = 1e-5;
+  return (Gelu(x + step) - Gelu(x - step)) / (2 * step);
+}
+
+// sum += rate * x^T g, and the bias' sum += rate * g.
+void Accumulate(double rate, const Vector& x, const Vector& g, float* sum_w,
+                float* sum_b) {
+  for (size_t j = 0; j < g.size(); ++j) {
+    sum_b[j] += static_cast<float>(rate * g[j]);
+    for (size_t i = 0; i < x.size(); ++i) {
+      sum_w[i * g.size() + j] += static_cast<float>(rate * x[i] * g[j]);
+    }
+  }
+}
+
+// In the order of FastWeights.
+std::vector<std::vector<float>> PublishedStateTest::Accumulators(int layer) {
+  const int heads = f_.config.num_attention_heads;
+  const int d = f_.config.head_dim();
+  const int inner = f_.config.inner_dim();
+  const int room = f_.config.mini_batch_size - 1;
+  const auto checkpoint = OpenCheckpoint(folder_, f_.config).value();
+  const std::string block =
+      "model.layers." + std::to_string(layer) + ".seq_modeling_block.";
+  const auto gamma = checkpoint->Read(block + "ttt_norm_weight", {heads, d}).value();
+  const auto beta = checkpoint->Read(block + "ttt_norm_bias", {heads, d}).value();
+  std::vector<std::vector<float>> fast, sums;
+  for (const std::string& name : FastWeights()) {
+    fast.push_back(Part(absl::AsciiStrToLower(name), layer));
+    sums.emplace_back(fast.back().size());
+  }
+  const auto keys = Part("pending_keys", layer);
+  const auto targets = Part("pending_targets", layer);
+  const auto rates = Part("pending_rates", layer);
+  for (int row = 0; row < heads * room; ++row) {
+    if (row % room >= kTokens % f_.config.mini_batch_size) continue;  // not pending
+    const int h = row / room;
+    const Vector k(&keys[row * d], &keys[row * d] + d);
+    const float* target = &targets[row * d];
+    const Vector z1 = Affine(k, &fast[0][h * d * inner], &fast[1][h * inner], inner);
+    Vector g1;
+    if (f_.config.is_mlp) {
+      const float* w2 = &fast[2][h * inner * d];
+      Vector x2(inner);
+      for (int j = 0; j < inner; ++j) x2[j] = Gelu(z1[j]);
+      const Vector g2 = LossGradient(Affine(x2, w2, &fast[3][h * d], d), target,
+                                     &gamma[h * d], &beta[h * d]);
+      for (int j = 0; j < inner; ++j) {
+        double back = 0;
+        for (int i = 0; i < d; ++i) back += g2[i] * w2[j * d + i];
+        g1.push_back(back * GeluSlope(z1[j]));
+      }
+      Accumulate(rates[row], x2, g2, &sums[2][h * inner * d], &sums[3][h * d]);
+    } else {
+      g1 = LossGradient(z1, target, &gamma[h * d], &beta[h * d]);
+    }
+    Accumulate(rates[row], k, g1, &sums[0][h * d * inner], &sums[1][h * inner]);
+  }
+  return sums;
+}
+
+TEST_P(PublishedStateTest, PendingRowsSumToThePublishedAccumulators) {
+  for (int layer = 0; layer < f_.config.num_hidden_layers; ++layer) {
+    const auto sums = Accumulators(layer);
+    for (size_t i = 0; i < sums.size(); ++i) {
+      EXPECT_LT(MaxDifference(sums[i], Golden(layer, FastWeights()[i] + "_grad")),
+                kStateTolerance)
+          << FastWeights()[i];
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, PublishedStateTest,
+                         testing::Values(Case{"linear-mamba", true},
+                                         Case{"linear-mamba", false},
+                                         Case{"mlp-transformer", true},
+                                         Case{"mlp-transformer", false}),
+                         CaseName);
+
+INSTANTIATE_TEST_SUITE_P(Goldens, PublishedModelTest,
+                         testing::ValuesIn(Cases("models")), CaseName);
+
+class RandomConfigTest : public testing::TestWithParam<Case> {
+ protected:
+  std::string folder_ = Folder("cases", GetParam().name);
+  std::string golden_ = folder_ + "/golden.safetensors";
+  ModelFixture f_ = ModelFixture::Open(folder_, {.reference = GetParam().reference});
+};
+
+TEST_P(RandomConfigTest, EverySplitInTwoCallsGivesTheReferenceLogitsAndState) {
+  const auto tokens = ReadGolden<int32_t>(golden_, "tokens");
+  const auto expected = ReadGolden<float>(golden_, "logits");
+  const auto all = absl::MakeConstSpan(tokens);
+  const std::vector<std::string> planes =
+      f_.config.is_mlp ? std::vector<std::string>{"w1", "b1", "w2", "b2"}
+                       : std::vector<std::string>{"w1", "b1"};
+  StateDigest first_digest;
+  for (size_t split = 0; split <= all.size(); ++split) {
+    const StateSlot slot = f_.EmptySession();
+    std::vector<float> logits = f_.Read(slot, 0, all.first(split));
+    const auto rest = f_.Read(slot, static_cast<int64_t>(split), all.subspan(split));
+    logits.insert(logits.end(), rest.begin(), rest.end());
+    ASSERT_LT(MaxDifference(logits, expected), kLogitsTolerance) << "split at " << split;
+    for (const std::string& plane : planes) {
+      ASSERT_LT(MaxDifference(f_.Plane(slot, plane), ReadGolden<float>(golden_, plane)),
+                kStateTolerance)
+          << plane << ", split at " << split;
+    }
+    const StateDigest digest = f_.Digest(slot, static_cast<int64_t>(all.size()));
+    if (split == 0) first_digest = digest;
+    ASSERT_EQ(digest, first_digest) << "split at " << split;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Reference, RandomConfigTest, testing::ValuesIn(Cases("cases")),
+                         CaseName);
+
+}  // namespace
+}  // namespace ttt

@@ -1,0 +1,108 @@
+#include "server/request/token_stream.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+namespace ttt {
+namespace {
+
+std::vector<TokenPosition> Tokens(std::vector<int32_t> ids) {
+  std::vector<TokenPosition> tokens;
+  for (const int32_t id : ids) tokens.push_back({.token_id = id});
+  return tokens;
+}
+
+TEST(TokenStreamTest, TakeGivesAllThatGathered) {
+  TokenStream stream(10, [] {});
+  stream.Push(Tokens({1}), "a");
+  stream.Push(Tokens({2, 3}), "b");
+  const auto chunk = stream.Take();
+  ASSERT_TRUE(chunk.has_value());
+  EXPECT_EQ(chunk->index, 0);
+  EXPECT_EQ(chunk->tokens.size(), 3u);
+  EXPECT_EQ(chunk->text, "ab");
+  EXPECT_FALSE(chunk->end.has_value());
+}
+
+TEST(TokenStreamTest, IndexCountsTheTokensTakenBefore) {
+  TokenStream stream(10, [] {});
+  stream.Push(Tokens({1, 2}), "");
+  stream.Take();
+  stream.Push(Tokens({3}), "");
+  EXPECT_EQ(stream.Take()->index, 2);
+}
+
+TEST(TokenStreamTest, TellsTheReaderOnlyWhenItWaits) {
+  int told = 0;
+  TokenStream stream(10, [&told] { ++told; });
+  stream.Push(Tokens({1}), "");
+  stream.Push(Tokens({2}), "");
+  EXPECT_EQ(told, 1);
+  stream.Take();
+  stream.Push(Tokens({3}), "");
+  EXPECT_EQ(told, 1);  // The reader has not found it empty.
+  stream.Take();
+  EXPECT_FALSE(stream.Take().has_value());
+  stream.End({});
+  EXPECT_EQ(told, 2);
+}
+
+TEST(TokenStreamTest, IsFullUntilTheReaderTakes) {
+  TokenStream stream(2, [] {});
+  stream.Push(Tokens({1}), "");
+  EXPECT_FALSE(stream.IsFull());
+  stream.Push(Tokens({2}), "");
+  EXPECT_TRUE(stream.IsFull());
+  stream.Take();
+  EXPECT_FALSE(stream.IsFull());
+}
+
+TEST(TokenStreamTest, LastChunkHasTheEnd) {
+  TokenStream stream(2, [] {});
+  stream.Push(Tokens({1}), "a");
+  TurnEnd end;
+  end.revision = 7;
+  stream.End(std::move(end));
+  const auto chunk = stream.Take();
+  EXPECT_EQ(chunk->text, "a");
+  ASSERT_TRUE(chunk->end.has_value());
+  EXPECT_EQ(chunk->end->revision, 7u);
+}
+
+TEST(TokenStreamTest, NoTokenIsLostBetweenTwoThreads) {
+  constexpr int kCount = 20000;
+  std::atomic<int> told = 0;
+  TokenStream stream(8, [&told] {
+    ++told;
+    told.notify_one();
+  });
+  std::thread engine([&stream] {
+    for (int i = 0; i < kCount;) {
+      if (stream.IsFull()) {
+        std::this_thread::yield();
+        continue;
+      }
+      stream.Push(Tokens({i++}), "x");
+    }
+    stream.End({});
+  });
+  int next = 0;
+  bool ended = false;
+  while (!ended) {
+    const int seen = told.load();
+    while (auto chunk = stream.Take()) {
+      EXPECT_EQ(chunk->index, next);
+      for (const TokenPosition& token : chunk->tokens) EXPECT_EQ(token.token_id, next++);
+      ended = chunk->end.has_value();
+      if (ended) break;
+    }
+    if (!ended) told.wait(seen);
+  }
+  engine.join();
+  EXPECT_EQ(next, kCount);
+}
+
+}  // namespace
+}  // namespace ttt

@@ -1,0 +1,77 @@
+#include "server/scheduler/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <utility>
+
+namespace ttt {
+namespace {
+
+std::vector<std::pair<int, int>> Plan(int64_t max_tokens,
+                                      std::vector<SchedulerRow> rows) {
+  std::vector<std::pair<int, int>> plan;
+  for (const ScheduledRow& row :
+       PlanStep({.max_tokens = static_cast<int32_t>(max_tokens), .mini_batch = 16},
+                rows)) {
+    plan.emplace_back(row.row, row.num_tokens);
+  }
+  return plan;
+}
+
+using Expected = std::vector<std::pair<int, int>>;
+
+TEST(SchedulerTest, DecodeRowsComeBeforePrompts) {
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 40},
+                      {.pending_tokens = 1, .is_decoding = true},
+                      {.pending_tokens = 1, .is_decoding = true}}),
+            (Expected{{1, 1}, {2, 1}, {0, 40}}));
+}
+
+TEST(SchedulerTest, ALongPromptGetsTheBudgetInWholeMiniBatches) {
+  EXPECT_EQ(Plan(100, {{.pending_tokens = 50000}}), (Expected{{0, 96}}));
+}
+
+TEST(SchedulerTest, AChunkEndsOnABoundaryOfItsSession) {
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 500, .position = 5}}), (Expected{{0, 59}}));
+}
+
+TEST(SchedulerTest, AChunkBelowTheMiniBatchStillRuns) {
+  EXPECT_EQ(Plan(3, {{.pending_tokens = 500}}), (Expected{{0, 3}}));
+}
+
+TEST(SchedulerTest, AShortPromptIsReadBesideALongOne) {
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 50000}, {.pending_tokens = 10}}),
+            (Expected{{0, 48}, {1, 10}}));
+}
+
+TEST(SchedulerTest, PromptsOfEqualLengthShareTheBudget) {
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 500}, {.pending_tokens = 500}}),
+            (Expected{{0, 32}, {1, 32}}));
+}
+
+TEST(SchedulerTest, NeverExceedsTheBudget) {
+  for (int budget = 1; budget <= 40; ++budget) {
+    std::vector<SchedulerRow> rows;
+    for (int i = 0; i < 9; ++i) rows.push_back({.pending_tokens = 1 + 13 * (i % 4), .position = i});
+    int64_t total = 0;
+    for (const auto& [row, tokens] : Plan(budget, rows)) {
+      EXPECT_GE(tokens, 1);
+      EXPECT_LE(tokens, rows[row].pending_tokens);
+      total += tokens;
+    }
+    EXPECT_LE(total, budget);
+    EXPECT_GE(total, 1);
+  }
+}
+
+TEST(SchedulerTest, BlockedRowsWait) {
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 1, .is_blocked = true}, {.pending_tokens = 1}}),
+            (Expected{{1, 1}}));
+}
+
+TEST(SchedulerTest, ARowWithoutTokensChoosesFromItsKeptVector) {
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 0}}), (Expected{{0, 0}}));
+}
+
+}  // namespace
+}  // namespace ttt

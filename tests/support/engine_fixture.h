@@ -1,0 +1,171 @@
+// An engine on a small random model, driven step by step.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server/engine/engine.h"
+#include "server/session/session_store.h"
+#include "server/telemetry/metrics.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/model_fixture.h"
+
+namespace ttt {
+
+inline ModelConfig SmallConfig(bool is_mlp = false) {
+  ModelConfig config;
+  config.vocab_size = 97;
+  config.hidden_size = 64;
+  config.intermediate_size = 96;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.use_gate = true;
+  config.share_qk = true;
+  config.pre_conv = true;
+  config.is_mlp = is_mlp;
+  config.ttt_base_lr = is_mlp ? 0.1f : 1.0f;
+  config.eos_token_id = -1;
+  return config;
+}
+
+// `count` ids that depend on `seed` alone.
+inline std::vector<int32_t> RandomIds(uint32_t seed, int count, int32_t vocab_size = 97) {
+  std::vector<int32_t> ids;
+  uint64_t x = seed * 2654435761u + 12345;
+  for (int i = 0; i < count; ++i) {
+    x = x * 6364136223846793005u + 1442695040888963407u;
+    ids.push_back(static_cast<int32_t>((x >> 33) % vocab_size));
+  }
+  return ids;
+}
+
+// What came of one turn.
+struct TurnOutcomeRecord {
+  std::vector<int32_t> tokens;
+  std::vector<float> logprobs;
+  std::string text;
+  std::optional<TurnEnd> end;
+
+  bool ok() const { return end.has_value() && end->status.ok(); }
+};
+
+// A turn that was given to the engine, and its reader.
+class PendingTurn {
+ public:
+  explicit PendingTurn(std::shared_ptr<TokenStream> stream)
+      : stream_(std::move(stream)) {}
+
+  TokenStream& stream() { return *stream_; }
+  // Takes what is there.
+  const TurnOutcomeRecord& Read() {
+    while (std::optional<TokenStream::Chunk> chunk = stream_->Take()) {
+      for (const TokenPosition& token : chunk->tokens) {
+        record_.tokens.push_back(token.token_id);
+        if (token.logprob.has_value()) record_.logprobs.push_back(*token.logprob);
+      }
+      record_.text += chunk->text;
+      if (!chunk->end.has_value()) continue;
+      record_.end = std::move(chunk->end);
+      break;
+    }
+    return record_;
+  }
+
+ private:
+  std::shared_ptr<TokenStream> stream_;
+  TurnOutcomeRecord record_;
+};
+
+class EngineFixture {
+ public:
+  struct Options {
+    CpuBackendOptions cpu;
+    ModelConfig config = SmallConfig();
+    int32_t max_batch_rows = 8;
+    int32_t max_batch_tokens = 64;
+    int64_t session_slots = 64;
+    int64_t stream_capacity = 1 << 20;
+    const Tokenizer* tokenizer = nullptr;
+  };
+
+  explicit EngineFixture(Options options) : options_(std::move(options)) {
+    cpu_ = CreateCpuBackend(options_.cpu).value();
+    model_ = TttModel::Load(options_.config,
+                            MakeDummyCheckpoint(options_.config).get(),
+                            {.max_rows = options_.max_batch_tokens,
+                             .max_sequences = options_.max_batch_rows,
+                             .max_candidates = 5},
+                            cpu_.get())
+                 .value();
+    pool_ = StatePool::Create({.session_slots = options_.session_slots,
+                               .scratch_slots = options_.max_batch_rows},
+                              TttModel::MakeStateLayout(options_.config), cpu_.get())
+                .value();
+    store_ = SessionStore::Create({}, &clock_, pool_.get()).value();
+    engine_ = Engine::Create({.max_batch_rows = options_.max_batch_rows,
+                              .max_batch_tokens = options_.max_batch_tokens},
+                             model_.get(), options_.tokenizer, pool_.get(), &metrics_,
+                             &clock_)
+                  .value();
+  }
+
+  // Gives a turn to the engine; `session` empty: stateless.
+  PendingTurn Submit(Request request, const std::string& session = "") {
+    auto turn = std::make_unique<Turn>();
+    if (!session.empty() && request.kind == RequestKind::kComplete) {
+      turn->lease = store_->Acquire(session, {.create_if_absent = true}).value();
+    } else if (!session.empty()) {
+      turn->view = store_->View(session).value();
+    }
+    turn->request = std::move(request);
+    turn->stream = std::make_shared<TokenStream>(options_.stream_capacity, [] {});
+    PendingTurn pending(turn->stream);
+    engine_->Add(std::move(turn));
+    return pending;
+  }
+
+  // Runs until nothing is left to do, at most `max_steps` rounds.
+  void RunAll(int max_steps = 100000) {
+    while (max_steps-- > 0 && engine_->Step()) {
+    }
+  }
+
+  // Runs one turn alone to its end.
+  TurnOutcomeRecord Run(Request request, const std::string& session = "") {
+    PendingTurn turn = Submit(std::move(request), session);
+    RunAll();
+    return turn.Read();
+  }
+
+  static Request Complete(std::vector<int32_t> input, int64_t max_tokens) {
+    Request request;
+    request.input_ids = std::move(input);
+    request.max_tokens = max_tokens;
+    request.sampling.temperature = 0.9f;
+    request.sampling.top_p = 0.95f;
+    request.sampling.seed = 42;
+    request.top_logprobs = 2;
+    return request;
+  }
+
+  Engine& engine() { return *engine_; }
+  SessionStore& store() { return *store_; }
+  StatePool& pool() { return *pool_; }
+  FakeClock& clock() { return clock_; }
+  Metrics& metrics() { return metrics_; }
+
+ private:
+  const Options options_;
+  FakeClock clock_;
+  Metrics metrics_;
+  std::unique_ptr<Backend> cpu_;
+  std::unique_ptr<TttModel> model_;
+  std::unique_ptr<StatePool> pool_;
+  std::unique_ptr<SessionStore> store_;
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace ttt
