@@ -1,0 +1,69 @@
+#include "server/rpc/complete_reactor.h"
+
+#include "server/rpc/messages.h"
+
+namespace ttt {
+namespace {
+
+// Tokens and candidates that one answer may hold, so that it stays below 2 GiB.
+constexpr int64_t kMaxCandidates = int64_t{64} << 20;
+
+}  // namespace
+
+CompleteReactor::CompleteReactor(const TurnCallContext& shared,
+                                 grpc::CallbackServerContext* context,
+                                 const grpc::ByteBuffer* request,
+                                 grpc::ByteBuffer* response)
+    : response_bytes_(response),
+      call_("Complete", shared, context, [this] { Next(); }) {
+  const absl::Status status = call_.StartComplete(*request);
+  if (!status.ok()) Finish(call_.End(status));
+}
+
+void CompleteReactor::OnCancel() { call_.Cancel(); }
+
+void CompleteReactor::Next() {
+  while (std::optional<TokenStream::Chunk> chunk = call_.Take()) {
+    Gather(*chunk);
+    if (chunk->end.has_value()) return End(*chunk->end);
+  }
+}
+
+void CompleteReactor::Gather(const TokenStream::Chunk& chunk) {
+  for (const TokenPosition& token : chunk.tokens) {
+    num_candidates_ += 1 + static_cast<int64_t>(token.top.size());
+  }
+  if (num_candidates_ > kMaxCandidates && !is_too_large_) {
+    is_too_large_ = true;
+    call_.Cancel();
+  }
+  if (is_too_large_) return;
+  AppendTokens(chunk.tokens, call_.wants_logprobs(), response_.mutable_token_ids(),
+               response_.mutable_logprobs());
+  response_.mutable_text()->append(chunk.text);
+}
+
+void CompleteReactor::End(const TurnEnd& end) {
+  if (is_too_large_) {
+    return Finish(call_.End(
+        Error(absl::StatusCode::kResourceExhausted, "ANSWER_TOO_LARGE",
+              "the answer does not fit one message, use StreamComplete")));
+  }
+  if (end.status.ok()) {
+    response_.set_turn_id(call_.turn_id());
+    response_.set_session_id(call_.session_id());
+    response_.set_finish_reason(ToMessage(end.finish_reason));
+    response_.set_matched_stop(end.matched_stop);
+    response_.set_seed(call_.seed());
+    ToMessage(end.usage, response_.mutable_usage());
+    ToMessage(end.timing, response_.mutable_timing());
+    if (end.revision.has_value()) {
+      response_.set_revision(*end.revision);
+      response_.set_state_digest(DigestBytes(end.digest));
+    }
+    *response_bytes_ = Serialize(response_);
+  }
+  Finish(call_.End(end.status));
+}
+
+}  // namespace ttt

@@ -1,0 +1,172 @@
+#include "server/rpc/rpc_server.h"
+
+#include <atomic>
+#include <chrono>
+#include <utility>
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/error.h"
+#include "server/rpc/active_calls.h"
+#include "server/rpc/admin_service.h"
+#include "server/rpc/inference_service.h"
+#include "server/rpc/sessions_service.h"
+#include "server/rpc/tokenizer_service.h"
+
+namespace ttt {
+namespace {
+
+// A million token ids, or as much text.
+constexpr int kMaxReceiveBytes = 16 << 20;
+constexpr int kMaxMetadataBytes = 8 << 10;
+// On one connection; Admission bounds the calls of all.
+constexpr int kMaxConcurrentStreams = 1024;
+// What the library may hold for requests and writes of all connections.
+constexpr size_t kLibraryBytes = size_t{1} << 30;
+constexpr char kInferenceService[] = "ttt.v1.Inference";
+// Within it nobody is left who holds a turn.
+constexpr absl::Duration kLastWait = absl::Seconds(5);
+
+RequestLimits MakeLimits(const ServerFacts& facts, bool has_tokenizer) {
+  RequestLimits limits;
+  limits.vocab_size = facts.config.vocab_size;
+  limits.max_input_tokens = facts.max_input_tokens;
+  limits.max_top_logprobs = facts.max_top_logprobs;
+  limits.has_tokenizer = has_tokenizer;
+  return limits;
+}
+
+void Configure(grpc::ServerBuilder* builder) {
+  // Two daemons on one port would share its connections, and no session.
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  builder->SetMaxSendMessageSize(-1);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                              kMaxConcurrentStreams);
+  // A peer that has vanished is found within 40 s, not after the default of two
+  // hours: it may hold a session.
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 30000);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  builder->AddChannelArgument(
+      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 5 * 60 * 1000);
+  grpc::ResourceQuota quota("tttd");
+  quota.Resize(kLibraryBytes);
+  builder->SetResourceQuota(quota);
+}
+
+}  // namespace
+
+class RpcServer::Impl {
+ public:
+  Impl(const RpcParts& parts, const ServerFacts& facts)
+      : parts_(parts),
+        inference_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
+                   &active_calls_),
+        sessions_(parts, facts.model_fingerprint),
+        tokenizer_(parts, MakeLimits(facts, parts.tokenizer != nullptr)),
+        admin_(parts, facts, [this] { StartDrain(); }) {}
+
+  absl::Status Listen(const Options& options) {
+    grpc::EnableDefaultHealthCheckService(true);
+    if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::ServerBuilder builder;
+    Configure(&builder);
+    builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(),
+                             &port_);
+    builder.RegisterService(&inference_);
+    builder.RegisterService(&sessions_);
+    builder.RegisterService(&tokenizer_);
+    builder.RegisterService(&admin_);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr) {
+      return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
+                   absl::StrCat("--listen: cannot listen on ", options.listen));
+    }
+    health_ = server_->GetHealthCheckService();
+    SetHealth(parts_.admission->state() == Admission::State::kServing);
+    return absl::OkStatus();
+  }
+
+  int port() const { return port_; }
+
+  void SetServing() {
+    if (parts_.admission->state() == Admission::State::kDraining) return;
+    parts_.admission->SetState(Admission::State::kServing);
+    SetHealth(true);
+  }
+
+  void StartDrain() {
+    parts_.admission->SetState(Admission::State::kDraining);
+    SetHealth(false);
+  }
+
+  bool WaitUntilIdle(absl::Duration timeout) {
+    return active_calls_.WaitUntilNone(timeout);
+  }
+
+  void Shutdown(absl::Duration grace) {
+    if (server_ == nullptr) return;
+    StartDrain();
+    active_calls_.CancelAll();
+    parts_.engine->Wake();
+    active_calls_.WaitUntilNone(grace);
+    server_->Shutdown(std::chrono::system_clock::now() +
+                      absl::ToChronoMilliseconds(grace));
+    // The calls that were cut still hear the end of their turns.
+    active_calls_.WaitUntilNone(kLastWait);
+    health_ = nullptr;
+    server_.reset();
+  }
+
+ private:
+  void SetHealth(bool serving) {
+    // Null: a call came before Listen returned, which then sets it.
+    grpc::HealthCheckServiceInterface* const health = health_;
+    if (health == nullptr) return;
+    health->SetServingStatus(serving);
+    health->SetServingStatus(kInferenceService, serving);
+  }
+
+  const RpcParts parts_;
+  ActiveCalls active_calls_;
+  InferenceService inference_;
+  SessionsService sessions_;
+  TokenizerService tokenizer_;
+  AdminService admin_;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+  std::atomic<grpc::HealthCheckServiceInterface*> health_ = nullptr;  // server_'s
+};
+
+RpcServer::RpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
+    const Options& options, const RpcParts& parts, const ServerFacts& facts) {
+  auto impl = std::make_unique<Impl>(parts, facts);
+  if (absl::Status status = impl->Listen(options); !status.ok()) return status;
+  return std::unique_ptr<RpcServer>(new RpcServer(std::move(impl)));
+}
+
+int RpcServer::port() const { return impl_->port(); }
+
+void RpcServer::SetServing() { impl_->SetServing(); }
+
+void RpcServer::StartDrain() { impl_->StartDrain(); }
+
+bool RpcServer::WaitUntilIdle(absl::Duration timeout) {
+  return impl_->WaitUntilIdle(timeout);
+}
+
+void RpcServer::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }
+
+}  // namespace ttt

@@ -1,0 +1,50 @@
+// The gRPC server: port, services, health.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/rpc/rpc_parts.h"
+
+namespace ttt {
+
+// Listens from Start until Shutdown. Thread-safe, but for Shutdown.
+class RpcServer {
+ public:
+  struct Options {
+    std::string listen;  // host:port; port 0: a free one
+    bool reflection = false;
+  };
+
+  // Serves with Admission in the state it has: SetServing opens it.
+  // UNAVAILABLE: the port cannot be had; a port that another process listens on
+  // never can. `parts` must outlive the server.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const Options& options,
+                                                          const RpcParts& parts,
+                                                          const ServerFacts& facts);
+  // As Shutdown without a grace.
+  ~RpcServer();
+
+  int port() const;
+  // Admits calls; health says SERVING.
+  void SetServing();
+  // Admits no more; health says NOT_SERVING. Running turns go on.
+  void StartDrain();
+  // False: turns were still running after `timeout`.
+  bool WaitUntilIdle(absl::Duration timeout);
+  // Ends the turns that run with UNAVAILABLE (DRAINING), closes the port, and
+  // cuts the calls that have not ended after `grace`.
+  void Shutdown(absl::Duration grace);
+
+ private:
+  class Impl;
+  explicit RpcServer(std::unique_ptr<Impl> impl);
+
+  const std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ttt

@@ -1,0 +1,44 @@
+#include "server/rpc/tokenizer_service.h"
+
+#include <vector>
+
+#include "server/base/status_macros.h"
+
+namespace ttt {
+
+absl::Status TokenizerService::Encode(const v1::TokenizeRequest& request,
+                                      v1::TokenizeResponse* response) const {
+  if (parts_.tokenizer == nullptr) return NoTokenizer("text");
+  TTT_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                       parts_.tokenizer->Encode(request.text(), request.at_start()));
+  response->mutable_ids()->Add(ids.begin(), ids.end());
+  for (const int32_t id : ids) response->add_pieces(parts_.tokenizer->Piece(id));
+  return absl::OkStatus();
+}
+
+absl::Status TokenizerService::Decode(const v1::DetokenizeRequest& request,
+                                      v1::DetokenizeResponse* response) const {
+  if (parts_.tokenizer == nullptr) return NoTokenizer("ids");
+  TTT_RETURN_IF_ERROR(ValidateTokenIds("ids", request.ids(), limits_));
+  TTT_ASSIGN_OR_RETURN(*response->mutable_text(),
+                       parts_.tokenizer->Decode(request.ids()));
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* TokenizerService::Tokenize(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  return Answer<v1::TokenizeRequest, v1::TokenizeResponse>(
+      "Tokenize", parts_, context, request, response,
+      [this](const auto& in, auto* out) { return Encode(in, out); });
+}
+
+grpc::ServerUnaryReactor* TokenizerService::Detokenize(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  return Answer<v1::DetokenizeRequest, v1::DetokenizeResponse>(
+      "Detokenize", parts_, context, request, response,
+      [this](const auto& in, auto* out) { return Decode(in, out); });
+}
+
+}  // namespace ttt
