@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -21,6 +22,11 @@ absl::string_view LevelName(LogLevel level) {
   return "";
 }
 
+// Messages may hold an error's text, and that what came from outside.
+std::string OneLine(absl::string_view text) {
+  return absl::StrReplaceAll(text, {{"\n", "\\n"}, {"\r", "\\r"}});
+}
+
 bool IsPlain(absl::string_view value) {
   if (value.empty()) return false;
   for (const char c : value) {
@@ -35,7 +41,7 @@ void Log(LogLevel level, absl::string_view message, const LogFields& fields) {
   std::string line =
       absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
                                     absl::UTCTimeZone()),
-                   " ", LevelName(level), " ", message);
+                   " ", LevelName(level), " ", OneLine(message));
   for (const auto& [key, value] : fields) {
     absl::StrAppend(&line, " ", key, "=",
                     IsPlain(value) ? value
