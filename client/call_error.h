@@ -1,0 +1,39 @@
+// What a failed call says, decoded.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace grpc {
+class Status;
+}
+
+namespace ttt {
+
+struct CallError {
+  absl::StatusCode code = absl::StatusCode::kUnknown;
+  std::string message;
+  std::string reason;  // such as SESSION_BUSY; empty if the server gave none
+  std::optional<absl::Duration> retry_after;
+  std::map<std::string, std::string> metadata;  // turn_id, revision, committed
+  std::vector<std::string> field_violations;    // `field: description`
+};
+
+// The status of a call. The server's google.rpc.Status goes along as a payload,
+// for DecodeError.
+absl::Status FromGrpcStatus(const grpc::Status& status);
+
+// `status` is not OK. Details that cannot be read are left out.
+CallError DecodeError(const absl::Status& status);
+
+// The parts of an error in one line, without a full stop: what happened, the
+// reason in capitals, what became of the session, when to try again.
+std::string DescribeError(const CallError& error);
+
+}  // namespace ttt
