@@ -1,6 +1,7 @@
 // An engine on a small random model, driven step by step.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,20 +90,24 @@ class EngineFixture {
     int64_t session_slots = 64;
     int64_t stream_capacity = 1 << 20;
     const Tokenizer* tokenizer = nullptr;
+    // Puts a backend of the test's own before the CPU's.
+    std::function<std::unique_ptr<Backend>(Backend* cpu)> wrap;
   };
 
   explicit EngineFixture(Options options) : options_(std::move(options)) {
     cpu_ = CreateCpuBackend(options_.cpu).value();
+    if (options_.wrap) wrapper_ = options_.wrap(cpu_.get());
+    Backend* const backend = wrapper_ ? wrapper_.get() : cpu_.get();
     model_ = TttModel::Load(options_.config,
                             MakeDummyCheckpoint(options_.config).get(),
                             {.max_rows = options_.max_batch_tokens,
                              .max_sequences = options_.max_batch_rows,
                              .max_candidates = 5},
-                            cpu_.get())
+                            backend)
                  .value();
     pool_ = StatePool::Create({.session_slots = options_.session_slots,
                                .scratch_slots = options_.max_batch_rows},
-                              TttModel::MakeStateLayout(options_.config), cpu_.get())
+                              TttModel::MakeStateLayout(options_.config), backend)
                 .value();
     store_ = SessionStore::Create({}, &clock_, pool_.get()).value();
     engine_ = Engine::Create({.max_batch_rows = options_.max_batch_rows,
@@ -162,6 +167,7 @@ class EngineFixture {
   FakeClock clock_;
   Metrics metrics_;
   std::unique_ptr<Backend> cpu_;
+  std::unique_ptr<Backend> wrapper_;
   std::unique_ptr<TttModel> model_;
   std::unique_ptr<StatePool> pool_;
   std::unique_ptr<SessionStore> store_;

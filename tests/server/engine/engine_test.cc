@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "server/base/error.h"
 #include "tests/support/engine_fixture.h"
@@ -205,7 +207,6 @@ TEST_F(EngineTest, ScoreGivesTheLogprobOfEachNextToken) {
 
 TEST_F(EngineTest, ScoreInASessionStartsFromItsStateAndCommitsNothing) {
   const auto ids = RandomIds(3, 40);
-  const auto all = absl::MakeConstSpan(ids);
   Request whole;
   whole.kind = RequestKind::kScore;
   whole.input_ids = ids;
@@ -242,16 +243,88 @@ TEST_F(EngineTest, PenaltiesCountTheTokensOfEarlierTurns) {
   EXPECT_EQ(std::count(seen.begin(), seen.end(), turn.tokens[0]), 0);
 }
 
-TEST_F(EngineTest, FailedStepEndsItsTurnsAndTheEngineGoesOn) {
-  // Covered with a failing backend in the fault tests; here: ids are checked at
-  // the door, so a bad one is the device's refusal.
-  Request bad = Complete({96, 97}, 3);
-  PendingTurn turn = f_.Submit(bad, "s");
+// Fails or poisons what a test asks for.
+class FaultyBackend : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+
+  absl::Status Learner(const LearnerArgs& args) override {
+    if (std::exchange(fail_next_learner, false)) return absl::InternalError("lost");
+    return ForwardingBackend::Learner(args);
+  }
+  absl::Status DigestStates(const DigestStatesArgs& args) override {
+    if (std::exchange(fail_next_digest, false)) return absl::InternalError("lost");
+    return ForwardingBackend::DigestStates(args);
+  }
+  absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
+    const absl::Status status = ForwardingBackend::EmbedTokens(args);
+    for (int32_t row = 0; row < args.rows.num_rows; ++row) {
+      if (args.token_ids[row] != poisoned_token) continue;
+      args.hidden[int64_t{row} * args.hidden_size] =
+          std::numeric_limits<float>::quiet_NaN();
+    }
+    return status;
+  }
+
+  bool fail_next_learner = false;
+  bool fail_next_digest = false;
+  int32_t poisoned_token = -1;
+};
+
+class EngineFaultTest : public testing::Test {
+ protected:
+  EngineFixture f_{{.wrap = [this](Backend* cpu) {
+    auto faulty = std::make_unique<FaultyBackend>(cpu);
+    faulty_ = faulty.get();
+    return faulty;
+  }}};
+  FaultyBackend* faulty_;
+};
+
+TEST_F(EngineFaultTest, FailedStepEndsItsTurnsAndTheEngineGoesOn) {
+  PendingTurn turn = f_.Submit(EngineFixture::Complete(RandomIds(1, 20), 3), "s");
+  faulty_->fail_next_learner = true;
   f_.RunAll();
   ASSERT_TRUE(turn.Read().end.has_value());
   EXPECT_THAT(turn.Read().end->status, StatusIs(StatusCode::kInternal));
-  EXPECT_EQ(SlotsInUse(), 0);
-  EXPECT_TRUE(f_.Run(Complete(RandomIds(1, 20), 3)).ok());
+  EXPECT_EQ(f_.pool().usage().slots_in_use, 0);
+  EXPECT_TRUE(f_.Run(EngineFixture::Complete(RandomIds(1, 20), 3), "s").ok());
+}
+
+TEST_F(EngineFaultTest, FailedCommitRollsTheTurnBack) {
+  f_.Run(EngineFixture::Complete(RandomIds(1, 20), 3), "s");
+  const SessionInfo before = f_.store().GetSession("s").value();
+  PendingTurn turn = f_.Submit(EngineFixture::Complete(RandomIds(2, 20), 3), "s");
+  faulty_->fail_next_digest = true;
+  f_.RunAll();
+  EXPECT_THAT(turn.Read().end->status, StatusIs(StatusCode::kInternal));
+  EXPECT_EQ(f_.store().GetSession("s")->digest, before.digest);
+  EXPECT_FALSE(f_.store().GetSession("s")->running);
+}
+
+TEST_F(EngineFaultTest, NumberThatIsNotFiniteFailsItsTurnAlone) {
+  std::vector<int32_t> clean(20, 7);
+  std::vector<int32_t> poisoned = clean;
+  poisoned[5] = 96;
+  Request request = EngineFixture::Complete(clean, 9);
+  request.sampling.logit_bias = {{96, -100.0f}};
+  const TurnOutcomeRecord expected = f_.Run(request, "expected");
+  faulty_->poisoned_token = 96;
+  PendingTurn bad = f_.Submit(EngineFixture::Complete(poisoned, 9), "bad");
+  PendingTurn good = f_.Submit(request, "good");
+  f_.RunAll();
+  ASSERT_TRUE(bad.Read().end.has_value());
+  EXPECT_EQ(ErrorReason(bad.Read().end->status), "NUMERIC_FAULT");
+  EXPECT_THAT(f_.store().GetSession("bad"), StatusIs(StatusCode::kNotFound));
+  ASSERT_TRUE(good.Read().ok());
+  EXPECT_EQ(good.Read().end->digest, expected.end->digest);
+}
+
+TEST_F(EngineFaultTest, NumberThatIsNotFiniteIsSeenInATurnThatOnlyReads) {
+  faulty_->poisoned_token = 96;
+  PendingTurn turn = f_.Submit(EngineFixture::Complete({1, 96, 2}, 0), "s");
+  f_.RunAll();
+  EXPECT_EQ(ErrorReason(turn.Read().end->status), "NUMERIC_FAULT");
 }
 
 TEST_F(EngineTest, EndAllEndsQueuedAndRunningTurns) {
