@@ -4,22 +4,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/cpu/sample_math.h"
 #include "kernels/op_args.h"
 
 namespace ttt {
-
-// The arithmetic that sampling is built of; the CPU's instruction set decides
-// which.
-struct SampleMath {
-  // The largest of n >= 1 values; *finite tells whether all are finite, and if
-  // not, the value returned means nothing.
-  float (*max)(const float* values, int64_t n, bool* finite);
-  // Sum over exp(value - max).
-  double (*exp_sum)(const float* values, float max, int64_t n);
-  // out = exp((value - max) / temperature), 0 below 1e-37; out may be values.
-  void (*exp_scaled)(const float* values, float max, float temperature,
-                     float* out, int64_t n);
-};
 
 // Plain loops over the C library.
 extern const SampleMath kReferenceSampleMath;
