@@ -1,0 +1,366 @@
+// tttd: flags, signals and exit codes.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/flags/commandlineflag.h"
+#include "absl/flags/flag.h"
+#include "absl/flags/reflection.h"
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/base/error.h"
+#include "server/base/log.h"
+#include "server/base/mutex.h"
+#include "server/base/status_macros.h"
+#include "server/server.h"
+
+ABSL_FLAG(std::string, model, "", "model directory; empty: the bundled model");
+ABSL_FLAG(std::string, load_format, "auto",
+          "auto, or dummy: random weights from config.json alone");
+ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "gRPC address; port 0: a free one");
+ABSL_FLAG(std::string, http_listen, "127.0.0.1:9464",
+          "address of /metrics, /healthz and /readyz; empty: none");
+ABSL_FLAG(std::string, data_dir, "", "must be empty: this version keeps sessions in memory");
+ABSL_FLAG(std::string, device, "auto", "auto, cpu or cuda:N");
+ABSL_FLAG(std::string, precision, "auto", "auto, fp32 or bf16");
+ABSL_FLAG(int32_t, num_threads, 0, "threads of the CPU backend; 0: one a core");
+ABSL_FLAG(bool, batch_invariant, true,
+          "must be true: results never depend on the rest of the batch");
+ABSL_FLAG(int32_t, max_batch_rows, 32, "turns in one step, 1 to 4096");
+ABSL_FLAG(int32_t, max_batch_tokens, 512,
+          "tokens in one step, max_batch_rows to 32768");
+ABSL_FLAG(int64_t, max_input_tokens, 1048576, "tokens in one call, 1 to 16777216");
+ABSL_FLAG(int64_t, device_state_bytes, 0,
+          "memory for the sessions' states; 0: a quarter of what there is, at most 1 GiB");
+ABSL_FLAG(int64_t, host_state_bytes, 0, "must be 0: there is no host tier in this version");
+ABSL_FLAG(int32_t, max_queue, 1024, "calls that wait for a row, 0 to 1048576");
+ABSL_FLAG(int32_t, max_top_logprobs, 20, "candidates a token, 0 to 1048576");
+ABSL_FLAG(int64_t, memory_log_tokens, 65536,
+          "must be 65536: there is no rewind in this version");
+ABSL_FLAG(int32_t, drain_seconds, 30,
+          "how long running turns may go on after SIGTERM, 0 to 86400");
+ABSL_FLAG(bool, reflection, false, "serve gRPC reflection");
+ABSL_FLAG(bool, dry_run, false, "print the memory plan and exit");
+ABSL_FLAG(std::string, config, "",
+          "file of flags, one name=value a line, # begins a comment; the command "
+          "line comes after it");
+
+namespace ttt {
+namespace {
+
+// In the order of --help.
+constexpr absl::string_view kFlags[] = {
+    "model",           "load_format",        "listen",           "http_listen",
+    "data_dir",        "device",             "precision",        "num_threads",
+    "batch_invariant", "max_batch_rows",     "max_batch_tokens", "max_input_tokens",
+    "max_queue",       "device_state_bytes", "host_state_bytes", "max_top_logprobs",
+    "memory_log_tokens", "drain_seconds",    "reflection",       "dry_run",
+    "config"};
+constexpr char kBundledModel[] = "models/ttt-linear-14m-books";
+constexpr int kExitSecondSignal = 130;
+
+absl::Status BadFlag(absl::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_FLAG", message);
+}
+
+absl::CommandLineFlag* FindFlag(absl::string_view name) {
+  for (const absl::string_view known : kFlags) {
+    if (known == name) return absl::FindCommandLineFlag(name);
+  }
+  return nullptr;
+}
+
+bool IsSwitch(absl::string_view name) {
+  const absl::CommandLineFlag* const flag = FindFlag(name);
+  return flag != nullptr && flag->IsOfType<bool>();
+}
+
+absl::Status SetFlag(absl::string_view name, absl::string_view value) {
+  absl::CommandLineFlag* const flag = FindFlag(name);
+  if (flag == nullptr) {
+    return BadFlag(absl::StrCat("--", name, " ", QuoteValue(value),
+                                ": there is no such flag, see --help"));
+  }
+  std::string error;
+  if (flag->ParseFrom(value, &error)) return absl::OkStatus();
+  return BadFlag(absl::StrCat("--", name, " is ", QuoteValue(value), ": ", error));
+}
+
+// Flags as `--name=value`, `--name value`, `--switch` and `--noswitch`.
+absl::Status ParseArgs(const std::vector<std::string>& args) {
+  for (size_t i = 0; i < args.size(); ++i) {
+    absl::string_view arg = args[i];
+    if (!absl::ConsumePrefix(&arg, "--") || arg.empty()) {
+      return BadFlag(absl::StrCat(QuoteValue(args[i]), " is not a flag"));
+    }
+    const size_t equals = arg.find('=');
+    if (equals != absl::string_view::npos) {
+      TTT_RETURN_IF_ERROR(SetFlag(arg.substr(0, equals), arg.substr(equals + 1)));
+      continue;
+    }
+    absl::string_view positive = arg;
+    if (IsSwitch(arg)) {
+      TTT_RETURN_IF_ERROR(SetFlag(arg, "true"));
+    } else if (absl::ConsumePrefix(&positive, "no") && IsSwitch(positive)) {
+      TTT_RETURN_IF_ERROR(SetFlag(positive, "false"));
+    } else if (FindFlag(arg) != nullptr && i + 1 == args.size()) {
+      return BadFlag(absl::StrCat("--", arg, " has no value"));
+    } else {
+      TTT_RETURN_IF_ERROR(SetFlag(arg, i + 1 < args.size() ? args[++i] : ""));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseConfigFile(const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::string> args;
+  for (std::string line; std::getline(file, line);) {
+    const absl::string_view text = absl::StripAsciiWhitespace(line);
+    if (text.empty() || text[0] == '#') continue;
+    args.push_back(absl::StartsWith(text, "--") ? std::string(text)
+                                                : absl::StrCat("--", text));
+    if (absl::StartsWith(args.back(), "--config")) {
+      return BadFlag(absl::StrCat("--config is ", QuoteValue(path),
+                                  ", which names another"));
+    }
+  }
+  if (!file.eof()) {
+    return BadFlag(absl::StrCat("--config is ", QuoteValue(path),
+                                ", which cannot be read"));
+  }
+  return ParseArgs(args);
+}
+
+// The command line wins over the file that it names.
+absl::Status ParseFlags(const std::vector<std::string>& args) {
+  TTT_RETURN_IF_ERROR(ParseArgs(args));
+  const std::string path = absl::GetFlag(FLAGS_config);
+  if (path.empty()) return absl::OkStatus();
+  TTT_RETURN_IF_ERROR(ParseConfigFile(path));
+  return ParseArgs(args);
+}
+
+template <typename T>
+absl::Status CheckRange(const absl::Flag<T>& flag, T least, T most) {
+  const T value = absl::GetFlag(flag);
+  if (value >= least && value <= most) return absl::OkStatus();
+  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(), " is ",
+                              value, ", must be ", least, " to ", most));
+}
+
+absl::Status CheckChoice(const absl::Flag<std::string>& flag,
+                         const std::vector<std::string>& choices) {
+  const std::string value = absl::GetFlag(flag);
+  std::string all;
+  for (const std::string& choice : choices) {
+    if (value == choice) return absl::OkStatus();
+    absl::StrAppend(&all, all.empty() ? "" : " or ", choice);
+  }
+  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(), " is ",
+                              QuoteValue(value), ", must be ", all));
+}
+
+// Flags of features that this version does not have.
+absl::Status CheckUnavailable() {
+  if (!absl::GetFlag(FLAGS_data_dir).empty()) {
+    return BadFlag(absl::StrCat("--data_dir is ",
+                                QuoteValue(absl::GetFlag(FLAGS_data_dir)),
+                                ": durability is not in this version, sessions live "
+                                "in memory"));
+  }
+  if (!absl::GetFlag(FLAGS_batch_invariant)) {
+    return BadFlag("--batch_invariant is false: this version has no other mode");
+  }
+  if (absl::GetFlag(FLAGS_host_state_bytes) != 0) {
+    return BadFlag(absl::StrCat("--host_state_bytes is ",
+                                absl::GetFlag(FLAGS_host_state_bytes),
+                                ": there is no host tier in this version"));
+  }
+  if (absl::GetFlag(FLAGS_memory_log_tokens) != 65536) {
+    return BadFlag(absl::StrCat("--memory_log_tokens is ",
+                                absl::GetFlag(FLAGS_memory_log_tokens),
+                                ": there is no rewind in this version"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckFlags() {
+  TTT_RETURN_IF_ERROR(CheckUnavailable());
+  TTT_RETURN_IF_ERROR(CheckChoice(FLAGS_load_format, {"auto", "dummy"}));
+  TTT_RETURN_IF_ERROR(CheckChoice(FLAGS_precision, {"auto", "fp32", "bf16"}));
+  TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_num_threads, 0, 1024));
+  TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_batch_rows, 1, 4096));
+  TTT_RETURN_IF_ERROR(CheckRange<int32_t>(
+      FLAGS_max_batch_tokens, absl::GetFlag(FLAGS_max_batch_rows), 32768));
+  TTT_RETURN_IF_ERROR(CheckRange<int64_t>(FLAGS_max_input_tokens, 1, 1 << 24));
+  TTT_RETURN_IF_ERROR(
+      CheckRange<int64_t>(FLAGS_device_state_bytes, 0, int64_t{1} << 50));
+  TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_queue, 0, 1 << 20));
+  TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_top_logprobs, 0, 1 << 20));
+  TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_drain_seconds, 0, 86400));
+  if (absl::GetFlag(FLAGS_listen).empty()) return BadFlag("--listen is empty");
+  return absl::OkStatus();
+}
+
+// Beside an installed program, or in the source tree of a built one; empty if it is
+// in neither.
+std::string FindBundledModel() {
+  std::error_code error;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
+  for (const char* root : {"../share/tttd", "../../.."}) {
+    const auto model = program.parent_path() / root / kBundledModel;
+    if (std::filesystem::exists(model / "config.json", error)) {
+      return model.lexically_normal().string();
+    }
+  }
+  return "";
+}
+
+absl::StatusOr<ServerOptions> MakeOptions() {
+  TTT_RETURN_IF_ERROR(CheckFlags());
+  ServerOptions options;
+  options.model_dir = absl::GetFlag(FLAGS_model);
+  if (options.model_dir.empty()) options.model_dir = FindBundledModel();
+  if (options.model_dir.empty()) {
+    return BadFlag("--model is empty, and the bundled model is not there");
+  }
+  options.dummy_weights = absl::GetFlag(FLAGS_load_format) == "dummy";
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.http_listen = absl::GetFlag(FLAGS_http_listen);
+  options.device = absl::GetFlag(FLAGS_device);
+  options.precision = absl::GetFlag(FLAGS_precision);
+  options.num_threads = absl::GetFlag(FLAGS_num_threads);
+  options.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
+  options.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
+  options.max_input_tokens = absl::GetFlag(FLAGS_max_input_tokens);
+  options.device_state_bytes = absl::GetFlag(FLAGS_device_state_bytes);
+  options.max_queue = absl::GetFlag(FLAGS_max_queue);
+  options.max_top_logprobs = absl::GetFlag(FLAGS_max_top_logprobs);
+  options.reflection = absl::GetFlag(FLAGS_reflection);
+  return options;
+}
+
+void PrintHelp() {
+  std::printf("tttd " TTT_VERSION ": serves Test-Time Training models over gRPC\n\n");
+  for (const absl::string_view name : kFlags) {
+    const absl::CommandLineFlag* const flag = FindFlag(name);
+    const std::string value = flag->DefaultValue();
+    std::printf("  --%s%s%s\n        %s\n", std::string(name).c_str(),
+                value.empty() ? "" : "=", value.c_str(), flag->Help().c_str());
+  }
+  std::printf("\nSIGTERM and SIGINT drain; a second one ends at once, with %d.\n"
+              "Exit codes: 0 drained, %d bad flag, %d bad model or data, %d port or "
+              "device unavailable, %d internal.\n",
+              kExitSecondSignal, kExitBadFlag, kExitBadModel, kExitUnavailable,
+              kExitInternal);
+}
+
+// Waits for SIGTERM and SIGINT on a thread of its own, which ends with the process.
+// Made before any other thread, so that all block them.
+class Signals {
+ public:
+  Signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+    std::thread([this, set] { Listen(set); }).detach();
+  }
+
+  // The server is there: from now on the first signal wakes Wait. Before, it ends
+  // the process, which has served nobody.
+  void Arm() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    armed_ = true;
+  }
+  void Wait() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    while (!signalled_) changed_.Wait(mutex_);
+  }
+
+ private:
+  void Listen(const sigset_t& set) ABSL_LOCKS_EXCLUDED(mutex_) {
+    while (true) {
+      int number = 0;
+      if (sigwait(&set, &number) != 0) continue;
+      MutexLock lock(mutex_);
+      if (!armed_) _exit(0);
+      if (signalled_) _exit(kExitSecondSignal);
+      signalled_ = true;
+      changed_.NotifyAll();
+    }
+  }
+
+  Mutex mutex_;
+  CondVar changed_;
+  bool armed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool signalled_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+int Serve(const ServerOptions& options, Signals* signals) {
+  auto server = Server::Create(options);
+  if (!server.ok()) {
+    Log(LogLevel::kError, "cannot start",
+        {{"message", std::string(server.status().message())}});
+    return ExitCode(server.status());
+  }
+  signals->Arm();
+  (*server)->SetServing();
+  Log(LogLevel::kInfo, "listening",
+      {{"port", absl::StrCat((*server)->port())},
+       {"http_port", absl::StrCat((*server)->http_port().value_or(0))},
+       {"model", options.model_dir},
+       {"version", TTT_VERSION}});
+  signals->Wait();
+  Log(LogLevel::kInfo, "draining");
+  (*server)->StartDrain();
+  const bool idle =
+      (*server)->WaitUntilIdle(absl::Seconds(absl::GetFlag(FLAGS_drain_seconds)));
+  if (!idle) Log(LogLevel::kWarning, "turns are cut, the time to drain is over");
+  (*server)->Shutdown();
+  server->reset();
+  Log(LogLevel::kInfo, "drained");
+  return 0;
+}
+
+int Main(const std::vector<std::string>& args) {
+  for (const std::string& arg : args) {
+    if (arg == "--help") return PrintHelp(), 0;
+    if (arg == "--version") return std::printf("tttd " TTT_VERSION "\n"), 0;
+  }
+  absl::Status status = ParseFlags(args);
+  absl::StatusOr<ServerOptions> options =
+      status.ok() ? MakeOptions() : absl::StatusOr<ServerOptions>(status);
+  if (options.ok() && absl::GetFlag(FLAGS_dry_run)) {
+    const absl::StatusOr<std::string> plan = PlanServer(*options);
+    if (plan.ok()) return std::fputs(plan->c_str(), stdout), 0;
+    options = plan.status();
+  }
+  if (!options.ok()) {
+    std::fprintf(stderr, "tttd: %s\n",
+                 std::string(options.status().message()).c_str());
+    return ExitCode(options.status());
+  }
+  // Never deleted: its thread lasts as long as the process.
+  return Serve(*options, new Signals);
+}
+
+}  // namespace
+}  // namespace ttt
+
+int main(int argc, char** argv) {
+  return ttt::Main(std::vector<std::string>(argv + 1, argv + argc));
+}

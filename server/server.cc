@@ -1,0 +1,423 @@
+#include "server/server.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "server/admission/admission.h"
+#include "server/base/clock.h"
+#include "server/base/error.h"
+#include "server/base/log.h"
+#include "server/base/mutex.h"
+#include "server/base/status_macros.h"
+#include "server/engine/engine.h"
+#include "server/engine/engine_thread.h"
+#include "server/model/checkpoint.h"
+#include "server/model/config.h"
+#include "server/model/tokenizer.h"
+#include "server/model/ttt_model.h"
+#include "server/rpc/rpc_server.h"
+#include "server/session/session_store.h"
+#include "server/session/state_pool.h"
+#include "server/telemetry/http_endpoint.h"
+#include "server/telemetry/metrics.h"
+
+namespace ttt {
+namespace {
+
+constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+constexpr std::chrono::seconds kHousekeepingPeriod(1);
+// Without --device_state_bytes: a quarter of the memory, and not more than this.
+constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
+
+absl::Status BadFlag(absl::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_FLAG", message);
+}
+
+// The same status, with the reason that ExitCode reads.
+absl::Status As(absl::string_view reason, const absl::Status& status) {
+  return Error(status.code(), reason, status.message());
+}
+
+// Of the machine, or of the control group if that is less.
+int64_t MemoryBytes() {
+  int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
+  for (const char* path : {"/sys/fs/cgroup/memory.max",
+                           "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    int64_t limit = 0;  // "max" leaves it at 0
+    if (std::ifstream(path) >> limit && limit > 0) bytes = std::min(bytes, limit);
+  }
+  return bytes;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const ServerOptions& options) {
+  absl::string_view device = options.device;
+  if (absl::ConsumePrefix(&device, "cuda:")) {
+    int32_t ordinal = 0;
+    if (!absl::SimpleAtoi(device, &ordinal) || ordinal < 0) {
+      return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
+                                  ", must be auto, cpu or cuda:N"));
+    }
+    const Precision precision = options.precision == "fp32" ? Precision::kFloat32
+                                                            : Precision::kBFloat16;
+    return CreateCudaBackend(ordinal, precision);
+  }
+  if (device != "auto" && device != "cpu") {
+    return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
+                                ", must be auto, cpu or cuda:N"));
+  }
+  const bool bfloat16 = options.precision == "bf16" ||
+                        (options.precision == "auto" && CpuHasBFloat16());
+  return CreateCpuBackend(
+      {.precision = bfloat16 ? Precision::kBFloat16 : Precision::kFloat32,
+       .num_threads = options.num_threads});
+}
+
+// What the parts will be made of, before any weight is read.
+struct Plan {
+  std::unique_ptr<Backend> backend;
+  ModelConfig config;
+  StateLayout layout;
+  TttModel::Limits limits;
+  int64_t session_slots = 0;
+  int64_t weight_bytes = 0;  // packed; about
+  int64_t workspace_bytes = 0;
+
+  int64_t pool_bytes() const {
+    return (session_slots + limits.max_sequences) * layout.slot_bytes;
+  }
+};
+
+int64_t WeightBytes(const ModelConfig& config, Precision precision) {
+  int64_t words = 0;
+  for (const TensorSpec& tensor : ModelTensors(config)) {
+    int64_t tensor_words = 1;
+    for (const int64_t size : tensor.shape) tensor_words *= size;
+    words += tensor_words;
+  }
+  return words * (precision == Precision::kBFloat16 ? 2 : 4);
+}
+
+absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
+  Plan plan;
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options);
+  if (!backend.ok()) {
+    return ErrorReason(backend.status()) == "BAD_FLAG"
+               ? backend.status()
+               : As("DEVICE_UNAVAILABLE", backend.status());
+  }
+  plan.backend = *std::move(backend);
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.model_dir);
+  if (!config.ok()) return As("BAD_MODEL", config.status());
+  plan.config = *config;
+  plan.layout = TttModel::MakeStateLayout(plan.config);
+  plan.limits = {.max_rows = options.max_batch_tokens,
+                 .max_sequences = options.max_batch_rows,
+                 .max_candidates =
+                     std::min(options.max_top_logprobs, plan.config.vocab_size)};
+  const int64_t state_bytes =
+      options.device_state_bytes > 0
+          ? options.device_state_bytes
+          : std::max(std::min(MemoryBytes() / 4, kMostDefaultStateBytes),
+                     plan.layout.slot_bytes);
+  plan.session_slots = state_bytes / plan.layout.slot_bytes;
+  if (plan.session_slots < 1) {
+    return BadFlag(absl::StrCat("--device_state_bytes is ", state_bytes,
+                                ", and the state of one session is ",
+                                plan.layout.slot_bytes, " bytes"));
+  }
+  plan.weight_bytes = WeightBytes(plan.config, plan.backend->info().precision);
+  plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits);
+  return plan;
+}
+
+void LogPlan(const Plan& plan) {
+  const DeviceInfo& device = plan.backend->info();
+  Log(LogLevel::kInfo, "plan",
+      {{"device", device.name},
+       {"description", device.description},
+       {"weight_bytes", absl::StrCat(plan.weight_bytes)},
+       {"workspace_bytes", absl::StrCat(plan.workspace_bytes)},
+       {"bytes_per_session", absl::StrCat(plan.layout.slot_bytes)},
+       {"session_slots", absl::StrCat(plan.session_slots)},
+       {"state_pool_bytes", absl::StrCat(plan.pool_bytes())}});
+}
+
+// Calls a function once a period, on a thread of its own.
+class Periodic {
+ public:
+  explicit Periodic(std::function<void()> task)
+      : task_(std::move(task)), thread_([this] { Run(); }) {}
+  ~Periodic() {
+    {
+      MutexLock lock(mutex_);
+      stopping_ = true;
+    }
+    changed_.NotifyAll();
+    thread_.join();
+  }
+
+ private:
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_) {
+    while (!WaitForStop()) task_();
+  }
+  bool WaitForStop() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    if (!stopping_) changed_.WaitFor(mutex_, kHousekeepingPeriod);
+    return stopping_;
+  }
+
+  const std::function<void()> task_;
+  Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;  // last, so that it sees the rest
+};
+
+// Runs the whole model once, so that the first call finds it warm and a device
+// that fails is found before a client finds it.
+absl::Status WarmUp(TttModel* model, StatePool* pool) {
+  TTT_ASSIGN_OR_RETURN(const StateSlot slot, pool->AcquireSlot());
+  TTT_RETURN_IF_ERROR(model->InitState(*pool, slot.index()));
+  const int32_t token = std::max(model->config().bos_token_id, 0);
+  const StepSequence sequence = {slot.index(), 0, absl::MakeConstSpan(&token, 1)};
+  const SamplingParams sampling;
+  const LogitsRequest request = {.sequence = 0, .row = 0, .sampling = &sampling};
+  TTT_ASSIGN_OR_RETURN(const StepResult result,
+                       model->Step(*pool, absl::MakeConstSpan(&sequence, 1),
+                                   absl::MakeConstSpan(&request, 1)));
+  if (result.finite[0] && result.logits[0].finite) return absl::OkStatus();
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_MODEL",
+               "the model's answer to one token is not finite");
+}
+
+}  // namespace
+
+// Members in the order in which they are built; what follows may use what stands
+// before.
+class Server::Parts {
+ public:
+  explicit Parts(const ServerOptions& options) : options_(options) {}
+  ~Parts() {
+    http_.reset();  // It reads what is built after it.
+  }
+
+  absl::Status Build();
+
+  RpcServer* rpc() { return rpc_.get(); }
+  const HttpEndpoint* http() const { return http_.get(); }
+
+ private:
+  absl::Status StartHttp();
+  absl::Status LoadModel();
+  absl::Status BuildSessions();
+  absl::Status StartRpc();
+  Metrics::Gauges ReadGauges() const;
+
+  const ServerOptions options_;
+  const RealClock clock_;
+  Metrics metrics_;
+  Plan plan_;
+  std::unique_ptr<Admission> admission_;
+  std::unique_ptr<HttpEndpoint> http_;
+  std::unique_ptr<TttModel> model_;
+  std::unique_ptr<Tokenizer> tokenizer_;  // may be null
+  std::unique_ptr<StatePool> pool_;
+  std::unique_ptr<SessionStore> store_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<EngineThread> engine_thread_;
+  std::unique_ptr<RpcServer> rpc_;
+  std::unique_ptr<Periodic> housekeeping_;
+};
+
+absl::Status Server::Parts::Build() {
+  TTT_ASSIGN_OR_RETURN(plan_, MakePlan(options_));
+  LogPlan(plan_);
+  TTT_ASSIGN_OR_RETURN(
+      admission_,
+      Admission::Create({.max_calls = options_.max_queue + options_.max_batch_rows}));
+  TTT_RETURN_IF_ERROR(StartHttp());
+  TTT_RETURN_IF_ERROR(LoadModel());
+  TTT_RETURN_IF_ERROR(BuildSessions());
+  TTT_RETURN_IF_ERROR(WarmUp(model_.get(), pool_.get()));
+  TTT_ASSIGN_OR_RETURN(engine_,
+                       Engine::Create({.max_batch_rows = options_.max_batch_rows,
+                                       .max_batch_tokens = options_.max_batch_tokens,
+                                       .max_stall = options_.max_stall},
+                                      model_.get(), tokenizer_.get(), pool_.get(),
+                                      &metrics_, &clock_));
+  engine_thread_ = std::make_unique<EngineThread>(engine_.get());
+  metrics_.SetGaugeSource([this] { return ReadGauges(); });
+  TTT_RETURN_IF_ERROR(StartRpc());
+  housekeeping_ = std::make_unique<Periodic>([this] { store_->DropExpired(); });
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::StartHttp() {
+  if (options_.http_listen.empty()) return absl::OkStatus();
+  TTT_ASSIGN_OR_RETURN(
+      http_, HttpEndpoint::Start(
+                 options_.http_listen,
+                 {.metrics = [this] { return metrics_.Scrape(); },
+                  .state = [this] {
+                    return std::string(StateName(admission_->state()));
+                  }}));
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::LoadModel() {
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (options_.dummy_weights) {
+    checkpoint = MakeDummyCheckpoint(plan_.config);
+  } else {
+    auto opened = OpenCheckpoint(options_.model_dir, plan_.config);
+    if (!opened.ok()) return As("BAD_MODEL", opened.status());
+    checkpoint = *std::move(opened);
+  }
+  auto model = TttModel::Load(plan_.config, checkpoint.get(), plan_.limits,
+                              plan_.backend.get());
+  if (!model.ok()) {
+    return As(absl::IsResourceExhausted(model.status()) ? "DEVICE_UNAVAILABLE"
+                                                        : "BAD_MODEL",
+              model.status());
+  }
+  model_ = *std::move(model);
+  auto tokenizer = LoadTokenizer(options_.model_dir + "/tokenizer.model");
+  if (!tokenizer.ok()) {
+    if (absl::IsNotFound(tokenizer.status())) return absl::OkStatus();
+    return As("BAD_MODEL", tokenizer.status());
+  }
+  tokenizer_ = *std::move(tokenizer);
+  if (tokenizer_->vocab_size() <= plan_.config.vocab_size) return absl::OkStatus();
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_MODEL",
+               absl::StrCat("tokenizer.model has ", tokenizer_->vocab_size(),
+                            " pieces, and vocab_size is ", plan_.config.vocab_size));
+}
+
+absl::Status Server::Parts::BuildSessions() {
+  auto pool = StatePool::Create({.session_slots = plan_.session_slots,
+                                 .scratch_slots = options_.max_batch_rows},
+                                plan_.layout, plan_.backend.get());
+  if (!pool.ok()) return As("DEVICE_UNAVAILABLE", pool.status());
+  pool_ = *std::move(pool);
+  TTT_ASSIGN_OR_RETURN(store_, SessionStore::Create({}, &clock_, pool_.get()));
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::StartRpc() {
+  ServerFacts facts;
+  facts.version = TTT_VERSION;
+  facts.model_name =
+      std::filesystem::path(options_.model_dir).lexically_normal().filename().string();
+  facts.model_fingerprint = model_->fingerprint();
+  facts.device = plan_.backend->info();
+  facts.config = plan_.config;
+  facts.num_parameters = model_->num_parameters();
+  facts.max_batch_rows = options_.max_batch_rows;
+  facts.max_batch_tokens = options_.max_batch_tokens;
+  facts.max_queue = options_.max_queue;
+  facts.max_input_tokens = options_.max_input_tokens;
+  facts.max_top_logprobs = plan_.limits.max_candidates;
+  metrics_.SetInfo(facts.version, facts.device.name, facts.model_fingerprint);
+  const RpcParts parts = {.sessions = store_.get(),
+                          .pool = pool_.get(),
+                          .admission = admission_.get(),
+                          .engine = engine_thread_.get(),
+                          .tokenizer = tokenizer_.get(),
+                          .metrics = &metrics_,
+                          .clock = &clock_};
+  TTT_ASSIGN_OR_RETURN(
+      rpc_, RpcServer::Start(
+                {.listen = options_.listen, .reflection = options_.reflection}, parts,
+                facts));
+  return absl::OkStatus();
+}
+
+Metrics::Gauges Server::Parts::ReadGauges() const {
+  const SessionStore::Counts sessions = store_->counts();
+  const StatePool::Usage slots = pool_->usage();
+  Metrics::Gauges gauges;
+  gauges.queued_requests = engine_thread_->num_queued();
+  gauges.running_turns = engine_thread_->num_running();
+  gauges.sessions_running = sessions.running;
+  gauges.sessions_device = sessions.sessions - sessions.running;
+  gauges.slots_free = slots.slots - slots.slots_in_use;
+  gauges.slots_scratch = std::min(gauges.running_turns, slots.slots_in_use);
+  gauges.slots_committed = slots.slots_in_use - gauges.slots_scratch;
+  gauges.session_slots = slots.session_slots;
+  gauges.session_slots_reserved = slots.reserved;
+  gauges.slot_bytes = plan_.layout.slot_bytes;
+  gauges.weight_bytes = model_->weight_bytes();
+  gauges.pool_bytes = plan_.pool_bytes();
+  gauges.workspace_bytes = model_->workspace_bytes();
+  gauges.state = std::string(StateName(admission_->state()));
+  return gauges;
+}
+
+int ExitCode(const absl::Status& status) {
+  if (status.ok()) return 0;
+  const std::string reason = ErrorReason(status);
+  if (reason == "BAD_FLAG") return kExitBadFlag;
+  if (reason == "BAD_MODEL") return kExitBadModel;
+  if (reason == "DEVICE_UNAVAILABLE" || reason == "PORT_UNAVAILABLE") {
+    return kExitUnavailable;
+  }
+  return kExitInternal;
+}
+
+absl::StatusOr<std::string> PlanServer(const ServerOptions& options) {
+  TTT_ASSIGN_OR_RETURN(const Plan plan, MakePlan(options));
+  const DeviceInfo& device = plan.backend->info();
+  return absl::StrCat(
+      "device              ", device.name, " (", device.description, ")\n",
+      "precision           ",
+      device.precision == Precision::kBFloat16 ? "bf16" : "fp32", "\n",
+      "weight_bytes        ", plan.weight_bytes, "\n",
+      "workspace_bytes     ", plan.workspace_bytes, "\n",
+      "bytes_per_session   ", plan.layout.slot_bytes, "\n",
+      "session_slots       ", plan.session_slots, "\n",
+      "scratch_slots       ", plan.limits.max_sequences, "\n",
+      "state_pool_bytes    ", plan.pool_bytes(), "\n",
+      "total_bytes         ",
+      plan.weight_bytes + plan.workspace_bytes + plan.pool_bytes(), "\n");
+}
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Server::~Server() { Shutdown(); }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(const ServerOptions& options) {
+  auto parts = std::make_unique<Parts>(options);
+  TTT_RETURN_IF_ERROR(parts->Build());
+  return std::unique_ptr<Server>(new Server(std::move(parts)));
+}
+
+void Server::SetServing() { parts_->rpc()->SetServing(); }
+
+void Server::StartDrain() { parts_->rpc()->StartDrain(); }
+
+bool Server::WaitUntilIdle(absl::Duration bound) {
+  return parts_->rpc()->WaitUntilIdle(bound);
+}
+
+void Server::Shutdown() { parts_->rpc()->Shutdown(kShutdownGrace); }
+
+int Server::port() const { return parts_->rpc()->port(); }
+
+std::optional<int> Server::http_port() const {
+  if (parts_->http() == nullptr) return std::nullopt;
+  return parts_->http()->port();
+}
+
+}  // namespace ttt

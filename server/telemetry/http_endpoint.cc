@@ -1,0 +1,87 @@
+#include "server/telemetry/http_endpoint.h"
+
+#include <civetweb.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/error.h"
+
+namespace ttt {
+namespace {
+
+constexpr char kPlain[] = "text/plain; charset=utf-8";
+constexpr char kPrometheus[] = "text/plain; version=0.0.4; charset=utf-8";
+
+// The library's own lines on standard error would not be in the log's form; what
+// matters of them Start reports.
+int DropMessage(const mg_connection*, const char*) { return 1; }
+
+int Send(mg_connection* connection, bool with_body, absl::string_view status,
+         absl::string_view type, absl::string_view body) {
+  std::string reply = absl::StrCat("HTTP/1.1 ", status, "\r\nContent-Type: ", type,
+                                   "\r\nContent-Length: ", body.size(),
+                                   "\r\nCache-Control: no-store"
+                                   "\r\nConnection: close\r\n\r\n");
+  if (with_body) absl::StrAppend(&reply, body);
+  mg_write(connection, reply.data(), reply.size());
+  return 1;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(
+    const std::string& listen, Sources sources) {
+  std::unique_ptr<HttpEndpoint> endpoint(new HttpEndpoint(std::move(sources)));
+  const char* options[] = {
+      "listening_ports",    listen.c_str(), "num_threads",       "2",
+      "request_timeout_ms", "10000",        "enable_keep_alive", "no",
+      "max_request_size",   "8192",         nullptr};
+  mg_callbacks callbacks = {};
+  callbacks.log_message = &DropMessage;
+  mg_init_library(0);
+  endpoint->context_ = mg_start(&callbacks, nullptr, options);
+  mg_server_port ports[1] = {};
+  if (endpoint->context_ == nullptr ||
+      mg_get_server_ports(endpoint->context_, 1, ports) < 1) {
+    return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
+                 absl::StrCat("--http_listen: cannot listen on ", listen));
+  }
+  endpoint->port_ = ports[0].port;
+  mg_set_request_handler(endpoint->context_, "**", &Handle, endpoint.get());
+  return endpoint;
+}
+
+HttpEndpoint::~HttpEndpoint() {
+  if (context_ != nullptr) mg_stop(context_);
+  mg_exit_library();
+}
+
+int HttpEndpoint::Handle(mg_connection* connection, void* endpoint) {
+  return static_cast<const HttpEndpoint*>(endpoint)->Answer(connection);
+}
+
+int HttpEndpoint::Answer(mg_connection* connection) const {
+  const mg_request_info* const request = mg_get_request_info(connection);
+  const absl::string_view method = request->request_method;
+  const absl::string_view path = request->local_uri;
+  const bool with_body = method != "HEAD";
+  if (method != "GET" && method != "HEAD") {
+    return Send(connection, true, "405 Method Not Allowed\r\nAllow: GET, HEAD", kPlain,
+                "only GET and HEAD\n");
+  }
+  if (path == "/metrics") {
+    return Send(connection, with_body, "200 OK", kPrometheus, sources_.metrics());
+  }
+  if (path == "/healthz") return Send(connection, with_body, "200 OK", kPlain, "ok\n");
+  if (path == "/readyz") {
+    const std::string state = sources_.state();
+    return Send(connection, with_body,
+                state == "serving" ? "200 OK" : "503 Service Unavailable", kPlain,
+                absl::StrCat(state, "\n"));
+  }
+  return Send(connection, with_body, "404 Not Found", kPlain,
+              "/metrics, /healthz or /readyz\n");
+}
+
+}  // namespace ttt
