@@ -15,7 +15,8 @@ namespace ttt {
 class FakeBackend : public Backend {
  public:
   // Allocate answers RESOURCE_EXHAUSTED past `memory_bytes` in all.
-  explicit FakeBackend(int64_t memory_bytes = std::numeric_limits<int64_t>::max())
+  explicit FakeBackend(
+      int64_t memory_bytes = std::numeric_limits<int64_t>::max())
       : free_bytes_(memory_bytes) {}
 
   const DeviceInfo& info() const override { return info_; }
@@ -31,7 +32,8 @@ class FakeBackend : public Backend {
     free_bytes_ -= size_bytes;
     return std::make_unique<Buffer>(size_bytes, &free_bytes_);
   }
-  absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(const float*, int32_t,
+  absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(const float*,
+                                                           int32_t,
                                                            int32_t) override {
     return Unknown();
   }
@@ -49,7 +51,9 @@ class FakeBackend : public Backend {
   }
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
-  absl::Status EmbedTokens(const EmbedTokensArgs&) override { return Unknown(); }
+  absl::Status EmbedTokens(const EmbedTokensArgs&) override {
+    return Unknown();
+  }
   absl::Status RmsNorm(const RmsNormArgs&) override { return Unknown(); }
   absl::Status CausalConv(const CausalConvArgs&) override { return Unknown(); }
   absl::Status LearnerInputs(const LearnerInputsArgs&) override {

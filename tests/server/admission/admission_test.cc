@@ -69,7 +69,8 @@ TEST(AdmissionTest, RefusesTokensPastTheLimit) {
   const auto admission = Serving({.max_queued_input_tokens = 10});
   const Ticket first = admission->Admit(6).value();
   EXPECT_THAT(admission->Admit(5), RefusesWith(kExhausted, "QUEUE_FULL"));
-  EXPECT_THAT(admission->Admit(5), StatusIs(kExhausted, "5 input tokens, with 6"));
+  EXPECT_THAT(admission->Admit(5),
+              StatusIs(kExhausted, "5 input tokens, with 6"));
   EXPECT_THAT(admission->Admit(4), IsOk());
 }
 
@@ -82,7 +83,8 @@ TEST(AdmissionTest, TokensOfAnEndedCallMakeRoom) {
 
 TEST(AdmissionTest, LoneCallIsNeverTooLong) {
   const auto admission = Serving({.max_queued_input_tokens = 10});
-  const Ticket huge = admission->Admit(std::numeric_limits<int64_t>::max()).value();
+  const Ticket huge =
+      admission->Admit(std::numeric_limits<int64_t>::max()).value();
   EXPECT_THAT(admission->Admit(1), RefusesWith(kExhausted, "QUEUE_FULL"));
 }
 
@@ -106,7 +108,8 @@ TEST(AdmissionTest, RefusedCallTakesNoRoom) {
 absl::Duration HintAfter(int32_t calls) {
   const auto admission = Serving({.max_calls = calls});
   std::vector<Ticket> tickets;
-  for (int i = 0; i < calls; ++i) tickets.push_back(admission->Admit(0).value());
+  for (int i = 0; i < calls; ++i)
+    tickets.push_back(admission->Admit(0).value());
   return RetryAfter(admission->Admit(0).status()).value();
 }
 
@@ -151,7 +154,8 @@ TEST(TicketTest, TicketAssignedToItselfStays) {
 }
 
 TEST(AdmissionThreadsTest, LimitsHoldForManyThreadsAtOnce) {
-  const auto admission = Serving({.max_calls = 2, .max_queued_input_tokens = 3});
+  const auto admission =
+      Serving({.max_calls = 2, .max_queued_input_tokens = 3});
   std::atomic<int> inside = 0;
   std::atomic<bool> passed = false;
   {

@@ -7,7 +7,8 @@ namespace {
 
 TEST(CheckDeathTest, BrokenInvariantEndsTheProcessAndNamesItself) {
   const int slots = 3;
-  EXPECT_DEATH(TTT_CHECK(slots == 4), "check_test.cc:.*check failed: slots == 4");
+  EXPECT_DEATH(TTT_CHECK(slots == 4),
+               "check_test.cc:.*check failed: slots == 4");
 }
 
 TEST(CheckTest, HoldingInvariantIsEvaluatedOnce) {

@@ -22,7 +22,8 @@ TEST(ErrorTest, CarriesCodeMessageAndReason) {
 }
 
 TEST(ErrorTest, HasNoRetryHintUnlessGiven) {
-  EXPECT_EQ(RetryAfter(Error(absl::StatusCode::kNotFound, "X", "")), std::nullopt);
+  EXPECT_EQ(RetryAfter(Error(absl::StatusCode::kNotFound, "X", "")),
+            std::nullopt);
 }
 
 TEST(ErrorTest, StatusFromElsewhereHasNoReason) {
@@ -54,7 +55,8 @@ TEST(QuoteValueTest, BytesThatDoNotPrintAreEscaped) {
 }
 
 TEST(QuoteValueTest, LongTextIsCutAt128Bytes) {
-  EXPECT_EQ(QuoteValue(std::string(128, 'a')), "\"" + std::string(128, 'a') + "\"");
+  EXPECT_EQ(QuoteValue(std::string(128, 'a')),
+            "\"" + std::string(128, 'a') + "\"");
   EXPECT_EQ(QuoteValue(std::string(129, 'a')),
             "\"" + std::string(128, 'a') + "\"...");
 }

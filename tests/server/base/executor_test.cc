@@ -13,7 +13,8 @@ TEST(ExecutorTest, RunsTasksInTheOrderPosted) {
   std::vector<int> ran;
   {
     Executor executor;
-    for (int i = 0; i < 100; ++i) executor.Post([&ran, i] { ran.push_back(i); });
+    for (int i = 0; i < 100; ++i)
+      executor.Post([&ran, i] { ran.push_back(i); });
   }
   ASSERT_EQ(ran.size(), 100);
   for (int i = 0; i < 100; ++i) EXPECT_EQ(ran[i], i);
@@ -24,7 +25,8 @@ TEST(ExecutorTest, RunsTasksOnOneOtherThread) {
   {
     Executor executor;
     for (int i = 0; i < 2; ++i) {
-      executor.Post([&threads] { threads.push_back(std::this_thread::get_id()); });
+      executor.Post(
+          [&threads] { threads.push_back(std::this_thread::get_id()); });
     }
   }
   ASSERT_EQ(threads.size(), 2);

@@ -21,8 +21,9 @@ std::string Logged(LogLevel level, absl::string_view message,
 TEST(LogTest, LineBeginsWithTimeAndLevel) {
   EXPECT_THAT(
       Logged(LogLevel::kInfo, "listening"),
-      MatchesRegex("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]"
-                   "{3}Z INFO listening\n"));
+      MatchesRegex(
+          "[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]"
+          "{3}Z INFO listening\n"));
 }
 
 TEST(LogTest, LevelsHaveNames) {
@@ -31,8 +32,9 @@ TEST(LogTest, LevelsHaveNames) {
 }
 
 TEST(LogTest, FieldsFollowTheMessage) {
-  EXPECT_THAT(Logged(LogLevel::kInfo, "turn ended", {{"turn", "a1"}, {"rows", "3"}}),
-              EndsWith(" turn ended turn=a1 rows=3\n"));
+  EXPECT_THAT(
+      Logged(LogLevel::kInfo, "turn ended", {{"turn", "a1"}, {"rows", "3"}}),
+      EndsWith(" turn ended turn=a1 rows=3\n"));
 }
 
 TEST(LogTest, ValueThatIsNotOneWordIsQuoted) {

@@ -22,7 +22,8 @@ TEST(RandomIdTest, EveryDigitVaries) {
   std::vector<std::set<char>> seen(32);
   for (int i = 0; i < 1000; ++i) {
     const std::string id = RandomId();
-    for (size_t digit = 0; digit < id.size(); ++digit) seen[digit].insert(id[digit]);
+    for (size_t digit = 0; digit < id.size(); ++digit)
+      seen[digit].insert(id[digit]);
   }
   for (const std::set<char>& digits : seen) EXPECT_EQ(digits.size(), 16);
 }

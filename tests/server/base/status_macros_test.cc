@@ -27,7 +27,9 @@ absl::Status CheckEven(int value, bool* went_on) {
   return absl::OkStatus();
 }
 
-TEST(StatusMacrosTest, AssignOrReturnAssigns) { EXPECT_EQ(Quarter(12).value(), 3); }
+TEST(StatusMacrosTest, AssignOrReturnAssigns) {
+  EXPECT_EQ(Quarter(12).value(), 3);
+}
 
 TEST(StatusMacrosTest, AssignOrReturnReturnsTheFirstError) {
   EXPECT_THAT(Quarter(3), StatusIs(absl::StatusCode::kInvalidArgument, "odd"));
@@ -42,15 +44,16 @@ TEST(StatusMacrosTest, ReturnIfErrorGoesOnWhenOk) {
 
 TEST(StatusMacrosTest, ReturnIfErrorStopsAtAnError) {
   bool went_on = false;
-  EXPECT_THAT(CheckEven(1, &went_on), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(CheckEven(1, &went_on),
+              StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_FALSE(went_on);
 }
 
 TEST(StatusMacrosTest, AssignOrReturnMovesWhatCannotBeCopied) {
   const auto take = []() -> absl::StatusOr<int> {
-    TTT_ASSIGN_OR_RETURN(const std::unique_ptr<int> owned,
-                         absl::StatusOr<std::unique_ptr<int>>(
-                             std::make_unique<int>(7)));
+    TTT_ASSIGN_OR_RETURN(
+        const std::unique_ptr<int> owned,
+        absl::StatusOr<std::unique_ptr<int>>(std::make_unique<int>(7)));
     return *owned;
   };
   EXPECT_EQ(take().value(), 7);

@@ -35,9 +35,12 @@ MATCHER_P2(FailsWith, code, reason, "") {
 
 class SessionStoreTest : public ::testing::Test {
  protected:
-  SessionInfo Get(absl::string_view id) { return store_.GetSession(id).value(); }
+  SessionInfo Get(absl::string_view id) {
+    return store_.GetSession(id).value();
+  }
 
-  SessionFixture f_{/*session_slots=*/4, /*scratch_slots=*/2, {.max_sessions = 8}};
+  SessionFixture f_{
+      /*session_slots=*/4, /*scratch_slots=*/2, {.max_sessions = 8}};
   SessionStore& store_ = *f_.store;
   StatePool& pool_ = *f_.pool;
   FakeClock& clock_ = f_.clock;
@@ -87,7 +90,8 @@ TEST_F(SessionStoreTest, OtherNamesAreRefusedAndShown) {
     EXPECT_THAT(store_.CreateSession(id, kForever),
                 FailsWith(kInvalid, "BAD_SESSION_ID"));
   }
-  EXPECT_THAT(store_.CreateSession("a b", kForever), StatusIs(kInvalid, "\"a b\""));
+  EXPECT_THAT(store_.CreateSession("a b", kForever),
+              StatusIs(kInvalid, "\"a b\""));
   EXPECT_THAT(f_.List("", 100), IsEmpty());
 }
 
@@ -117,13 +121,16 @@ TEST_F(SessionStoreTest, SessionPastTheLimitIsRefused) {
   }
   EXPECT_THAT(store_.CreateSession("", kForever),
               FailsWith(kExhausted, "TOO_MANY_SESSIONS"));
-  EXPECT_THAT(f_.AcquireOrCreate("new"), FailsWith(kExhausted, "TOO_MANY_SESSIONS"));
+  EXPECT_THAT(f_.AcquireOrCreate("new"),
+              FailsWith(kExhausted, "TOO_MANY_SESSIONS"));
   EXPECT_EQ(pool_.usage().reserved, 0);
 }
 
 TEST_F(SessionStoreTest, UnknownSessionIsNotFound) {
-  EXPECT_THAT(store_.GetSession("a"), FailsWith(kNotFound, "SESSION_NOT_FOUND"));
-  EXPECT_THAT(store_.DeleteSession("a"), FailsWith(kNotFound, "SESSION_NOT_FOUND"));
+  EXPECT_THAT(store_.GetSession("a"),
+              FailsWith(kNotFound, "SESSION_NOT_FOUND"));
+  EXPECT_THAT(store_.DeleteSession("a"),
+              FailsWith(kNotFound, "SESSION_NOT_FOUND"));
   EXPECT_THAT(f_.Acquire("a"), FailsWith(kNotFound, "SESSION_NOT_FOUND"));
   EXPECT_THAT(store_.View("a"), FailsWith(kNotFound, "SESSION_NOT_FOUND"));
   EXPECT_THAT(store_.ForkSession("a", "b", kForever, std::nullopt),
@@ -395,7 +402,8 @@ TEST_F(SessionStoreTest, FirstTurnIsRefusedWhenThePoolIsFull) {
   ASSERT_THAT(store_.CreateSession("e", kForever), IsOk());
   EXPECT_THAT(f_.Acquire("e"), FailsWith(kExhausted, "STATE_POOL_FULL"));
   EXPECT_FALSE(Get("e").running);
-  EXPECT_THAT(f_.AcquireOrCreate("f"), FailsWith(kExhausted, "STATE_POOL_FULL"));
+  EXPECT_THAT(f_.AcquireOrCreate("f"),
+              FailsWith(kExhausted, "STATE_POOL_FULL"));
   EXPECT_THAT(store_.GetSession("f"), StatusIs(kNotFound));
 }
 
@@ -533,7 +541,8 @@ TEST_F(SessionStoreTest, SessionExpiresOnceItsTimeHasPassed) {
   clock_.Advance(absl::Seconds(10) - absl::Nanoseconds(1));
   EXPECT_THAT(store_.GetSession("a"), IsOk());
   clock_.Advance(absl::Nanoseconds(1));
-  EXPECT_THAT(store_.GetSession("a"), FailsWith(kNotFound, "SESSION_NOT_FOUND"));
+  EXPECT_THAT(store_.GetSession("a"),
+              FailsWith(kNotFound, "SESSION_NOT_FOUND"));
 }
 
 TEST_F(SessionStoreTest, SessionWithoutATimeToLiveStays) {

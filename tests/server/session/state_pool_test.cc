@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <limits>
+#include <memory>
 #include <set>
 #include <utility>
 #include <vector>
@@ -30,7 +30,8 @@ StateLayout SmallLayout() {
 
 class StatePoolTest : public ::testing::Test {
  protected:
-  std::unique_ptr<StatePool> MakePool(int64_t session_slots, int32_t scratch_slots,
+  std::unique_ptr<StatePool> MakePool(int64_t session_slots,
+                                      int32_t scratch_slots,
                                       bool poison = false) {
     return StatePool::Create({.session_slots = session_slots,
                               .scratch_slots = scratch_slots,
@@ -169,7 +170,8 @@ TEST_F(StatePoolTest, SlabHoldsAllSlotsOnTheDevice) {
   EXPECT_EQ(pool->layout().slot_bytes, 128);
   EXPECT_EQ(pool->slots().slot_stride, 128);
   std::vector<std::byte> slab(5 * 128);
-  EXPECT_THAT(backend_.CopyToHost(slab.data(), pool->slots().base, 5 * 128), IsOk());
+  EXPECT_THAT(backend_.CopyToHost(slab.data(), pool->slots().base, 5 * 128),
+              IsOk());
 }
 
 TEST_F(StatePoolTest, PoisonedSlotIsFullOfNanEachTimeItIsGivenOut) {
@@ -188,7 +190,8 @@ TEST_F(StatePoolTest, PoisonedSlotIsFullOfNanEachTimeItIsGivenOut) {
 TEST_F(StatePoolTest, SlotThatCannotBePoisonedIsNotGivenOut) {
   const auto pool = MakePool(1, 1, /*poison=*/true);
   backend_.FailNth(BackendCall::kCopyToDevice, 1, absl::InternalError("lost"));
-  EXPECT_THAT(pool->AcquireSlot(), StatusIs(absl::StatusCode::kInternal, "lost"));
+  EXPECT_THAT(pool->AcquireSlot(),
+              StatusIs(absl::StatusCode::kInternal, "lost"));
   EXPECT_EQ(pool->usage().slots_in_use, 0);
 }
 
@@ -215,8 +218,9 @@ TEST_F(StatePoolTest, FailedAllocationIsReported) {
 
 TEST_F(StatePoolTest, OptionsOutOfRangeAreRefusedWithTheirValue) {
   const auto create = [this](int64_t sessions, int32_t scratch) {
-    return StatePool::Create({.session_slots = sessions, .scratch_slots = scratch},
-                             SmallLayout(), &backend_);
+    return StatePool::Create(
+        {.session_slots = sessions, .scratch_slots = scratch}, SmallLayout(),
+        &backend_);
   };
   EXPECT_THAT(create(0, 1), StatusIs(kInvalid, "session_slots is 0"));
   EXPECT_THAT(create(1, 0), StatusIs(kInvalid, "scratch_slots is 0"));
