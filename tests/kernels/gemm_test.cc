@@ -1,0 +1,237 @@
+// Gemm: right, and each row's bits the same whatever is around it.
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "tests/kernels/op_test.h"
+
+namespace ttt {
+namespace {
+
+struct GemmCase {
+  BackendKind kind;
+  Precision precision;
+};
+
+std::vector<GemmCase> GemmCases() {
+  std::vector<GemmCase> cases = {
+      {BackendKind::kReference, Precision::kFloat32},
+      {BackendKind::kReference, Precision::kBFloat16},
+      {FastBackendKinds().back(), Precision::kFloat32}};
+  if (CpuHasBFloat16()) {
+    cases.push_back({BackendKind::kAvx512, Precision::kBFloat16});
+  }
+  return cases;
+}
+
+std::string GemmCaseName(const testing::TestParamInfo<GemmCase>& info) {
+  return std::string(info.param.kind == BackendKind::kReference ? "Reference"
+                                                                : "Fast") +
+         (info.param.precision == Precision::kFloat32 ? "Float32" : "BFloat16");
+}
+
+struct Shape {
+  int32_t num_outputs;
+  int32_t num_inputs;
+};
+
+// Across slabs, within one, odd everywhere, and as small models have them.
+constexpr Shape kShapes[] = {{300, 192}, {128, 64}, {12, 96},   {1, 1},
+                             {77, 40},   {40, 344}, {160, 2048}};
+
+class GemmTest : public testing::TestWithParam<GemmCase> {
+ protected:
+  GemmTest() : backend_(Make(2)) {}
+
+  static std::unique_ptr<Backend> Make(int32_t num_threads) {
+    return MakeBackend(GetParam().kind, GetParam().precision, num_threads);
+  }
+  bool is_float() const { return GetParam().precision == Precision::kFloat32; }
+  // What the backend makes of values.
+  Floats Round(const Floats& values) const {
+    return is_float() ? values : ToFloats(ToBFloat16(values));
+  }
+
+  // input [num_rows, num_inputs] times weights^T, onto `output`.
+  Floats Multiply(Backend& backend, const GemmWeights& weights,
+                  const Floats& input, Floats output, bool accumulate,
+                  int64_t stride) {
+    const int32_t num_rows = int32_t(input.size() / weights.num_inputs());
+    Array<float> floats(backend, input);
+    Array<uint16_t> halves(backend, ToBFloat16(input));
+    Array<float> out(backend, std::move(output));
+    EXPECT_THAT(
+        backend.Gemm({.input = {is_float() ? static_cast<void*>(floats.data())
+                                           : halves.data(),
+                                backend.operand_type()},
+                      .weights = &weights,
+                      .output = out.data(),
+                      .output_stride = stride,
+                      .num_rows = num_rows,
+                      .accumulate = accumulate}),
+        IsOk());
+    return out.Read();
+  }
+  Floats Multiply(Backend& backend, const GemmWeights& weights,
+                  const Floats& input) {
+    const int32_t num_outputs = weights.num_outputs();
+    return Multiply(backend, weights, input,
+                    Floats(input.size() / weights.num_inputs() * num_outputs),
+                    false, num_outputs);
+  }
+
+  const std::unique_ptr<Backend> backend_;
+};
+
+TEST_P(GemmTest, MultipliesByTheTransposedWeights) {
+  for (const Shape& shape : kShapes) {
+    const Floats weights =
+        Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+    const auto packed =
+        backend_
+            ->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
+            .value();
+    EXPECT_EQ(packed->num_outputs(), shape.num_outputs);
+    EXPECT_EQ(packed->num_inputs(), shape.num_inputs);
+    EXPECT_GE(packed->bytes(), int64_t(weights.size() * (is_float() ? 4 : 2)));
+    const int num_rows = 21;
+    const Floats input = Random(size_t(num_rows) * shape.num_inputs, 2);
+    const Floats w = Round(weights);
+    const Floats x = Round(input);
+    std::vector<double> wanted;
+    for (int row = 0; row < num_rows; ++row) {
+      for (int n = 0; n < shape.num_outputs; ++n) {
+        double sum = 0.0;
+        for (int k = 0; k < shape.num_inputs; ++k) {
+          sum += double(x[row * shape.num_inputs + k]) *
+                 w[n * shape.num_inputs + k];
+        }
+        wanted.push_back(sum);
+      }
+    }
+    EXPECT_LE(MaxError(Multiply(*backend_, *packed, input), wanted), 1e-4)
+        << shape.num_outputs << " x " << shape.num_inputs;
+  }
+}
+
+TEST_P(GemmTest, AddsToTheOutputAndLeavesWhatIsBetweenItsRows) {
+  const Floats weights = Random(140 * 64, 1);
+  const auto packed = backend_->PackWeights(weights.data(), 140, 64).value();
+  const Floats input = Random(5 * 64, 2);
+  const Floats product = Multiply(*backend_, *packed, input);
+  const Floats before = Random(5 * 150, 3);
+  const Floats after = Multiply(*backend_, *packed, input, before, true, 150);
+  for (int row = 0; row < 5; ++row) {
+    for (int n = 0; n < 150; ++n) {
+      const float wanted = n < 140
+                               ? before[row * 150 + n] + product[row * 140 + n]
+                               : before[row * 150 + n];
+      EXPECT_EQ(after[row * 150 + n], wanted) << row << ", " << n;
+    }
+  }
+}
+
+TEST_P(GemmTest, RowsHaveTheSameBitsForEveryNumberOfRowsAndThreads) {
+  constexpr int kMaxRows = 70;
+  for (const Shape& shape : {kShapes[0], kShapes[4], kShapes[6]}) {
+    const Floats weights =
+        Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+    const Floats input = Random(size_t(kMaxRows) * shape.num_inputs, 2);
+    Floats wanted;  // row by row
+    for (const int num_threads : {1, 2, 3}) {
+      const std::unique_ptr<Backend> backend = Make(num_threads);
+      const auto packed =
+          backend
+              ->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
+              .value();
+      if (wanted.empty()) {
+        for (int row = 0; row < kMaxRows; ++row) {
+          const Floats one =
+              Multiply(*backend, *packed,
+                       Part(input, row * shape.num_inputs, shape.num_inputs));
+          wanted.insert(wanted.end(), one.begin(), one.end());
+        }
+      }
+      for (int num_rows = 1; num_rows <= kMaxRows; ++num_rows) {
+        const Floats output =
+            Multiply(*backend, *packed,
+                     Part(input, 0, size_t(num_rows) * shape.num_inputs));
+        ASSERT_EQ(Bits(output),
+                  Bits(Part(wanted, 0, size_t(num_rows) * shape.num_outputs)))
+            << num_rows << " rows, " << num_threads << " threads";
+      }
+    }
+  }
+}
+
+TEST_P(GemmTest, RowsHaveTheSameBitsAtEveryIndex) {
+  const Shape shape = {130, 256};
+  constexpr int kRows = 67;
+  const Floats weights =
+      Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+  const auto packed =
+      backend_->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
+          .value();
+  const Floats input = Random(size_t(kRows) * shape.num_inputs, 2);
+  const Floats wanted = Multiply(*backend_, *packed, input);
+  std::vector<int> order(kRows);
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937(3));
+  Floats shuffled;
+  for (const int row : order) {
+    const Floats one = Part(input, row * shape.num_inputs, shape.num_inputs);
+    shuffled.insert(shuffled.end(), one.begin(), one.end());
+  }
+  const Floats output = Multiply(*backend_, *packed, shuffled);
+  for (int i = 0; i < kRows; ++i) {
+    ASSERT_EQ(
+        Bits(Part(output, i * shape.num_outputs, shape.num_outputs)),
+        Bits(Part(wanted, order[i] * shape.num_outputs, shape.num_outputs)));
+  }
+}
+
+TEST_P(GemmTest, OneRowThatIsNotFiniteLeavesTheOthersAlone) {
+  const Floats weights = Random(64 * 64, 1);
+  const auto packed = backend_->PackWeights(weights.data(), 64, 64).value();
+  Floats input = Random(20 * 64, 2);
+  const Floats wanted = Multiply(*backend_, *packed, input);
+  input[7 * 64 + 5] = NAN;
+  const Floats output = Multiply(*backend_, *packed, input);
+  for (int row = 0; row < 20; ++row) {
+    if (row == 7) continue;
+    EXPECT_EQ(Bits(Part(output, row * 64, 64)),
+              Bits(Part(wanted, row * 64, 64)));
+  }
+  EXPECT_TRUE(std::isnan(output[7 * 64]));
+}
+
+TEST_P(GemmTest, DoesNothingForNoRows) {
+  const Floats weights = Random(64 * 64, 1);
+  const auto packed = backend_->PackWeights(weights.data(), 64, 64).value();
+  EXPECT_THAT(Multiply(*backend_, *packed, {}), testing::IsEmpty());
+}
+
+TEST_P(GemmTest, RefusesTheWrongOperandAndEmptyWeights) {
+  const Floats weights = Random(16 * 16, 1);
+  const auto packed = backend_->PackWeights(weights.data(), 16, 16).value();
+  Array<float> values(*backend_, Floats(256));
+  const GemmArgs args = {
+      .input = {values.data(), is_float() ? DType::kBFloat16 : DType::kFloat32},
+      .weights = packed.get(),
+      .output = values.data(),
+      .output_stride = 16,
+      .num_rows = 1,
+      .accumulate = false};
+  EXPECT_THAT(backend_->Gemm(args),
+              StatusIs(absl::StatusCode::kInvalidArgument, "input.type"));
+  EXPECT_THAT(backend_->PackWeights(weights.data(), 0, 16),
+              StatusIs(absl::StatusCode::kInvalidArgument, "num_outputs is 0"));
+  EXPECT_THAT(backend_->PackWeights(weights.data(), 16, -1),
+              StatusIs(absl::StatusCode::kInvalidArgument, "num_inputs is -1"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, GemmTest, testing::ValuesIn(GemmCases()),
+                         GemmCaseName);
+
+}  // namespace
+}  // namespace ttt

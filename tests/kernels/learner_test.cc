@@ -1,0 +1,371 @@
+// Learner: equal to the primal form, and the same bits however sessions are cut
+// into steps and put together.
+#include <algorithm>
+#include <numeric>
+
+#include "tests/kernels/learner_oracle.h"
+#include "tests/kernels/op_test.h"
+
+namespace ttt {
+namespace {
+
+struct Dims {
+  int32_t num_heads;
+  int32_t head_dim;
+  int32_t mini_batch;
+  bool is_mlp;
+
+  int32_t width() const { return num_heads * head_dim; }
+  int32_t inner() const { return is_mlp ? 4 * head_dim : head_dim; }
+};
+
+std::string Describe(const Dims& dims) {
+  return std::string(dims.is_mlp ? "mlp" : "linear") + ", head_dim " +
+         std::to_string(dims.head_dim) + ", mini_batch " +
+         std::to_string(dims.mini_batch);
+}
+
+constexpr int kMaxTokens = 80;
+
+// What the tokens of a session bring, and its first weights.
+struct SessionInput {
+  SessionInput(const Dims& dims, int seed)
+      : queries(Random(kMaxTokens * dims.width(), seed)),
+        keys(Random(kMaxTokens * dims.width(), seed + 1)),
+        targets(Random(kMaxTokens * dims.width(), seed + 2)),
+        rates(Random(kMaxTokens * dims.num_heads, seed + 3, 0.0f,
+                     1.0f / dims.head_dim)),
+        w1(Random(dims.width() * dims.inner(), seed + 4, -0.2f, 0.2f)),
+        b1(Random(dims.num_heads * dims.inner(), seed + 5)),
+        w2(Random(dims.width() * dims.inner(), seed + 6, -0.2f, 0.2f)),
+        b2(Random(dims.width(), seed + 7)) {}
+
+  Floats queries, keys, targets, rates, w1, b1, w2, b2;
+};
+
+// Sessions on one backend, each with all its tokens to come.
+class Learners {
+ public:
+  Learners(BackendKind kind, const Dims& dims, int num_sessions,
+           int32_t num_threads = 2)
+      : dims_(dims),
+        backend_(MakeBackend(kind, Precision::kFloat32, num_threads)),
+        token_scale_(*backend_, TokenScale(dims)),
+        norm_weight_(*backend_, NormWeight(dims)),
+        norm_bias_(*backend_, NormBias(dims)),
+        outputs(num_sessions),
+        positions_(num_sessions, 0) {
+    Floats w1, b1, w2, b2;
+    for (int slot = 0; slot < num_sessions; ++slot) {
+      inputs_.emplace_back(dims, 100 * (SessionOfSlot(slot) + 1));
+      const SessionInput& input = inputs_.back();
+      w1.insert(w1.end(), input.w1.begin(), input.w1.end());
+      b1.insert(b1.end(), input.b1.begin(), input.b1.end());
+      w2.insert(w2.end(), input.w2.begin(), input.w2.end());
+      b2.insert(b2.end(), input.b2.begin(), input.b2.end());
+    }
+    std::reverse(inputs_.begin(), inputs_.end());  // By session.
+    // What is not valid must not be read: NaN.
+    const Floats pending(num_sessions * (dims.mini_batch - 1) * dims.width(),
+                         NAN);
+    const Floats pending_rates(
+        num_sessions * (dims.mini_batch - 1) * dims.num_heads, NAN);
+    for (const Floats& values :
+         {w1, b1, w2, b2, pending, pending, pending_rates}) {
+      state_.push_back(std::make_unique<Array<float>>(*backend_, values));
+    }
+  }
+
+  static Floats TokenScale(const Dims& dims) {
+    Floats scale;
+    for (int t = 0; t < dims.mini_batch; ++t) scale.push_back(1.2f / (t + 1));
+    if (dims.mini_batch > 3) scale[2] = 0.0f;  // As a clamped one.
+    return scale;
+  }
+  static Floats NormWeight(const Dims& dims) {
+    return Random(dims.width(), 11, 0.5f, 1.5f);
+  }
+  static Floats NormBias(const Dims& dims) {
+    return Random(dims.width(), 12, -0.2f, 0.2f);
+  }
+  SessionInput& input(int session) { return inputs_[session]; }
+
+  // Runs the next num_tokens[i] tokens of each session i in one step, the rows
+  // of the sessions in the given order.
+  void Step(const std::vector<int>& num_tokens, std::vector<int> order = {}) {
+    if (order.empty()) {
+      order.resize(num_tokens.size());
+      std::iota(order.begin(), order.end(), 0);
+    }
+    std::vector<SequenceRows> sequences;
+    Floats queries, keys, targets, rates;
+    int32_t num_rows = 0;
+    for (const int session : order) {
+      const int n = num_tokens[session];
+      const int64_t position = positions_[session];
+      sequences.push_back({num_rows, n, SlotOfSession(session), position});
+      num_rows += n;
+      const SessionInput& input = inputs_[session];
+      const auto append = [&](const Floats& from, int width, Floats& to) {
+        to.insert(to.end(), from.begin() + position * width,
+                  from.begin() + (position + n) * width);
+      };
+      append(input.queries, dims_.width(), queries);
+      append(input.keys, dims_.width(), keys);
+      append(input.targets, dims_.width(), targets);
+      append(input.rates, dims_.num_heads, rates);
+    }
+    const Floats output = Run(sequences, queries, keys, targets, rates);
+    for (const SequenceRows& sequence : sequences) {
+      const int session = SessionOfSlot(sequence.slot);
+      const Floats part = Part(output, sequence.first_row * dims_.width(),
+                               sequence.num_rows * dims_.width());
+      outputs[session].insert(outputs[session].end(), part.begin(), part.end());
+      positions_[session] += sequence.num_rows;
+    }
+  }
+
+  // w1, b1, w2, b2 of a session.
+  Floats FastWeights(int session) const {
+    Floats weights;
+    for (int plane = 0; plane < 4; ++plane) {
+      const Floats all = state_[plane]->Read();
+      const size_t size = all.size() / positions_.size();
+      const Floats part = Part(all, SlotOfSession(session) * size, size);
+      weights.insert(weights.end(), part.begin(), part.end());
+    }
+    return weights;
+  }
+  // All that is valid of the state of a session.
+  Floats State(int session) const {
+    Floats values = FastWeights(session);
+    const int64_t rows = dims_.mini_batch - 1;
+    const int64_t valid = positions_[session] % dims_.mini_batch;
+    for (int plane = 4; plane < 7; ++plane) {
+      const int64_t width = plane == 6 ? 1 : dims_.head_dim;
+      const Floats all = state_[plane]->Read();
+      for (int head = 0; head < dims_.num_heads; ++head) {
+        const int64_t first =
+            (SlotOfSession(session) * dims_.num_heads + head) * rows * width;
+        const Floats part = Part(all, first, valid * width);
+        values.insert(values.end(), part.begin(), part.end());
+      }
+    }
+    return values;
+  }
+
+ private:
+  int SlotOfSession(int session) const {
+    return int(positions_.size()) - 1 - session;
+  }
+  int SessionOfSlot(int slot) const { return SlotOfSession(slot); }
+
+  Floats Run(const std::vector<SequenceRows>& sequences, const Floats& queries,
+             const Floats& keys, const Floats& targets, const Floats& rates) {
+    Array<SequenceRows> rows(*backend_, sequences);
+    Array<float> q(*backend_, queries);
+    Array<float> k(*backend_, keys);
+    Array<float> t(*backend_, targets);
+    Array<float> r(*backend_, rates);
+    Array<float> output(*backend_, Floats(queries.size(), NAN));
+    const int slots = int(positions_.size());
+    EXPECT_THAT(
+        backend_->Learner({.rows = {rows.data(), int32_t(sequences.size()),
+                                    int32_t(queries.size() / dims_.width())},
+                           .queries = q.data(),
+                           .keys = k.data(),
+                           .targets = t.data(),
+                           .rates = r.data(),
+                           .token_scale = token_scale_.data(),
+                           .norm_weight = norm_weight_.data(),
+                           .norm_bias = norm_bias_.data(),
+                           .w1 = state_[0]->Plane(slots),
+                           .b1 = state_[1]->Plane(slots),
+                           .w2 = state_[2]->Plane(slots),
+                           .b2 = state_[3]->Plane(slots),
+                           .pending_keys = state_[4]->Plane(slots),
+                           .pending_targets = state_[5]->Plane(slots),
+                           .pending_rates = state_[6]->Plane(slots),
+                           .output = output.data(),
+                           .is_mlp = dims_.is_mlp,
+                           .num_heads = dims_.num_heads,
+                           .head_dim = dims_.head_dim,
+                           .mini_batch = dims_.mini_batch}),
+        IsOk());
+    return output.Read();
+  }
+
+  const Dims dims_;
+  const std::unique_ptr<Backend> backend_;
+  Array<float> token_scale_;
+  Array<float> norm_weight_;
+  Array<float> norm_bias_;
+  std::vector<SessionInput> inputs_;  // by session
+  std::vector<std::unique_ptr<Array<float>>> state_;
+
+ public:
+  std::vector<Floats> outputs;  // by session, all tokens so far
+
+ private:
+  std::vector<int64_t> positions_;
+};
+
+// Output and fast weights of a session's first num_tokens tokens.
+struct OracleResult {
+  std::vector<double> output;
+  std::vector<double> fast_weights;
+};
+OracleResult RunOracle(const Dims& dims, int session, int num_tokens) {
+  const SessionInput input(dims, 100 * (session + 1));
+  const int d = dims.head_dim;
+  const int e = dims.inner();
+  using Vector = LearnerOracle::Vector;
+  const auto part = [](const Floats& values, size_t begin, size_t size) {
+    return Vector(values.begin() + begin, values.begin() + begin + size);
+  };
+  OracleResult result;
+  result.output.resize(num_tokens * dims.width());
+  std::vector<LearnerOracle> heads(dims.num_heads);
+  for (int head = 0; head < dims.num_heads; ++head) {
+    LearnerOracle& oracle = heads[head];
+    oracle.w1 = part(input.w1, head * d * e, d * e);
+    oracle.b1 = part(input.b1, head * e, e);
+    if (dims.is_mlp) {
+      oracle.w2 = part(input.w2, head * d * e, d * e);
+      oracle.b2 = part(input.b2, head * d, d);
+    }
+    oracle.norm_weight = part(Learners::NormWeight(dims), head * d, d);
+    oracle.norm_bias = part(Learners::NormBias(dims), head * d, d);
+    oracle.token_scale = part(Learners::TokenScale(dims), 0, dims.mini_batch);
+    for (int t = 0; t < num_tokens; ++t) {
+      const size_t at = (t * dims.num_heads + head) * d;
+      const Vector z = oracle.Next(
+          part(input.queries, at, d), part(input.keys, at, d),
+          part(input.targets, at, d), input.rates[t * dims.num_heads + head]);
+      std::copy(z.begin(), z.end(), result.output.begin() + at);
+    }
+  }
+  const auto append = [&](Vector LearnerOracle::*member) {
+    for (const LearnerOracle& oracle : heads) {
+      result.fast_weights.insert(result.fast_weights.end(),
+                                 (oracle.*member).begin(),
+                                 (oracle.*member).end());
+    }
+  };
+  append(&LearnerOracle::w1);
+  append(&LearnerOracle::b1);
+  if (dims.is_mlp) {
+    append(&LearnerOracle::w2);
+    append(&LearnerOracle::b2);
+  }
+  return result;
+}
+
+class LearnerTest : public testing::TestWithParam<BackendKind> {};
+
+TEST_P(LearnerTest, EqualsThePrimalForm) {
+  for (const bool is_mlp : {false, true}) {
+    for (const int32_t head_dim : {32, 64, 96}) {
+      for (const int32_t mini_batch : {1, 2, 5, 15, 16}) {
+        const Dims dims = {2, head_dim, mini_batch, is_mlp};
+        for (const int num_tokens :
+             {1, mini_batch - 1, mini_batch, mini_batch + 1, 40}) {
+          Learners learners(GetParam(), dims, 1);
+          learners.Step({num_tokens});
+          const OracleResult wanted = RunOracle(dims, 0, num_tokens);
+          EXPECT_LE(MaxError(learners.outputs[0], wanted.output), 2e-5)
+              << Describe(dims) << ", " << num_tokens << " tokens";
+          const Floats weights =
+              Part(learners.FastWeights(0), 0, wanted.fast_weights.size());
+          EXPECT_LE(MaxError(weights, wanted.fast_weights), 2e-5)
+              << Describe(dims) << ", " << num_tokens << " tokens";
+        }
+      }
+    }
+  }
+}
+
+TEST_P(LearnerTest, HasTheSameBitsForEveryChunking) {
+  constexpr int kTokens = 41;
+  for (const Dims& dims :
+       {Dims{3, 64, 16, false}, Dims{1, 64, 16, true}, Dims{1, 96, 16, false},
+        Dims{2, 32, 7, false}, Dims{1, 32, 3, true}, Dims{1, 64, 1, false}}) {
+    Learners whole(GetParam(), dims, 1);
+    whole.Step({kTokens});
+    for (int chunk = 1; chunk <= 40; ++chunk) {
+      Learners cut(GetParam(), dims, 1);
+      for (int done = 0; done < kTokens; done += chunk) {
+        cut.Step({std::min(chunk, kTokens - done)});
+      }
+      ASSERT_EQ(Bits(cut.outputs[0]), Bits(whole.outputs[0]))
+          << Describe(dims) << ", chunks of " << chunk;
+      ASSERT_EQ(Bits(cut.State(0)), Bits(whole.State(0)))
+          << Describe(dims) << ", chunks of " << chunk;
+    }
+  }
+}
+
+TEST_P(LearnerTest, HasTheSameBitsInEveryBatchAndWithEveryNumberOfThreads) {
+  const Dims dims = {2, 64, 16, GetParam() != BackendKind::kReference};
+  constexpr int kSessions = 4;
+  std::vector<std::unique_ptr<Learners>> alone;
+  for (int session = 0; session < kSessions; ++session) {
+    alone.push_back(std::make_unique<Learners>(GetParam(), dims, kSessions, 1));
+    for (const int n : {3 * session, 20, 1, 5}) {
+      std::vector<int> num_tokens(kSessions, 0);
+      num_tokens[session] = n;
+      alone.back()->Step(num_tokens);
+    }
+  }
+  for (const int num_threads : {1, 2, 3}) {
+    Learners together(GetParam(), dims, kSessions, num_threads);
+    together.Step({0, 3, 6, 9}, {2, 0, 3, 1});
+    together.Step({20, 20, 20, 20}, {3, 2, 1, 0});
+    together.Step({6, 6, 6, 6});
+    for (int session = 0; session < kSessions; ++session) {
+      ASSERT_EQ(Bits(together.outputs[session]),
+                Bits(alone[session]->outputs[session]));
+      ASSERT_EQ(Bits(together.State(session)),
+                Bits(alone[session]->State(session)));
+    }
+  }
+}
+
+TEST_P(LearnerTest, LaterTokensOfAMiniBatchLeaveEarlierOnesAlone) {
+  for (const bool is_mlp : {false, true}) {
+    const Dims dims = {1, 64, 16, is_mlp};
+    Learners sound(GetParam(), dims, 1);
+    sound.Step({16});
+    Learners broken(GetParam(), dims, 1);
+    broken.input(0).keys[9 * dims.width() + 3] = INFINITY;
+    broken.Step({16});
+    EXPECT_EQ(Bits(Part(broken.outputs[0], 0, 9 * dims.width())),
+              Bits(Part(sound.outputs[0], 0, 9 * dims.width())));
+    EXPECT_TRUE(std::isnan(broken.outputs[0][9 * dims.width()]));
+  }
+}
+
+TEST_P(LearnerTest, LeavesOtherSlotsAlone) {
+  const Dims dims = {1, 32, 4, false};
+  Learners learners(GetParam(), dims, 3);
+  const Floats before0 = learners.FastWeights(0);
+  const Floats before2 = learners.FastWeights(2);
+  learners.Step({0, 9, 0});
+  EXPECT_EQ(Bits(learners.FastWeights(0)), Bits(before0));
+  EXPECT_EQ(Bits(learners.FastWeights(2)), Bits(before2));
+}
+
+TEST_P(LearnerTest, DoesNothingForAnEmptyBatch) {
+  const Dims dims = {1, 32, 4, false};
+  Learners learners(GetParam(), dims, 1);
+  const Floats before = learners.FastWeights(0);
+  learners.Step({});
+  learners.Step({0});
+  EXPECT_EQ(Bits(learners.FastWeights(0)), Bits(before));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, LearnerTest,
+                         testing::ValuesIn(AllBackendKinds()), BackendKindName);
+
+}  // namespace
+}  // namespace ttt

@@ -1,0 +1,145 @@
+// For tests of ops: the backends under test, and arrays in their memory.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/bfloat16.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/fast_backend.h"
+#include "kernels/cpu/reference_backend.h"
+#include "tests/support/status_matchers.h"
+
+namespace ttt {
+
+enum class BackendKind { kReference, kSse2, kAvx2, kAvx512 };
+
+inline std::unique_ptr<Backend> MakeBackend(
+    BackendKind kind, Precision precision = Precision::kFloat32,
+    int32_t num_threads = 2) {
+  if (kind == BackendKind::kReference) return CreateReferenceBackend(precision);
+  const Isa isa = kind == BackendKind::kSse2   ? Isa::kSse2
+                  : kind == BackendKind::kAvx2 ? Isa::kAvx2
+                                               : Isa::kAvx512;
+  return CreateFastBackend(precision, num_threads, isa).value();
+}
+
+// The backends that this CPU can run.
+inline std::vector<BackendKind> FastBackendKinds() {
+  std::vector<BackendKind> kinds = {BackendKind::kSse2};
+  if (DetectIsa() >= Isa::kAvx2) kinds.push_back(BackendKind::kAvx2);
+  if (DetectIsa() >= Isa::kAvx512) kinds.push_back(BackendKind::kAvx512);
+  return kinds;
+}
+inline std::vector<BackendKind> AllBackendKinds() {
+  std::vector<BackendKind> kinds = FastBackendKinds();
+  kinds.push_back(BackendKind::kReference);
+  return kinds;
+}
+inline std::string BackendKindName(
+    const testing::TestParamInfo<BackendKind>& info) {
+  switch (info.param) {
+    case BackendKind::kReference:
+      return "Reference";
+    case BackendKind::kSse2:
+      return "Sse2";
+    case BackendKind::kAvx2:
+      return "Avx2";
+    case BackendKind::kAvx512:
+      return "Avx512";
+  }
+  return "";
+}
+
+// An array in the memory of a backend.
+template <typename T>
+class Array {
+ public:
+  Array(Backend& backend, std::vector<T> values)
+      : backend_(backend),
+        size_(values.size()),
+        buffer_(backend.Allocate(values.size() * sizeof(T)).value()) {
+    EXPECT_THAT(backend.CopyToDevice(buffer_->data(), values.data(),
+                                     values.size() * sizeof(T)),
+                IsOk());
+  }
+  T* data() { return buffer_->template as<T>(); }
+  size_t size() const { return size_; }
+  std::vector<T> Read() const {
+    std::vector<T> values(size_);
+    EXPECT_THAT(backend_.Synchronize(), IsOk());
+    EXPECT_THAT(
+        backend_.CopyToHost(values.data(), buffer_->data(), size_ * sizeof(T)),
+        IsOk());
+    return values;
+  }
+  // One of `num_slots` equal parts as a plane.
+  StatePlane Plane(int64_t num_slots) {
+    return {buffer_->data(), int64_t(size_ / num_slots * sizeof(T))};
+  }
+
+ private:
+  Backend& backend_;
+  const size_t size_;
+  const std::unique_ptr<DeviceBuffer> buffer_;
+};
+
+using Floats = std::vector<float>;
+
+// Uniform in [low, high), the same for the same seed.
+inline Floats Random(size_t size, int seed, float low = -1.0f,
+                     float high = 1.0f) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> uniform(low, high);
+  Floats values(size);
+  for (float& value : values) value = uniform(random);
+  return values;
+}
+
+inline std::vector<uint16_t> ToBFloat16(const Floats& values) {
+  std::vector<uint16_t> halves;
+  for (const float value : values) halves.push_back(FloatToBFloat16(value));
+  return halves;
+}
+inline Floats ToFloats(const std::vector<uint16_t>& halves) {
+  Floats values;
+  for (const uint16_t half : halves) values.push_back(BFloat16ToFloat(half));
+  return values;
+}
+
+// Largest |a - b| / (1 + |b|); infinite if there is a NaN.
+template <typename A, typename B>
+double MaxError(const std::vector<A>& a, const std::vector<B>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double error = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference =
+        std::abs(double(a[i]) - double(b[i])) / (1.0 + std::abs(double(b[i])));
+    if (std::isnan(difference)) return INFINITY;
+    error = std::max(error, difference);
+  }
+  return error;
+}
+
+template <typename T>
+std::vector<T> Part(const std::vector<T>& values, size_t begin, size_t size) {
+  return {values.begin() + begin, values.begin() + begin + size};
+}
+
+inline std::vector<uint32_t> Bits(const Floats& values) {
+  std::vector<uint32_t> bits(values.size());
+  std::copy_n(reinterpret_cast<const uint32_t*>(values.data()), values.size(),
+              bits.begin());
+  return bits;
+}
+
+}  // namespace ttt
