@@ -22,24 +22,30 @@ function(ttt_archives out)
   set(${out} ${found} PARENT_SCOPE)
 endfunction()
 
+# Archives that need each other. CMake keeps such a group together; it would drop a
+# second pair of --start-group and --end-group as a repeated option.
+function(ttt_link_group target)
+  list(JOIN ARGN "," archives)
+  target_link_libraries(${target} INTERFACE
+    "$<LINK_GROUP:RESCAN,${archives}>" Threads::Threads ${CMAKE_DL_LIBS})
+endfunction()
+
 # Abseil: strings, status, containers, time, flags.
 ttt_archives(TTT_ABSL_BASE absl_base)
 get_filename_component(archive_dir ${TTT_ABSL_BASE} DIRECTORY)
 file(GLOB TTT_ABSL_ARCHIVES ${archive_dir}/libabsl_*.a)
 add_library(ttt_absl INTERFACE)
-target_link_libraries(ttt_absl INTERFACE
-  -Wl,--start-group ${TTT_ABSL_ARCHIVES} -Wl,--end-group Threads::Threads ${CMAKE_DL_LIBS})
+ttt_link_group(ttt_absl ${TTT_ABSL_ARCHIVES})
 
 # gRPC and protobuf.
 ttt_archives(TTT_PROTOBUF_ARCHIVES protobuf)
 add_library(ttt_protobuf INTERFACE)
 target_link_libraries(ttt_protobuf INTERFACE ${TTT_PROTOBUF_ARCHIVES} Threads::Threads)
 ttt_archives(TTT_GRPC_ARCHIVES grpc++_reflection ${GRPCPP_STATIC_LIBRARIES} protobuf)
-list(APPEND TTT_GRPC_ARCHIVES ${TTT_ABSL_ARCHIVES})
-list(REMOVE_DUPLICATES TTT_GRPC_ARCHIVES)
+list(REMOVE_ITEM TTT_GRPC_ARCHIVES ${TTT_ABSL_ARCHIVES})
 add_library(ttt_grpc INTERFACE)
-target_link_libraries(ttt_grpc INTERFACE
-  -Wl,--start-group ${TTT_GRPC_ARCHIVES} -Wl,--end-group Threads::Threads ${CMAKE_DL_LIBS})
+ttt_link_group(ttt_grpc ${TTT_GRPC_ARCHIVES})
+target_link_libraries(ttt_grpc INTERFACE ttt_absl)
 
 # Packaged as shared objects only; `make dist` carries them.
 find_library(TTT_PROMETHEUS_PULL prometheus-cpp-pull REQUIRED)
