@@ -105,7 +105,7 @@ absl::Status TurnCall::StartScore(const grpc::ByteBuffer& bytes) {
                                    *shared_.parts.tokenizer, shared_.limits,
                                    &turn->request));
   }
-  TTT_RETURN_IF_ERROR(CheckInput(turn->request, turn->view.tokens));
+  TTT_RETURN_IF_ERROR(CheckInput(turn->request, /*session_tokens=*/0));
   TTT_RETURN_IF_ERROR(CheckScoreSize(turn->request));
   return Submit(std::move(turn), shared_.scoring);
 }
