@@ -32,7 +32,7 @@ void AddDetail(const google::protobuf::Any& detail, CallError* error) {
   }
 }
 
-// What became of the turn, as far as the server said.
+// What became of the turn, as far as the server said and it is not plain.
 absl::string_view Outcome(const CallError& error) {
   const auto committed = error.metadata.find("committed");
   if (committed == error.metadata.end()) return "";
@@ -40,7 +40,10 @@ absl::string_view Outcome(const CallError& error) {
   if (committed->second == "unknown") {
     return "; whether the turn was committed is unknown";
   }
-  return "";
+  const bool had_begun = error.code == absl::StatusCode::kInternal ||
+                         error.code == absl::StatusCode::kCancelled ||
+                         error.code == absl::StatusCode::kDeadlineExceeded;
+  return had_begun ? "; the session is as it was" : "";
 }
 
 }  // namespace

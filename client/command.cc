@@ -112,6 +112,9 @@ absl::StatusOr<std::string> ReadFile(Context& context,
     return DataError(
         absl::StrCat("cannot read ", name, ": ", std::strerror(errno)));
   }
+  if (is_input && context.console.terminal().in_is_terminal) {
+    context.console.Facts("[reading standard input; Ctrl-D ends it]");
+  }
   std::string bytes;
   const Console::Input input = context.console.ReadAll(fd, &bytes);
   const int read_errno = errno;

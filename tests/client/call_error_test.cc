@@ -1,0 +1,68 @@
+#include "client/call_error.h"
+
+#include "tests/client/fake_server.h"
+#include "tests/support/status_matchers.h"
+
+namespace ttt {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::Pair;
+
+TEST(CallErrorTest, DetailsOfAFailedCallAreDecoded) {
+  const absl::Status status = FromGrpcStatus(DetailedStatus(
+      grpc::StatusCode::ABORTED, "session \"a\" is in use by another call",
+      "SESSION_BUSY", 50, {{"turn_id", "t7"}}));
+  const CallError error = DecodeError(status);
+  EXPECT_EQ(error.code, absl::StatusCode::kAborted);
+  EXPECT_EQ(error.message, "session \"a\" is in use by another call");
+  EXPECT_EQ(error.reason, "SESSION_BUSY");
+  EXPECT_EQ(error.retry_after, absl::Milliseconds(50));
+  EXPECT_THAT(error.metadata, ElementsAre(Pair("turn_id", "t7")));
+}
+
+TEST(CallErrorTest, ErrorIsOneLineWithReasonAndHint) {
+  const absl::Status status = FromGrpcStatus(DetailedStatus(
+      grpc::StatusCode::ABORTED, "session \"a\" is in use by another call",
+      "SESSION_BUSY", 50, {{"committed", "false"}}));
+  EXPECT_EQ(DescribeError(DecodeError(status)),
+            "session \"a\" is in use by another call (SESSION_BUSY); try again "
+            "in 50 ms");
+}
+
+TEST(CallErrorTest, ErrorWithoutDetailsShowsItsCode) {
+  const absl::Status status = FromGrpcStatus(
+      grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "rewind is not built."));
+  const CallError error = DecodeError(status);
+  EXPECT_EQ(error.reason, "");
+  EXPECT_EQ(error.retry_after, std::nullopt);
+  EXPECT_EQ(DescribeError(error), "rewind is not built (UNIMPLEMENTED)");
+}
+
+TEST(CallErrorTest, DetailsThatAreNoDetailsAreLeftOut) {
+  const absl::Status status = FromGrpcStatus(
+      grpc::Status(grpc::StatusCode::INTERNAL, "oops", "\xff\xff not a proto"));
+  EXPECT_EQ(DescribeError(DecodeError(status)), "oops (INTERNAL)");
+}
+
+TEST(CallErrorTest, WhatBecameOfTheTurnIsToldWhenItIsNotPlain) {
+  const auto describe = [](const std::string& committed) {
+    return DescribeError(DecodeError(FromGrpcStatus(
+        DetailedStatus(grpc::StatusCode::INTERNAL, "the step failed",
+                       "STEP_FAILED", 0, {{"committed", committed}}))));
+  };
+  EXPECT_EQ(describe("unknown"),
+            "the step failed (STEP_FAILED); whether the turn was committed is "
+            "unknown");
+  EXPECT_EQ(describe("true"),
+            "the step failed (STEP_FAILED); what was done is committed");
+  EXPECT_EQ(describe("false"),
+            "the step failed (STEP_FAILED); the session is as it was");
+}
+
+TEST(CallErrorTest, OkStaysOk) {
+  EXPECT_THAT(FromGrpcStatus(grpc::Status::OK), IsOk());
+}
+
+}  // namespace
+}  // namespace ttt

@@ -1,0 +1,142 @@
+// The program as a process: signals, a terminal, a reader that goes away.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <pty.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/client/fake_server.h"
+
+namespace ttt {
+namespace {
+
+using ::testing::HasSubstr;
+
+// ttt on a terminal of its own.
+class ProgramTest : public ::testing::Test {
+ protected:
+  ~ProgramTest() override {
+    if (pid_ > 0) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
+    if (terminal_ >= 0) close(terminal_);
+  }
+
+  // With `out`, standard output goes there.
+  void Start(std::vector<std::string> args, int out = -1) {
+    args.insert(args.begin(), {TTT_PROGRAM, "--server", server_.address()});
+    std::vector<char*> argv;
+    for (std::string& arg : args) argv.push_back(arg.data());
+    argv.push_back(nullptr);
+    pid_ = forkpty(&terminal_, nullptr, nullptr, nullptr);
+    if (pid_ == 0) {
+      if (out >= 0) dup2(out, 1);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+  }
+
+  void Type(const std::string& text) {
+    ASSERT_EQ(write(terminal_, text.data(), text.size()), text.size());
+  }
+
+  // What the terminal shows, through `text`, which must come.
+  std::string ReadUntil(const std::string& text) {
+    size_t found;
+    while ((found = shown_.find(text)) == std::string::npos) {
+      pollfd waiting = {terminal_, POLLIN, 0};
+      char buffer[4096];
+      const ssize_t size = poll(&waiting, 1, 30'000) > 0
+                               ? read(terminal_, buffer, sizeof(buffer))
+                               : -1;
+      if (size <= 0) {
+        ADD_FAILURE() << "'" << text << "' did not come after: " << shown_;
+        return "";
+      }
+      shown_.append(buffer, size);
+    }
+    const std::string read = shown_.substr(0, found + text.size());
+    shown_.erase(0, read.size());
+    return read;
+  }
+
+  int ExitCode() {
+    int status = 0;
+    EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+  FakeServer server_;
+  pid_t pid_ = -1;
+  int terminal_ = -1;
+  std::string shown_;
+};
+
+TEST_F(ProgramTest, CtrlCInChatCancelsATurnAndTwiceAtThePromptLeaves) {
+  Start({"chat", "--session", "s"});
+  ReadUntil("> ");
+  Type("please wait\n");
+  ReadUntil("word0");
+  Type("\x03");
+  EXPECT_THAT(ReadUntil("> "), HasSubstr("cancelled"));
+  Type("Hello\n");
+  EXPECT_THAT(ReadUntil("> "), HasSubstr("revision 1"));
+  Type("\x03");
+  ReadUntil("Ctrl-C again");
+  ReadUntil("> ");
+  Type("\x03");
+  EXPECT_EQ(ExitCode(), 0);
+}
+
+TEST_F(ProgramTest, CtrlDLeavesTheChat) {
+  Start({"chat"});
+  ReadUntil("> ");
+  Type("\x04");
+  EXPECT_EQ(ExitCode(), 0);
+}
+
+TEST_F(ProgramTest, CtrlCEndsAStreamWithOneThirty) {
+  Start({"complete", "wait"});
+  ReadUntil("word0");
+  Type("\x03");
+  ReadUntil("interrupted");
+  EXPECT_EQ(ExitCode(), 130);
+  server_.AwaitCancel();
+}
+
+TEST_F(ProgramTest, CtrlCEndsReadingTheTerminal) {
+  Start({"complete", "-"});
+  ReadUntil("Ctrl-D ends it");
+  Type("one line\n\x03");
+  EXPECT_EQ(ExitCode(), 130);
+}
+
+TEST_F(ProgramTest, ReaderThatGoesAwayEndsTheTurnInSilence) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  close(ends[0]);
+  Start({"complete", "wait"}, ends[1]);
+  close(ends[1]);
+  EXPECT_EQ(ExitCode(), 141);
+  server_.AwaitCancel();
+}
+
+TEST_F(ProgramTest, FullDiskIsAFailure) {
+  const int full = open("/dev/full", O_WRONLY);
+  ASSERT_GE(full, 0);
+  Start({"complete", "x"}, full);
+  close(full);
+  ReadUntil("cannot write to standard output: No space left");
+  EXPECT_EQ(ExitCode(), 1);
+}
+
+}  // namespace
+}  // namespace ttt
