@@ -21,8 +21,7 @@ import export
 import inner_loop
 from model import Config, LanguageModel
 
-import os
-GOLDENS = Path(os.environ.get("G", ROOT / "tests" / "golden"))
+GOLDENS = ROOT / "tests" / "golden" / "models"
 
 
 def learn_and_read_token_by_token(queries, keys, values, rate, tau, gamma, beta, weights):
