@@ -1,0 +1,149 @@
+// EmbedTokens, SaveHidden and GatherHidden.
+#include "tests/kernels/op_test.h"
+
+namespace ttt {
+namespace {
+
+using testing::ElementsAre;
+
+class CopyOpsTest : public testing::TestWithParam<BackendKind> {
+ protected:
+  const std::unique_ptr<Backend> backend_ = MakeBackend(GetParam());
+};
+
+TEST_P(CopyOpsTest, EmbedTokensReadsTheTableAndFillsTheRing) {
+  constexpr int32_t kVocabSize = 11;
+  constexpr int32_t kHiddenSize = 24;
+  const Floats table =
+      ToFloats(ToBFloat16(Random(kVocabSize * kHiddenSize, 1)));
+  Array<float> floats(*backend_, table);
+  Array<uint16_t> halves(*backend_, ToBFloat16(table));
+  const std::vector<int32_t> tokens = {10, 0, 3, 3, 7};
+  Array<int32_t> ids(*backend_, tokens);
+  // Slot 1 goes over the end of its ring.
+  Array<SequenceRows> rows(
+      *backend_,
+      {{0, 3, 1, 3 * kTokenRingSize - 1}, {3, 0, 2, 0}, {3, 2, 0, 5}});
+  for (const Operand& operand : {Operand{floats.data(), DType::kFloat32},
+                                 Operand{halves.data(), DType::kBFloat16}}) {
+    Array<int32_t> ring(*backend_,
+                        std::vector<int32_t>(3 * kTokenRingSize, -1));
+    Array<float> hidden(*backend_, Floats(tokens.size() * kHiddenSize));
+    ASSERT_THAT(backend_->EmbedTokens({.rows = {rows.data(), 3, 5},
+                                       .token_ids = ids.data(),
+                                       .table = operand,
+                                       .hidden = hidden.data(),
+                                       .ring = ring.Plane(3),
+                                       .vocab_size = kVocabSize,
+                                       .hidden_size = kHiddenSize}),
+                IsOk());
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      EXPECT_EQ(Part(hidden.Read(), row * kHiddenSize, kHiddenSize),
+                Part(table, tokens[row] * kHiddenSize, kHiddenSize));
+    }
+    std::vector<int32_t> wanted(3 * kTokenRingSize, -1);
+    wanted[kTokenRingSize + kTokenRingSize - 1] = 10;
+    wanted[kTokenRingSize] = 0;
+    wanted[kTokenRingSize + 1] = 3;
+    wanted[5] = 3;
+    wanted[6] = 7;
+    EXPECT_EQ(ring.Read(), wanted);
+  }
+}
+
+TEST_P(CopyOpsTest, TheRingKeepsTheLastOfMoreTokensThanItHolds) {
+  constexpr int kTokens = kTokenRingSize + 10;
+  std::vector<int32_t> tokens(kTokens);
+  for (int i = 0; i < kTokens; ++i) tokens[i] = i % 50;
+  Array<int32_t> ids(*backend_, tokens);
+  Array<float> table(*backend_, Random(50 * 8, 1));
+  Array<float> hidden(*backend_, Floats(kTokens * 8));
+  Array<int32_t> ring(*backend_, std::vector<int32_t>(kTokenRingSize));
+  Array<SequenceRows> rows(*backend_, {{0, kTokens, 0, 0}});
+  ASSERT_THAT(backend_->EmbedTokens({.rows = {rows.data(), 1, kTokens},
+                                     .token_ids = ids.data(),
+                                     .table = {table.data(), DType::kFloat32},
+                                     .hidden = hidden.data(),
+                                     .ring = ring.Plane(1),
+                                     .vocab_size = 50,
+                                     .hidden_size = 8}),
+              IsOk());
+  for (int i = 10; i < kTokens; ++i) {
+    ASSERT_EQ(ring.Read()[i % kTokenRingSize], tokens[i]);
+  }
+}
+
+TEST_P(CopyOpsTest, SaveHiddenKeepsLastRowsAndSeesWhatIsNotFinite) {
+  constexpr int32_t kHiddenSize = 40;
+  Floats hidden = Random(6 * kHiddenSize, 1);
+  hidden[1 * kHiddenSize] = NAN;  // Not a last row.
+  hidden[5 * kHiddenSize + 39] = INFINITY;
+  Array<float> input(*backend_, hidden);
+  Array<SequenceRows> rows(
+      *backend_, {{0, 3, 2, 0}, {3, 0, 1, 0}, {3, 2, 0, 0}, {5, 1, 3, 0}});
+  Array<float> last(*backend_, Floats(4 * kHiddenSize, 5.0f));
+  Array<uint8_t> finite(*backend_, std::vector<uint8_t>(4, 9));
+  ASSERT_THAT(backend_->SaveHidden({.rows = {rows.data(), 4, 6},
+                                    .hidden = input.data(),
+                                    .last_hidden = last.Plane(4),
+                                    .finite = finite.data(),
+                                    .hidden_size = kHiddenSize}),
+              IsOk());
+  EXPECT_THAT(finite.Read(), ElementsAre(1, 1, 1, 0));
+  const Floats saved = last.Read();
+  const auto slot = [&](int i) {
+    return Part(saved, i * kHiddenSize, kHiddenSize);
+  };
+  EXPECT_EQ(slot(2), Part(hidden, 2 * kHiddenSize, kHiddenSize));
+  EXPECT_EQ(slot(1), Floats(kHiddenSize, 5.0f));
+  EXPECT_EQ(slot(0), Part(hidden, 4 * kHiddenSize, kHiddenSize));
+  EXPECT_EQ(slot(3), Part(hidden, 5 * kHiddenSize, kHiddenSize));
+}
+
+TEST_P(CopyOpsTest, GatherHiddenTakesRowsOfTheStepOrKeptOnes) {
+  constexpr int32_t kHiddenSize = 16;
+  const Floats hidden = Random(3 * kHiddenSize, 1);
+  const Floats kept = Random(2 * kHiddenSize, 2);
+  Array<float> input(*backend_, hidden);
+  Array<float> last(*backend_, kept);
+  Array<int32_t> rows(*backend_, {2, -1, 0});
+  Array<int32_t> slots(*backend_, {-1, 1, -1});
+  Array<float> output(*backend_, Floats(3 * kHiddenSize));
+  ASSERT_THAT(backend_->GatherHidden({.hidden = input.data(),
+                                      .last_hidden = last.Plane(2),
+                                      .rows = rows.data(),
+                                      .slots = slots.data(),
+                                      .output = output.data(),
+                                      .num_rows = 3,
+                                      .hidden_size = kHiddenSize}),
+              IsOk());
+  const Floats gathered = output.Read();
+  EXPECT_EQ(Part(gathered, 0, kHiddenSize),
+            Part(hidden, 2 * kHiddenSize, kHiddenSize));
+  EXPECT_EQ(Part(gathered, kHiddenSize, kHiddenSize),
+            Part(kept, kHiddenSize, kHiddenSize));
+  EXPECT_EQ(Part(gathered, 2 * kHiddenSize, kHiddenSize),
+            Part(hidden, 0, kHiddenSize));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, CopyOpsTest,
+                         testing::ValuesIn(AllBackendKinds()), BackendKindName);
+
+TEST(BFloat16Test, RoundsToNearestEven) {
+  const auto round = [](float x) {
+    return BFloat16ToFloat(FloatToBFloat16(x));
+  };
+  EXPECT_EQ(round(1.0f), 1.0f);
+  EXPECT_EQ(round(-0.0f), 0.0f);
+  EXPECT_TRUE(std::signbit(round(-0.0f)));
+  EXPECT_EQ(round(1.0f + 0x1p-8f), 1.0f);                // A tie, to even.
+  EXPECT_EQ(round(1.0f + 3 * 0x1p-8f), 1.0f + 0x1p-6f);  // A tie, to even.
+  EXPECT_EQ(round(1.0f + 0x1.02p-8f), 1.0f + 0x1p-7f);
+  EXPECT_EQ(round(3.4e38f), INFINITY);
+  EXPECT_EQ(round(INFINITY), INFINITY);
+  EXPECT_TRUE(std::isnan(round(NAN)));
+  EXPECT_TRUE(std::isnan(round(std::bit_cast<float>(0x7f800001u))));
+}
+
+}  // namespace
+}  // namespace ttt
