@@ -30,9 +30,11 @@ using Shards = std::map<std::string, SafetensorsFile>;  // by file name
 class FileCheckpoint : public Checkpoint {
  public:
   FileCheckpoint(std::unique_ptr<Shards> shards,
-                 const std::vector<StoredTensor>& tensors, std::string fingerprint)
+                 const std::vector<StoredTensor>& tensors,
+                 std::string fingerprint)
       : shards_(std::move(shards)), fingerprint_(std::move(fingerprint)) {
-    for (const StoredTensor& tensor : tensors) tensors_.emplace(tensor.name, tensor);
+    for (const StoredTensor& tensor : tensors)
+      tensors_.emplace(tensor.name, tensor);
   }
 
   absl::StatusOr<std::vector<float>> Read(
@@ -45,8 +47,8 @@ class FileCheckpoint : public Checkpoint {
     const StoredTensor& stored = found->second;
     if (stored.tensor->shape != shape) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "tensor ", Quoted(name), " has shape ", ShapeText(stored.tensor->shape),
-          "; must be ", ShapeText(shape)));
+          "tensor ", Quoted(name), " has shape ",
+          ShapeText(stored.tensor->shape), "; must be ", ShapeText(shape)));
     }
     return stored.file->ReadFloats(name);
   }
@@ -103,21 +105,24 @@ absl::StatusOr<Shards> OpenShards(const std::string& model_dir) {
     if (shards.size() == kMaxShards) {
       return IndexError(path, absl::StrCat("more than ", kMaxShards, " files"));
     }
-    TTT_ASSIGN_OR_RETURN(SafetensorsFile shard,
-                         SafetensorsFile::Open(absl::StrCat(model_dir, "/", file)));
+    TTT_ASSIGN_OR_RETURN(
+        SafetensorsFile shard,
+        SafetensorsFile::Open(absl::StrCat(model_dir, "/", file)));
     shards.emplace(file, std::move(shard));
   }
   for (const auto& [name, file] : files) {
     if (shards.at(file).tensors().count(name) == 0) {
-      return IndexError(path, absl::StrCat("tensor ", Quoted(name), " is not in ", file));
+      return IndexError(
+          path, absl::StrCat("tensor ", Quoted(name), " is not in ", file));
     }
   }
   for (const auto& [file, shard] : shards) {
     for (const auto& [name, tensor] : shard.tensors()) {
       const auto indexed = files.find(name);
       if (indexed != files.end() && indexed->second == file) continue;
-      return IndexError(path, absl::StrCat("tensor ", Quoted(name), " is in ", file,
-                                           ", which the index does not say"));
+      return IndexError(path,
+                        absl::StrCat("tensor ", Quoted(name), " is in ", file,
+                                     ", which the index does not say"));
     }
   }
   return shards;
@@ -149,7 +154,8 @@ const SafetensorsFile* FindFile(const Shards& shards, const std::string& name) {
   return nullptr;
 }
 
-absl::StatusOr<StoredTensor> FindTensor(const Shards& shards, const TensorSpec& spec) {
+absl::StatusOr<StoredTensor> FindTensor(const Shards& shards,
+                                        const TensorSpec& spec) {
   const SafetensorsFile* const file = FindFile(shards, spec.name);
   if (file == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -17,8 +17,8 @@ namespace ttt {
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
-  // The tensor as float32, row-major. INVALID_ARGUMENT naming the tensor: absent,
-  // of another shape, or unreadable.
+  // The tensor as float32, row-major. INVALID_ARGUMENT naming the tensor:
+  // absent, of another shape, or unreadable.
   virtual absl::StatusOr<std::vector<float>> Read(
       absl::string_view name, const std::vector<int64_t>& shape) = 0;
   // 32 hexadecimal digits that name config and weights.
@@ -33,11 +33,12 @@ struct TensorSpec {
 };
 std::vector<TensorSpec> ModelTensors(const ModelConfig& config);
 
-// Opens DIR/model.safetensors, or the shards that DIR/model.safetensors.index.json
-// names, and holds them to `config`: every tensor of ModelTensors is there, with
-// its shape, as F32, BF16 or F16, all values finite, and no other is (a tied
-// lm_head.weight is ignored). Reads every byte once. NOT_FOUND: no such file.
-// INVALID_ARGUMENT: anything else wrong, naming the file and the tensor or key.
+// Opens DIR/model.safetensors, or the shards that
+// DIR/model.safetensors.index.json names, and holds them to `config`: every
+// tensor of ModelTensors is there, with its shape, as F32, BF16 or F16, all
+// values finite, and no other is (a tied lm_head.weight is ignored). Reads
+// every byte once. NOT_FOUND: no such file. INVALID_ARGUMENT: anything else
+// wrong, naming the file and the tensor or key.
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(
     const std::string& model_dir, const ModelConfig& config);
 

@@ -39,7 +39,8 @@ absl::StatusOr<std::string> ScanTensor(const StoredTensor& stored,
   Fingerprint fingerprint;
   for (int64_t done = 0; done < tensor.num_bytes;) {
     const int64_t size = std::min(kChunkBytes, tensor.num_bytes - done);
-    TTT_RETURN_IF_ERROR(stored.file->ReadBytes(tensor, done, size, buffer->data()));
+    TTT_RETURN_IF_ERROR(
+        stored.file->ReadBytes(tensor, done, size, buffer->data()));
     if (!AllFinite(tensor.dtype, *buffer, size)) {
       return absl::InvalidArgumentError(
           absl::StrCat(stored.file->path(), ": tensor ", Quoted(stored.name),
@@ -53,8 +54,8 @@ absl::StatusOr<std::string> ScanTensor(const StoredTensor& stored,
 
 }  // namespace
 
-absl::StatusOr<std::string> ScanTensors(const ModelConfig& config,
-                                        const std::vector<StoredTensor>& tensors) {
+absl::StatusOr<std::string> ScanTensors(
+    const ModelConfig& config, const std::vector<StoredTensor>& tensors) {
   std::vector<absl::StatusOr<std::string>> results(tensors.size());
   std::atomic<size_t> next = 0;
   const auto work = [&] {
@@ -74,8 +75,8 @@ absl::StatusOr<std::string> ScanTensors(const ModelConfig& config,
   AddConfig(config, &fingerprint);
   for (size_t i = 0; i < tensors.size(); ++i) {
     TTT_RETURN_IF_ERROR(results[i].status());
-    fingerprint.Add(absl::StrCat(tensors[i].name, " ", tensors[i].tensor->dtype, " ",
-                                 ShapeText(tensors[i].tensor->shape), " ",
+    fingerprint.Add(absl::StrCat(tensors[i].name, " ", tensors[i].tensor->dtype,
+                                 " ", ShapeText(tensors[i].tensor->shape), " ",
                                  *results[i], "\n"));
   }
   return fingerprint.Hex();

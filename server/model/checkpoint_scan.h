@@ -17,10 +17,11 @@ struct StoredTensor {
   const SafetensorsTensor* tensor;  // of a float type
 };
 
-// The fingerprint of config, names, types, shapes and bytes; how the tensors are
-// spread over files does not enter. Reads on several threads. INVALID_ARGUMENT,
-// naming the tensor: a value that is not finite, or the file cannot be read.
-absl::StatusOr<std::string> ScanTensors(const ModelConfig& config,
-                                        const std::vector<StoredTensor>& tensors);
+// The fingerprint of config, names, types, shapes and bytes; how the tensors
+// are spread over files does not enter. Reads on several threads.
+// INVALID_ARGUMENT, naming the tensor: a value that is not finite, or the file
+// cannot be read.
+absl::StatusOr<std::string> ScanTensors(
+    const ModelConfig& config, const std::vector<StoredTensor>& tensors);
 
 }  // namespace ttt

@@ -18,21 +18,24 @@ class Builder {
   }
 
   void AddConvolution(absl::string_view name) {
-    Add(absl::StrCat(name, ".weight"), {config_.hidden_size, 1, config_.conv_kernel});
+    Add(absl::StrCat(name, ".weight"),
+        {config_.hidden_size, 1, config_.conv_kernel});
     Add(absl::StrCat(name, ".bias"), {config_.hidden_size});
   }
 
   void AddProjections() {
     const int64_t hidden = config_.hidden_size;
     Add("seq_modeling_block.q_proj.weight", {hidden, hidden});
-    if (!config_.share_qk) Add("seq_modeling_block.k_proj.weight", {hidden, hidden});
+    if (!config_.share_qk)
+      Add("seq_modeling_block.k_proj.weight", {hidden, hidden});
     Add("seq_modeling_block.v_proj.weight", {hidden, hidden});
     Add("seq_modeling_block.o_proj.weight", {hidden, hidden});
     if (config_.share_qk) {
       AddConvolution("seq_modeling_block.conv_q");
       AddConvolution("seq_modeling_block.conv_k");
     }
-    if (config_.use_gate) Add("seq_modeling_block.g_proj.weight", {hidden, hidden});
+    if (config_.use_gate)
+      Add("seq_modeling_block.g_proj.weight", {hidden, hidden});
   }
 
   void AddLearner() {
@@ -79,7 +82,8 @@ class Builder {
     if (!config_.tie_word_embeddings) {
       Add("lm_head.weight", {config_.vocab_size, hidden});
     }
-    for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) AddLayer(layer);
+    for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer)
+      AddLayer(layer);
     return std::move(specs_);
   }
 

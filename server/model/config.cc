@@ -27,12 +27,14 @@ class Reader {
     const json* value = Find(key);
     if (value == nullptr) return;
     // A number past int64 is kept unsigned, and is out of every range here.
-    const bool in_range = value->is_number_integer() &&
-                          (!value->is_number_unsigned() ||
-                           value->get<uint64_t>() <= static_cast<uint64_t>(max)) &&
-                          value->get<int64_t>() >= min && value->get<int64_t>() <= max;
+    const bool in_range =
+        value->is_number_integer() &&
+        (!value->is_number_unsigned() ||
+         value->get<uint64_t>() <= static_cast<uint64_t>(max)) &&
+        value->get<int64_t>() >= min && value->get<int64_t>() <= max;
     if (!in_range) {
-      return Refuse(key, *value, absl::StrCat("an integer in [", min, ", ", max, "]"));
+      return Refuse(key, *value,
+                    absl::StrCat("an integer in [", min, ", ", max, "]"));
     }
     *out = static_cast<int32_t>(value->get<int64_t>());
   }
@@ -41,11 +43,13 @@ class Reader {
   void Float(const char* key, float min, bool or_equal, float max, float* out) {
     const json* value = Find(key);
     if (value == nullptr) return;
-    const float number = value->is_number() ? value->get<float>()
-                                            : std::numeric_limits<float>::quiet_NaN();
+    const float number = value->is_number()
+                             ? value->get<float>()
+                             : std::numeric_limits<float>::quiet_NaN();
     if (!(number > min || (or_equal && number == min)) || !(number <= max)) {
       return Refuse(key, *value,
-                    absl::StrCat("a number in ", or_equal ? "[" : "(", min, ", ", max, "]"));
+                    absl::StrCat("a number in ", or_equal ? "[" : "(", min,
+                                 ", ", max, "]"));
     }
     *out = number;
   }
@@ -64,7 +68,8 @@ class Reader {
     if (value->is_null()) {
       *out = -1;
     } else if (value->is_array()) {
-      Refuse(key, *value, "one token id or null: a list of ids is not supported");
+      Refuse(key, *value,
+             "one token id or null: a list of ids is not supported");
     } else {
       Integer(key, 0, int64_t{vocab_size} - 1, out);
     }
@@ -72,7 +77,8 @@ class Reader {
 
   void Expect(const char* key, const json& wanted) {
     const json* value = Find(key);
-    if (value != nullptr && *value != wanted) Refuse(key, *value, wanted.dump());
+    if (value != nullptr && *value != wanted)
+      Refuse(key, *value, wanted.dump());
   }
 
   std::string Text(const char* key) {
@@ -122,15 +128,18 @@ void ReadLearner(Reader& reader, ModelConfig* config) {
   if (!config->is_mlp && type != "linear") {
     reader.Refuse("ttt_layer_type", type, "\"linear\" or \"mlp\"");
   }
-  reader.Float("ttt_base_lr", 0.0f, /*or_equal=*/true, 1e6f, &config->ttt_base_lr);
+  reader.Float("ttt_base_lr", 0.0f, /*or_equal=*/true, 1e6f,
+               &config->ttt_base_lr);
   reader.Bool("use_gate", &config->use_gate);
   reader.Bool("share_qk", &config->share_qk);
   reader.Bool("pre_conv", &config->pre_conv);
   if (config->share_qk || config->pre_conv || reader.Has("conv_kernel")) {
     reader.Integer("conv_kernel", 2, 8, &config->conv_kernel);
   }
-  reader.Float("rms_norm_eps", 0.0f, /*or_equal=*/false, 1.0f, &config->rms_norm_eps);
-  reader.Float("rope_theta", 0.0f, /*or_equal=*/false, 1e12f, &config->rope_theta);
+  reader.Float("rms_norm_eps", 0.0f, /*or_equal=*/false, 1.0f,
+               &config->rms_norm_eps);
+  reader.Float("rope_theta", 0.0f, /*or_equal=*/false, 1e12f,
+               &config->rope_theta);
 }
 
 // What transformers leaves out of the file when it has its default value.
@@ -140,23 +149,26 @@ void ReadOptional(Reader& reader, ModelConfig* config) {
   if (reader.Has("tie_word_embeddings")) {
     reader.Bool("tie_word_embeddings", &config->tie_word_embeddings);
   }
-  for (const auto& [key, id] : {std::pair("bos_token_id", &config->bos_token_id),
-                                std::pair("eos_token_id", &config->eos_token_id)}) {
+  for (const auto& [key, id] :
+       {std::pair("bos_token_id", &config->bos_token_id),
+        std::pair("eos_token_id", &config->eos_token_id)}) {
     if (reader.Has(key)) reader.TokenId(key, config->vocab_size, id);
     if (*id >= config->vocab_size) {
       reader.Fail(absl::StrCat(key, " is missing, and its default ", *id,
-                               " is not below vocab_size ", config->vocab_size));
+                               " is not below vocab_size ",
+                               config->vocab_size));
     }
   }
 }
 
 void CheckHeads(Reader& reader, const ModelConfig& config) {
   const int32_t heads = config.num_attention_heads;
-  const int32_t head_dim = config.hidden_size % heads == 0 ? config.head_dim() : 0;
+  const int32_t head_dim =
+      config.hidden_size % heads == 0 ? config.head_dim() : 0;
   if (head_dim == 32 || head_dim == 64 || head_dim == 96) return;
-  reader.Fail(absl::StrCat("hidden_size is ", config.hidden_size,
-                           " and num_attention_heads is ", heads,
-                           "; hidden_size / num_attention_heads must be 32, 64 or 96"));
+  reader.Fail(absl::StrCat(
+      "hidden_size is ", config.hidden_size, " and num_attention_heads is ",
+      heads, "; hidden_size / num_attention_heads must be 32, 64 or 96"));
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ struct ModelConfig {
   float ttt_base_lr = 1.0f;
   int32_t mini_batch_size = 16;  // [1, 16]
   bool pre_conv = false;
-  int32_t conv_kernel = 4;  // [2, 8]
+  int32_t conv_kernel = 4;   // [2, 8]
   int32_t bos_token_id = 1;  // -1: none
   int32_t eos_token_id = 2;  // -1: none
 
@@ -34,13 +34,13 @@ struct ModelConfig {
   int32_t inner_dim() const { return is_mlp ? 4 * head_dim() : head_dim(); }
 };
 
-// INVALID_ARGUMENT naming the key and its value: not JSON, a key that is missing,
-// mistyped or there twice, a value out of range, or something this engine cannot
-// run (another model_type or hidden_act, pretraining_tp other than 1, a list of
-// eos_token_id, head_dim other than 32, 64 or 96). Required are the sizes, the
-// learner and its switches, rms_norm_eps and rope_theta, and conv_kernel where
-// there is a convolution; the rest may be left out for the defaults above. Keys
-// without effect on inference are ignored.
+// INVALID_ARGUMENT naming the key and its value: not JSON, a key that is
+// missing, mistyped or there twice, a value out of range, or something this
+// engine cannot run (another model_type or hidden_act, pretraining_tp other
+// than 1, a list of eos_token_id, head_dim other than 32, 64 or 96). Required
+// are the sizes, the learner and its switches, rms_norm_eps and rope_theta, and
+// conv_kernel where there is a convolution; the rest may be left out for the
+// defaults above. Keys without effect on inference are ignored.
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view json);
 
 // Reads DIR/config.json. NOT_FOUND, INVALID_ARGUMENT.

@@ -36,16 +36,19 @@ float NearNormal(uint64_t bits) {
 }
 
 bool IsNormWeight(absl::string_view name) {
-  return absl::EndsWith(name, "norm.weight") || absl::EndsWith(name, "norm_weight");
+  return absl::EndsWith(name, "norm.weight") ||
+         absl::EndsWith(name, "norm_weight");
 }
 
 bool IsZero(absl::string_view name) {
   return absl::EndsWith(name, "bias") || absl::EndsWith(name, ".b1") ||
-         absl::EndsWith(name, ".b2") || absl::EndsWith(name, "learnable_token_idx");
+         absl::EndsWith(name, ".b2") ||
+         absl::EndsWith(name, "learnable_token_idx");
 }
 
 bool IsConvolution(absl::string_view name) {
-  return absl::StrContains(name, ".conv_q.") || absl::StrContains(name, ".conv_k.") ||
+  return absl::StrContains(name, ".conv_q.") ||
+         absl::StrContains(name, ".conv_k.") ||
          absl::StrContains(name, ".conv.conv.");
 }
 
@@ -75,12 +78,13 @@ class DummyCheckpoint : public Checkpoint {
     for (const int64_t dimension : shape) size *= dimension;
     if (IsZero(name)) return std::vector<float>(size, 0.0f);
     if (IsNormWeight(name)) return std::vector<float>(size, 1.0f);
-    const float scale = IsConvolution(name) ? 1.0f / std::sqrt(conv_kernel_)
-                                            : kInitialScale;
+    const float scale =
+        IsConvolution(name) ? 1.0f / std::sqrt(conv_kernel_) : kInitialScale;
     std::vector<float> values(size);
     const uint64_t first = found->second.first_counter;
     for (int64_t i = 0; i < size; ++i) {
-      values[i] = scale * NearNormal(RandomBits(first + static_cast<uint64_t>(i)));
+      values[i] =
+          scale * NearNormal(RandomBits(first + static_cast<uint64_t>(i)));
     }
     return values;
   }

@@ -74,7 +74,8 @@ absl::Status File::ReadAt(int64_t offset, int64_t size, void* out) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
+absl::StatusOr<std::string> ReadFile(const std::string& path,
+                                     int64_t max_bytes) {
   TTT_ASSIGN_OR_RETURN(const File file, File::Open(path));
   if (file.size() > max_bytes) {
     return FileError(path, absl::StrCat("is ", file.size(), " bytes; at most ",

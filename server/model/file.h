@@ -13,7 +13,8 @@ namespace ttt {
 // A regular file open for reading. Thread-safe: reads take their own offset.
 class File {
  public:
-  // NOT_FOUND: no such file. INVALID_ARGUMENT: not a regular file, or unreadable.
+  // NOT_FOUND: no such file. INVALID_ARGUMENT: not a regular file, or
+  // unreadable.
   static absl::StatusOr<File> Open(const std::string& path);
   ~File();
   File(File&& other) noexcept;
@@ -36,7 +37,8 @@ class File {
 };
 
 // The whole file. Errors of File; INVALID_ARGUMENT: over `max_bytes`.
-absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes);
+absl::StatusOr<std::string> ReadFile(const std::string& path,
+                                     int64_t max_bytes);
 
 // Text from a file as it may stand in a message: escaped, in quotes, and cut.
 std::string Quoted(absl::string_view text);

@@ -37,7 +37,8 @@ void Fingerprint::Add(const void* data, size_t size) {
     if (held + taken < kBlockBytes) return;
     Mix(rest_);
   }
-  for (; size >= kBlockBytes; size -= kBlockBytes, bytes += kBlockBytes) Mix(bytes);
+  for (; size >= kBlockBytes; size -= kBlockBytes, bytes += kBlockBytes)
+    Mix(bytes);
   if (size > 0) std::memcpy(rest_, bytes, size);
 }
 

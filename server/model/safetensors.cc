@@ -32,13 +32,13 @@ struct TypeBytes {
   int64_t bytes;
 };
 constexpr TypeBytes kTypes[] = {
-    {"F32", 4},     {"BF16", 2},    {"F16", 2}, {"F64", 8}, {"I64", 8},
-    {"I32", 4},     {"I16", 2},     {"I8", 1},  {"U64", 8}, {"U32", 4},
-    {"U16", 2},     {"U8", 1},      {"BOOL", 1}, {"F8_E4M3", 1},
-    {"F8_E5M2", 1}};
+    {"F32", 4}, {"BF16", 2}, {"F16", 2},  {"F64", 8},     {"I64", 8},
+    {"I32", 4}, {"I16", 2},  {"I8", 1},   {"U64", 8},     {"U32", 4},
+    {"U16", 2}, {"U8", 1},   {"BOOL", 1}, {"F8_E4M3", 1}, {"F8_E5M2", 1}};
 
 absl::Status TensorError(absl::string_view name, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat("tensor ", Quoted(name), ": ", what));
+  return absl::InvalidArgumentError(
+      absl::StrCat("tensor ", Quoted(name), ": ", what));
 }
 
 // A count or an offset: an integer in [0, 2^63). -1 if it is none.
@@ -51,7 +51,8 @@ int64_t ReadCount(const json& value) {
 absl::Status ReadShape(absl::string_view name, const json& entry,
                        SafetensorsTensor* tensor) {
   const auto shape = entry.find("shape");
-  if (shape == entry.end() || !shape->is_array() || shape->size() > kMaxDimensions) {
+  if (shape == entry.end() || !shape->is_array() ||
+      shape->size() > kMaxDimensions) {
     return TensorError(name, "shape must be a list of at most 16 integers");
   }
   for (const json& dimension : *shape) {
@@ -75,13 +76,14 @@ absl::Status ReadSize(absl::string_view name, const json& entry,
       std::begin(kTypes), std::end(kTypes),
       [&](const TypeBytes& known) { return known.name == tensor->dtype; });
   if (type == std::end(kTypes)) {
-    return TensorError(name, absl::StrCat("unknown dtype ", Quoted(tensor->dtype)));
+    return TensorError(name,
+                       absl::StrCat("unknown dtype ", Quoted(tensor->dtype)));
   }
   int64_t bytes = type->bytes;
   for (const int64_t dimension : tensor->shape) {
     if (__builtin_mul_overflow(bytes, dimension, &bytes)) {
-      return TensorError(name, absl::StrCat("shape ", ShapeText(tensor->shape),
-                                            " overflows"));
+      return TensorError(
+          name, absl::StrCat("shape ", ShapeText(tensor->shape), " overflows"));
     }
   }
   tensor->num_bytes = bytes;
@@ -97,15 +99,16 @@ absl::Status ReadOffsets(absl::string_view name, const json& entry,
   const int64_t begin = ReadCount((*offsets)[0]);
   const int64_t end = ReadCount((*offsets)[1]);
   if (begin < 0 || end < begin || end > data_bytes) {
-    return TensorError(name, absl::StrCat("data_offsets [", begin, ", ", end,
-                                          "] outside the ", data_bytes,
-                                          " bytes of data; the file may be cut"));
+    return TensorError(
+        name, absl::StrCat("data_offsets [", begin, ", ", end, "] outside the ",
+                           data_bytes, " bytes of data; the file may be cut"));
   }
   if (end - begin != tensor->num_bytes) {
-    return TensorError(name, absl::StrCat(tensor->dtype, " of shape ",
-                                          ShapeText(tensor->shape), " takes ",
-                                          tensor->num_bytes, " bytes; data_offsets give ",
-                                          end - begin));
+    return TensorError(
+        name,
+        absl::StrCat(tensor->dtype, " of shape ", ShapeText(tensor->shape),
+                     " takes ", tensor->num_bytes, " bytes; data_offsets give ",
+                     end - begin));
   }
   tensor->begin_byte = begin;
   return absl::OkStatus();
@@ -133,16 +136,17 @@ absl::Status CheckCover(const SafetensorsMap& tensors, int64_t data_bytes) {
   int64_t covered = 0;
   for (const auto* tensor : order) {
     if (tensor->second.begin_byte != covered) {
-      return TensorError(tensor->first,
-                         absl::StrCat("starts at byte ", tensor->second.begin_byte,
-                                      " of the data; the tensor before ends at ",
-                                      covered));
+      return TensorError(
+          tensor->first,
+          absl::StrCat("starts at byte ", tensor->second.begin_byte,
+                       " of the data; the tensor before ends at ", covered));
     }
     covered += tensor->second.num_bytes;
   }
   if (covered == data_bytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      data_bytes - covered, " bytes of data after the last tensor belong to none"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(data_bytes - covered,
+                   " bytes of data after the last tensor belong to none"));
 }
 
 float HalfToFloat(uint16_t half) {
@@ -192,8 +196,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   TTT_ASSIGN_OR_RETURN(File file, File::Open(path));
   uint64_t header_bytes = 0;
   if (file.size() < kLengthBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": ", file.size(), " bytes are no safetensors file"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": ", file.size(), " bytes are no safetensors file"));
   }
   TTT_RETURN_IF_ERROR(file.ReadAt(0, kLengthBytes, &header_bytes));
   const uint64_t limit = std::min(kMaxHeaderBytes, file.size() - kLengthBytes);
@@ -204,7 +208,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   }
   std::string header(header_bytes, '\0');
   TTT_RETURN_IF_ERROR(file.ReadAt(kLengthBytes, header.size(), header.data()));
-  const int64_t data_offset = kLengthBytes + static_cast<int64_t>(header.size());
+  const int64_t data_offset =
+      kLengthBytes + static_cast<int64_t>(header.size());
   absl::StatusOr<SafetensorsMap> tensors =
       ParseSafetensorsHeader(header, file.size() - data_offset);
   if (!tensors.ok()) {
@@ -245,12 +250,15 @@ absl::StatusOr<std::vector<float>> SafetensorsFile::ReadFloats(
   }
   std::vector<float> values(tensor->num_elements());
   if (tensor->dtype == "F32") {
-    TTT_RETURN_IF_ERROR(ReadBytes(*tensor, 0, tensor->num_bytes, values.data()));
+    TTT_RETURN_IF_ERROR(
+        ReadBytes(*tensor, 0, tensor->num_bytes, values.data()));
     return values;
   }
-  std::vector<uint16_t> stored(std::min<int64_t>(values.size(), kChunkElements));
+  std::vector<uint16_t> stored(
+      std::min<int64_t>(values.size(), kChunkElements));
   for (int64_t done = 0; done < static_cast<int64_t>(values.size());) {
-    const int64_t count = std::min<int64_t>(values.size() - done, kChunkElements);
+    const int64_t count =
+        std::min<int64_t>(values.size() - done, kChunkElements);
     TTT_RETURN_IF_ERROR(ReadBytes(*tensor, 2 * done, 2 * count, stored.data()));
     WidenFloats(tensor->dtype, stored.data(), count, values.data() + done);
     done += count;
@@ -262,8 +270,9 @@ absl::StatusOr<std::vector<int32_t>> SafetensorsFile::ReadInts(
     absl::string_view name) const {
   TTT_ASSIGN_OR_RETURN(const SafetensorsTensor* const tensor, Find(name));
   if (tensor->dtype != "I32") {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path(), ": tensor ", Quoted(name), " is ", tensor->dtype, "; must be I32"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path(), ": tensor ", Quoted(name), " is ", tensor->dtype,
+                     "; must be I32"));
   }
   std::vector<int32_t> values(tensor->num_elements());
   TTT_RETURN_IF_ERROR(ReadBytes(*tensor, 0, tensor->num_bytes, values.data()));

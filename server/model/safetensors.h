@@ -24,9 +24,10 @@ struct SafetensorsTensor {
 
 using SafetensorsMap = std::map<std::string, SafetensorsTensor, std::less<>>;
 
-// The JSON header of a file with `data_bytes` bytes of tensors. INVALID_ARGUMENT,
-// naming the tensor: not JSON, an unknown type, a shape that does not fit its
-// bytes, or tensors that do not fill the data without overlap and holes.
+// The JSON header of a file with `data_bytes` bytes of tensors.
+// INVALID_ARGUMENT, naming the tensor: not JSON, an unknown type, a shape that
+// does not fit its bytes, or tensors that do not fill the data without overlap
+// and holes.
 absl::StatusOr<SafetensorsMap> ParseSafetensorsHeader(absl::string_view header,
                                                       int64_t data_bytes);
 
@@ -46,8 +47,8 @@ class SafetensorsFile {
   // INVALID_ARGUMENT: the file cannot be read.
   absl::Status ReadBytes(const SafetensorsTensor& tensor, int64_t offset,
                          int64_t size, void* out) const;
-  // A tensor of type F32, BF16 or F16 as float32. INVALID_ARGUMENT: another type,
-  // or the file cannot be read.
+  // A tensor of type F32, BF16 or F16 as float32. INVALID_ARGUMENT: another
+  // type, or the file cannot be read.
   absl::StatusOr<std::vector<float>> ReadFloats(absl::string_view name) const;
   // A tensor of type I32, the same way.
   absl::StatusOr<std::vector<int32_t>> ReadInts(absl::string_view name) const;
@@ -66,7 +67,7 @@ class SafetensorsFile {
 bool IsFloatType(absl::string_view dtype);
 
 // `num_elements` stored values to float32, exactly. `dtype` is a float type.
-void WidenFloats(absl::string_view dtype, const void* stored, int64_t num_elements,
-                 float* out);
+void WidenFloats(absl::string_view dtype, const void* stored,
+                 int64_t num_elements, float* out);
 
 }  // namespace ttt

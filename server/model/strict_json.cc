@@ -16,8 +16,8 @@ namespace {
 using nlohmann::json;
 
 // Looks at every event of the parser and keeps nothing but the keys of the open
-// objects; the document itself is built in a second pass, once it is known to be
-// harmless.
+// objects; the document itself is built in a second pass, once it is known to
+// be harmless.
 class Checker : public nlohmann::json_sax<json> {
  public:
   explicit Checker(const JsonLimits& limits) : limits_(limits) {}
@@ -26,7 +26,9 @@ class Checker : public nlohmann::json_sax<json> {
   bool boolean(bool) override { return Value(); }
   bool number_integer(number_integer_t) override { return Value(); }
   bool number_unsigned(number_unsigned_t) override { return Value(); }
-  bool number_float(number_float_t, const string_t&) override { return Value(); }
+  bool number_float(number_float_t, const string_t&) override {
+    return Value();
+  }
   bool string(string_t&) override { return Value(); }
   bool binary(binary_t&) override { return Value(); }
   bool start_object(std::size_t) override { return Open(); }
@@ -49,7 +51,8 @@ class Checker : public nlohmann::json_sax<json> {
  private:
   bool Value() {
     if (++num_values_ <= limits_.max_values) return true;
-    return Refuse(absl::StrCat("more than ", limits_.max_values, " JSON values"));
+    return Refuse(
+        absl::StrCat("more than ", limits_.max_values, " JSON values"));
   }
   bool Open() {
     keys_.emplace_back();
@@ -81,7 +84,8 @@ absl::StatusOr<json> ParseStrictJson(absl::string_view text,
     return absl::InvalidArgumentError(
         checker.error().empty() ? "not JSON" : checker.error());
   }
-  json document = json::parse(text.data(), end, nullptr, /*allow_exceptions=*/false);
+  json document =
+      json::parse(text.data(), end, nullptr, /*allow_exceptions=*/false);
   if (document.is_discarded()) return absl::InvalidArgumentError("not JSON");
   return document;
 }

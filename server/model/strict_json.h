@@ -9,12 +9,12 @@
 namespace ttt {
 
 struct JsonLimits {
-  int max_depth = 32;         // of objects and arrays in each other
-  int max_values = 1 << 20;   // in all, so that memory stays bounded
+  int max_depth = 32;        // of objects and arrays in each other
+  int max_values = 1 << 20;  // in all, so that memory stays bounded
 };
 
-// INVALID_ARGUMENT with the byte offset: not JSON, a key twice in one object, or
-// over a limit. Throws nothing.
+// INVALID_ARGUMENT with the byte offset: not JSON, a key twice in one object,
+// or over a limit. Throws nothing.
 absl::StatusOr<nlohmann::json> ParseStrictJson(absl::string_view text,
                                                const JsonLimits& limits = {});
 

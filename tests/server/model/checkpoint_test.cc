@@ -43,7 +43,8 @@ class CheckpointTest : public ::testing::Test {
       shards[shard][name] = tensor;
       map[name] = ShardName(shard);
     }
-    for (int i = 0; i < 2; ++i) WriteFile(dir_.File(ShardName(i)), SafetensorsBytes(shards[i]));
+    for (int i = 0; i < 2; ++i)
+      WriteFile(dir_.File(ShardName(i)), SafetensorsBytes(shards[i]));
     json index = {{"metadata", {{"total_size", 1}}}, {"weight_map", map}};
     WriteFile(dir_.File(kIndex), index.dump());
     return index;
@@ -58,10 +59,12 @@ class CheckpointTest : public ::testing::Test {
     return absl::StrCat("model-0000", shard + 1, "-of-00002.safetensors");
   }
 
-  static void ExpectAllReadable(Checkpoint& checkpoint, const ModelConfig& config) {
+  static void ExpectAllReadable(Checkpoint& checkpoint,
+                                const ModelConfig& config) {
     for (const TensorSpec& spec : ModelTensors(config)) {
       EXPECT_THAT(checkpoint.Read(spec.name, spec.shape).value(),
-                  ElementsAreArray(TestValues(spec.name.size(), NumElements(spec.shape))))
+                  ElementsAreArray(
+                      TestValues(spec.name.size(), NumElements(spec.shape))))
           << spec.name;
     }
   }
@@ -84,7 +87,8 @@ TEST_F(CheckpointTest, EveryCombinationOfSwitchesOpensInEveryType) {
     config.hidden_size = 2 * head_dims[bits % 3];
     config.mini_batch_size = 1 + bits % 16;
     config.conv_kernel = 2 + bits % 7;
-    const auto checkpoint = Open(config, MakeTensors(config, dtypes[bits / 3 % 3]));
+    const auto checkpoint =
+        Open(config, MakeTensors(config, dtypes[bits / 3 % 3]));
     ASSERT_THAT(checkpoint, IsOk()) << bits;
     ExpectAllReadable(**checkpoint, config);
   }
@@ -107,9 +111,9 @@ TEST_F(CheckpointTest, SwitchesDecideWhichTensorsThereAre) {
   EXPECT_EQ(names(config).count(block + "k_proj.weight"), 0);
   for (const std::string& name :
        {block + "conv_q.weight", block + "conv_q.bias", block + "conv_k.weight",
-        block + "conv_k.bias", block + "g_proj.weight", block + "W2", block + "b2",
-        layer + "conv.norm.weight", layer + "conv.conv.weight", layer + "conv.conv.bias",
-        std::string("lm_head.weight")}) {
+        block + "conv_k.bias", block + "g_proj.weight", block + "W2",
+        block + "b2", layer + "conv.norm.weight", layer + "conv.conv.weight",
+        layer + "conv.conv.bias", std::string("lm_head.weight")}) {
     EXPECT_EQ(names(config).count(name), 1) << name;
   }
   EXPECT_EQ(names(config).size(), 3 + 2 * (18 - 1 + 4 + 1 + 2 + 3));
@@ -137,7 +141,8 @@ TEST_F(CheckpointTest, EveryMisshapedTensorIsRefusedByName) {
 
 TEST_F(CheckpointTest, ExtraTensorIsRefusedByName) {
   TestTensors tensors = MakeTensors(config_, "F32");
-  tensors["model.layers.0.self_attn.q_proj.weight"] = {"F32", {1}, std::string(4, '\0')};
+  tensors["model.layers.0.self_attn.q_proj.weight"] = {
+      "F32", {1}, std::string(4, '\0')};
   EXPECT_THAT(Open(config_, tensors),
               StatusIs(kInvalid, "model.layers.0.self_attn.q_proj.weight"));
 }
@@ -149,7 +154,8 @@ TEST_F(CheckpointTest, TiedHeadIsIgnored) {
   EXPECT_EQ(Open(config_, tensors).value()->fingerprint(), plain);
   ModelConfig untied = config_;
   untied.tie_word_embeddings = false;
-  EXPECT_THAT(Open(untied, tensors), StatusIs(kInvalid, "\"lm_head.weight\" has shape"));
+  EXPECT_THAT(Open(untied, tensors),
+              StatusIs(kInvalid, "\"lm_head.weight\" has shape"));
 }
 
 TEST_F(CheckpointTest, ConfigThatDisagreesIsRefusedByTensor) {
@@ -166,9 +172,11 @@ TEST_F(CheckpointTest, ConfigThatDisagreesIsRefusedByTensor) {
       {[](ModelConfig& c) { c.mini_batch_size = 8; }, "learnable_token_idx"},
       {[](ModelConfig& c) { c.num_hidden_layers = 3; }, "model.layers.2."},
       {[](ModelConfig& c) { c.num_hidden_layers = 1; }, "model.layers.1."},
-      {[](ModelConfig& c) { c.intermediate_size = 41; }, "mlp.gate_proj.weight"},
+      {[](ModelConfig& c) { c.intermediate_size = 41; },
+       "mlp.gate_proj.weight"},
       {[](ModelConfig& c) { c.vocab_size = 25; }, "model.embed_tokens.weight"},
-      {[](ModelConfig& c) { c.num_attention_heads = 1; }, "learnable_ttt_lr_weight"}};
+      {[](ModelConfig& c) { c.num_attention_heads = 1; },
+       "learnable_ttt_lr_weight"}};
   for (const auto& wrong : cases) {
     ModelConfig config = config_;
     wrong.change(config);
@@ -176,7 +184,8 @@ TEST_F(CheckpointTest, ConfigThatDisagreesIsRefusedByTensor) {
   }
   ModelConfig shared = config_;
   shared.share_qk = true;
-  EXPECT_THAT(Open(config_, MakeTensors(shared, "F32")), StatusIs(kInvalid, "k_proj"));
+  EXPECT_THAT(Open(config_, MakeTensors(shared, "F32")),
+              StatusIs(kInvalid, "k_proj"));
 }
 
 TEST_F(CheckpointTest, TypesThatAreNotFloatAreRefusedByName) {
@@ -190,9 +199,12 @@ TEST_F(CheckpointTest, ValuesThatAreNotFiniteAreRefusedByName) {
   const struct {
     std::string dtype;
     std::string bytes;  // of one value
-  } cases[] = {{"F32", std::string("\0\0\x80\x7f", 4)}, {"F32", std::string("\1\0\x80\xff", 4)},
-               {"BF16", std::string("\x80\x7f", 2)},    {"BF16", std::string("\xc0\xff", 2)},
-               {"F16", std::string("\0\x7c", 2)},       {"F16", std::string("\1\xfe", 2)}};
+  } cases[] = {{"F32", std::string("\0\0\x80\x7f", 4)},
+               {"F32", std::string("\1\0\x80\xff", 4)},
+               {"BF16", std::string("\x80\x7f", 2)},
+               {"BF16", std::string("\xc0\xff", 2)},
+               {"F16", std::string("\0\x7c", 2)},
+               {"F16", std::string("\1\xfe", 2)}};
   for (const auto& bad : cases) {
     TestTensors tensors = MakeTensors(config_, bad.dtype);
     std::string& bytes = tensors[name].bytes;
@@ -207,8 +219,9 @@ TEST_F(CheckpointTest, ValuesThatAreNotFiniteAreRefusedByName) {
 TEST_F(CheckpointTest, ReadHoldsNameAndShape) {
   const auto checkpoint = Open(config_, MakeTensors(config_, "F32")).value();
   EXPECT_THAT(checkpoint->Read("no.such", {1}), StatusIs(kInvalid, "no.such"));
-  EXPECT_THAT(checkpoint->Read("model.norm.weight", {63}),
-              StatusIs(kInvalid, "\"model.norm.weight\" has shape [64]; must be [63]"));
+  EXPECT_THAT(
+      checkpoint->Read("model.norm.weight", {63}),
+      StatusIs(kInvalid, "\"model.norm.weight\" has shape [64]; must be [63]"));
 }
 
 TEST_F(CheckpointTest, FileCutAfterOpeningIsAnError) {
@@ -234,7 +247,8 @@ TEST_F(CheckpointTest, DamagedFilesNeverCrash) {
   const std::string good = SafetensorsBytes(MakeTensors(config, "BF16"));
   for (size_t size = 0; size < good.size(); size += 1 + size / 16) {
     WriteFile(dir_.File(kFile), good.substr(0, size));
-    EXPECT_THAT(OpenCheckpoint(dir_.path(), config), StatusIs(kInvalid)) << size;
+    EXPECT_THAT(OpenCheckpoint(dir_.path(), config), StatusIs(kInvalid))
+        << size;
   }
   std::mt19937 random(3);
   const size_t header_bytes = good.find("}}") + 2;
@@ -265,15 +279,18 @@ TEST_F(CheckpointTest, IndexMustNotLeaveTheDirectory) {
   const std::string outside = dir_.path() + "_outside.safetensors";
   std::filesystem::copy(dir_.File(ShardName(0)), outside);
   std::filesystem::create_directory(dir_.File("sub"));
-  std::filesystem::copy(dir_.File(ShardName(0)), dir_.File("sub/a.safetensors"));
+  std::filesystem::copy(dir_.File(ShardName(0)),
+                        dir_.File("sub/a.safetensors"));
   const std::string name = std::filesystem::path(outside).filename();
-  for (const json& file : {json("../" + name), json(outside), json("sub/a.safetensors"),
-                          json("sub\\a.safetensors"), json("..safetensors"), json(""),
-                          json(".safetensors"), json("config.json"), json(1),
-                          json(nullptr), json(std::string("a\0.safetensors", 14))}) {
+  for (const json& file :
+       {json("../" + name), json(outside), json("sub/a.safetensors"),
+        json("sub\\a.safetensors"), json("..safetensors"), json(""),
+        json(".safetensors"), json("config.json"), json(1), json(nullptr),
+        json(std::string("a\0.safetensors", 14))}) {
     json index = good;
     index["weight_map"]["model.norm.weight"] = file;
-    EXPECT_THAT(OpenIndex(index), StatusIs(kInvalid, "\"model.norm.weight\"")) << file;
+    EXPECT_THAT(OpenIndex(index), StatusIs(kInvalid, "\"model.norm.weight\""))
+        << file;
   }
   std::filesystem::remove(outside);
 }
@@ -284,7 +301,8 @@ TEST_F(CheckpointTest, IndexAndShardsMustAgree) {
   const std::string name = "model.norm.weight";
   json index = good;
   const std::string file = index["weight_map"][name];
-  index["weight_map"][name] = file == ShardName(0) ? ShardName(1) : ShardName(0);
+  index["weight_map"][name] =
+      file == ShardName(0) ? ShardName(1) : ShardName(0);
   EXPECT_THAT(OpenIndex(index), StatusIs(kInvalid, name));
   index["weight_map"].erase(name);
   EXPECT_THAT(OpenIndex(index), StatusIs(kInvalid, name));
@@ -293,10 +311,12 @@ TEST_F(CheckpointTest, IndexAndShardsMustAgree) {
   EXPECT_THAT(OpenIndex(index), StatusIs(kInvalid, "lm_head.weight"));
   index = good;
   index["weight_map"][name] = "model-3.safetensors";
-  EXPECT_THAT(OpenIndex(index), StatusIs(absl::StatusCode::kNotFound, "model-3.safetensors"));
+  EXPECT_THAT(OpenIndex(index),
+              StatusIs(absl::StatusCode::kNotFound, "model-3.safetensors"));
   TestTensors twice;
   for (const auto& [other, other_file] : good["weight_map"].items()) {
-    if (other_file == ShardName(0) || other == name) twice[other] = tensors.at(other);
+    if (other_file == ShardName(0) || other == name)
+      twice[other] = tensors.at(other);
   }
   WriteFile(dir_.File(ShardName(0)), SafetensorsBytes(twice));
   if (good["weight_map"][name] == ShardName(1)) {
@@ -306,14 +326,18 @@ TEST_F(CheckpointTest, IndexAndShardsMustAgree) {
 
 TEST_F(CheckpointTest, BadIndexIsRefused) {
   WriteShards(MakeTensors(config_, "F32"));
-  for (const std::string text :
-       {"", "[]", "{}", "{\"weight_map\":[]}", "{\"weight_map\":{\"a\":\"x.safetensors\","
-        "\"a\":\"x.safetensors\"}}", "{\"weight_map\":null}"}) {
+  for (const std::string text : {"", "[]", "{}", "{\"weight_map\":[]}",
+                                 "{\"weight_map\":{\"a\":\"x.safetensors\","
+                                 "\"a\":\"x.safetensors\"}}",
+                                 "{\"weight_map\":null}"}) {
     WriteFile(dir_.File(kIndex), text);
-    EXPECT_THAT(OpenCheckpoint(dir_.path(), config_), StatusIs(kInvalid, kIndex)) << text;
+    EXPECT_THAT(OpenCheckpoint(dir_.path(), config_),
+                StatusIs(kInvalid, kIndex))
+        << text;
   }
   WriteFile(dir_.File(kIndex), "{\"weight_map\":{}}");
-  EXPECT_THAT(OpenCheckpoint(dir_.path(), config_), StatusIs(kInvalid, "embed_tokens"));
+  EXPECT_THAT(OpenCheckpoint(dir_.path(), config_),
+              StatusIs(kInvalid, "embed_tokens"));
 }
 
 TEST_F(CheckpointTest, FingerprintNamesConfigAndEveryTensor) {
@@ -357,8 +381,10 @@ TEST_F(CheckpointTest, SwappedTensorsHaveAnotherFingerprint) {
 TEST(DummyCheckpointTest, SameConfigGivesTheSameWeights) {
   const ModelConfig config = SmallConfig();
   const std::vector<int64_t> shape = {24, 64};
-  const auto first = MakeDummyCheckpoint(config)->Read("model.embed_tokens.weight", shape);
-  const auto second = MakeDummyCheckpoint(config)->Read("model.embed_tokens.weight", shape);
+  const auto first =
+      MakeDummyCheckpoint(config)->Read("model.embed_tokens.weight", shape);
+  const auto second =
+      MakeDummyCheckpoint(config)->Read("model.embed_tokens.weight", shape);
   ASSERT_THAT(first, IsOk());
   EXPECT_EQ(*first, *second);
   // Pinned: benchmarks of two builds run on the same weights.
@@ -401,14 +427,16 @@ TEST(DummyCheckpointTest, WeightsAreLikeThoseOfAFreshModel) {
     ASSERT_EQ(values->size(), NumElements(spec.shape));
     const Moments moments = MomentsOf(*values);
     const double error = 5 / std::sqrt(values->size());
-    const bool is_conv = spec.shape.size() == 3 && spec.shape[2] == config.conv_kernel;
+    const bool is_conv =
+        spec.shape.size() == 3 && spec.shape[2] == config.conv_kernel;
     if (moments.deviation == 0) {
       const bool is_norm = spec.name.find("norm") != std::string::npos &&
                            spec.name.find("bias") == std::string::npos;
       EXPECT_EQ(moments.mean, is_norm ? 1.0 : 0.0) << spec.name;
       EXPECT_TRUE(is_norm || spec.name.find("idx") != std::string::npos ||
                   spec.name.find("bias") != std::string::npos ||
-                  spec.name.find(".b") != std::string::npos) << spec.name;
+                  spec.name.find(".b") != std::string::npos)
+          << spec.name;
       continue;
     }
     const double scale = is_conv ? 0.5 : 0.02;
@@ -420,8 +448,10 @@ TEST(DummyCheckpointTest, WeightsAreLikeThoseOfAFreshModel) {
 
 TEST(DummyCheckpointTest, WhatTheModelHasNotIsRefused) {
   const auto checkpoint = MakeDummyCheckpoint(SmallConfig());
-  EXPECT_THAT(checkpoint->Read("lm_head.weight", {24, 64}), StatusIs(kInvalid, "lm_head"));
-  EXPECT_THAT(checkpoint->Read("model.norm.weight", {65}), StatusIs(kInvalid, "model.norm"));
+  EXPECT_THAT(checkpoint->Read("lm_head.weight", {24, 64}),
+              StatusIs(kInvalid, "lm_head"));
+  EXPECT_THAT(checkpoint->Read("model.norm.weight", {65}),
+              StatusIs(kInvalid, "model.norm"));
 }
 
 }  // namespace

@@ -65,7 +65,8 @@ TEST(ConfigTest, ValuesInRangeAreTaken) {
   for (int kernel = 2; kernel <= 8; ++kernel) {
     EXPECT_THAT(ParseWith("conv_kernel", kernel), IsOk());
   }
-  for (const int hidden : {64, 128, 192}) EXPECT_THAT(ParseWith("hidden_size", hidden), IsOk());
+  for (const int hidden : {64, 128, 192})
+    EXPECT_THAT(ParseWith("hidden_size", hidden), IsOk());
   EXPECT_THAT(ParseWith("ttt_layer_type", "linear"), IsOk());
   EXPECT_THAT(ParseWith("ttt_base_lr", 1), IsOk());
   EXPECT_THAT(ParseWith("rope_theta", 10000), IsOk());
@@ -78,56 +79,81 @@ struct BadValue {
 };
 
 TEST(ConfigTest, EveryBadValueIsRefusedWithItsKey) {
-  const BadValue values[] = {
-      {"model_type", "\"llama\""},      {"model_type", "null"},
-      {"vocab_size", "0"},              {"vocab_size", "1000001"},
-      {"vocab_size", "512.0"},          {"vocab_size", "\"512\""},
-      {"vocab_size", "true"},           {"vocab_size", "18446744073709551615"},
-      {"vocab_size", "9223372036854775808"},
-      {"vocab_size", "123456789012345678901234567890"},
-      {"hidden_size", "-128"},          {"hidden_size", "65568"},
-      {"hidden_size", "127"},           {"hidden_size", "256"},
-      {"hidden_size", "null"},          {"hidden_size", "[128]"},
-      {"intermediate_size", "0"},       {"intermediate_size", "262145"},
-      {"num_hidden_layers", "0"},       {"num_hidden_layers", "1025"},
-      {"num_attention_heads", "0"},     {"num_attention_heads", "3"},
-      {"num_attention_heads", "1"},     {"num_attention_heads", "-2"},
-      {"hidden_act", "\"gelu\""},       {"pretraining_tp", "2"},
-      {"rms_norm_eps", "0"},            {"rms_norm_eps", "-1e-6"},
-      {"rms_norm_eps", "1e-60"},        {"rms_norm_eps", "\"1e-6\""},
-      {"rope_theta", "0"},              {"rope_theta", "1e300"},
-      {"use_gate", "1"},                {"share_qk", "\"true\""},
-      {"pre_conv", "null"},             {"tie_word_embeddings", "0"},
-      {"ttt_layer_type", "\"Linear\""}, {"ttt_layer_type", "1"},
-      {"ttt_base_lr", "-0.1"},          {"ttt_base_lr", "null"},
-      {"mini_batch_size", "0"},         {"mini_batch_size", "17"},
-      {"mini_batch_size", "16.5"},      {"conv_kernel", "1"},
-      {"conv_kernel", "9"},             {"bos_token_id", "512"},
-      {"bos_token_id", "-1"},           {"eos_token_id", "\"2\""},
-      {"eos_token_id", "[2]"}};
+  const BadValue values[] = {{"model_type", "\"llama\""},
+                             {"model_type", "null"},
+                             {"vocab_size", "0"},
+                             {"vocab_size", "1000001"},
+                             {"vocab_size", "512.0"},
+                             {"vocab_size", "\"512\""},
+                             {"vocab_size", "true"},
+                             {"vocab_size", "18446744073709551615"},
+                             {"vocab_size", "9223372036854775808"},
+                             {"vocab_size", "123456789012345678901234567890"},
+                             {"hidden_size", "-128"},
+                             {"hidden_size", "65568"},
+                             {"hidden_size", "127"},
+                             {"hidden_size", "256"},
+                             {"hidden_size", "null"},
+                             {"hidden_size", "[128]"},
+                             {"intermediate_size", "0"},
+                             {"intermediate_size", "262145"},
+                             {"num_hidden_layers", "0"},
+                             {"num_hidden_layers", "1025"},
+                             {"num_attention_heads", "0"},
+                             {"num_attention_heads", "3"},
+                             {"num_attention_heads", "1"},
+                             {"num_attention_heads", "-2"},
+                             {"hidden_act", "\"gelu\""},
+                             {"pretraining_tp", "2"},
+                             {"rms_norm_eps", "0"},
+                             {"rms_norm_eps", "-1e-6"},
+                             {"rms_norm_eps", "1e-60"},
+                             {"rms_norm_eps", "\"1e-6\""},
+                             {"rope_theta", "0"},
+                             {"rope_theta", "1e300"},
+                             {"use_gate", "1"},
+                             {"share_qk", "\"true\""},
+                             {"pre_conv", "null"},
+                             {"tie_word_embeddings", "0"},
+                             {"ttt_layer_type", "\"Linear\""},
+                             {"ttt_layer_type", "1"},
+                             {"ttt_base_lr", "-0.1"},
+                             {"ttt_base_lr", "null"},
+                             {"mini_batch_size", "0"},
+                             {"mini_batch_size", "17"},
+                             {"mini_batch_size", "16.5"},
+                             {"conv_kernel", "1"},
+                             {"conv_kernel", "9"},
+                             {"bos_token_id", "512"},
+                             {"bos_token_id", "-1"},
+                             {"eos_token_id", "\"2\""},
+                             {"eos_token_id", "[2]"}};
   for (const BadValue& bad : values) {
     json config = BaseConfig();
     config.erase(bad.key);
     std::string text = config.dump();
     text = absl::StrCat("{\"", bad.key, "\":", bad.json, ",", text.substr(1));
-    EXPECT_THAT(ParseModelConfig(text), StatusIs(kInvalid, bad.key)) << bad.json;
+    EXPECT_THAT(ParseModelConfig(text), StatusIs(kInvalid, bad.key))
+        << bad.json;
   }
 }
 
 TEST(ConfigTest, MessageHoldsTheValue) {
   EXPECT_THAT(ParseWith("mini_batch_size", 17),
-              StatusIs(kInvalid, "mini_batch_size is 17; must be an integer in [1, 16]"));
+              StatusIs(kInvalid,
+                       "mini_batch_size is 17; must be an integer in [1, 16]"));
   EXPECT_THAT(ParseWith("ttt_layer_type", "rnn"),
               StatusIs(kInvalid, "ttt_layer_type is \"rnn\""));
-  EXPECT_THAT(ParseWith("hidden_size", 160), StatusIs(kInvalid, "hidden_size is 160"));
+  EXPECT_THAT(ParseWith("hidden_size", 160),
+              StatusIs(kInvalid, "hidden_size is 160"));
 }
 
 TEST(ConfigTest, MissingKeyIsRefusedByName) {
   for (const char* key :
        {"model_type", "vocab_size", "hidden_size", "intermediate_size",
-        "num_hidden_layers", "num_attention_heads", "rms_norm_eps", "rope_theta",
-        "use_gate", "share_qk", "pre_conv", "ttt_layer_type", "ttt_base_lr",
-        "mini_batch_size", "conv_kernel"}) {
+        "num_hidden_layers", "num_attention_heads", "rms_norm_eps",
+        "rope_theta", "use_gate", "share_qk", "pre_conv", "ttt_layer_type",
+        "ttt_base_lr", "mini_batch_size", "conv_kernel"}) {
     json config = BaseConfig();
     config.erase(key);
     EXPECT_THAT(ParseModelConfig(config.dump()),
@@ -159,8 +185,8 @@ TEST(ConfigTest, OptionalKeysHaveTheirDefaults) {
 
 TEST(ConfigTest, WhatIsNotOneJsonObjectIsRefused) {
   for (const std::string text :
-       {"", "{", "[]", "null", "{} {}", "{\"a\":1,}", "{\"a\":\"\xff\"}", "\xef\xbb\xbf",
-        "{\"a\":1e999}", "{'a':1}", "{\"a\":NaN}"}) {
+       {"", "{", "[]", "null", "{} {}", "{\"a\":1,}", "{\"a\":\"\xff\"}",
+        "\xef\xbb\xbf", "{\"a\":1e999}", "{'a':1}", "{\"a\":NaN}"}) {
     EXPECT_THAT(ParseModelConfig(text), StatusIs(kInvalid)) << text;
   }
   const std::string text = BaseConfig().dump();
@@ -171,7 +197,8 @@ TEST(ConfigTest, WhatIsNotOneJsonObjectIsRefused) {
 TEST(ConfigTest, DeepOrWideJsonIsRefused) {
   const std::string deep(1000000, '[');
   EXPECT_THAT(ParseModelConfig(deep), StatusIs(kInvalid, "nested deeper"));
-  EXPECT_THAT(ParseModelConfig("{\"a\":" + deep), StatusIs(kInvalid, "nested deeper"));
+  EXPECT_THAT(ParseModelConfig("{\"a\":" + deep),
+              StatusIs(kInvalid, "nested deeper"));
   std::string wide = "[0";
   for (int i = 0; i < 1100000; ++i) wide += ",0";
   EXPECT_THAT(ParseModelConfig(wide + "]"), StatusIs(kInvalid, "JSON values"));
@@ -200,7 +227,8 @@ TEST(ConfigTest, FileErrorsNameTheFile) {
   EXPECT_THAT(LoadModelConfig(dir.path()),
               StatusIs(absl::StatusCode::kNotFound, dir.File("config.json")));
   WriteFile(dir.File("config.json"), "{}");
-  EXPECT_THAT(LoadModelConfig(dir.path()), StatusIs(kInvalid, dir.File("config.json")));
+  EXPECT_THAT(LoadModelConfig(dir.path()),
+              StatusIs(kInvalid, dir.File("config.json")));
   WriteFile(dir.File("config.json"), std::string(2 << 20, ' '));
   EXPECT_THAT(LoadModelConfig(dir.path()), StatusIs(kInvalid, "config.json"));
   std::filesystem::remove(dir.File("config.json"));
@@ -225,12 +253,13 @@ TEST(ConfigTest, PublishedSizesHaveTheirParameterCounts) {
                               {"ttt-mlp-760m", 758528256, 96, 0.1f},
                               {"ttt-mlp-1.3b", 1307856000, 64, 0.1f}};
   for (const Published& model : models) {
-    const auto config =
-        LoadModelConfig(absl::StrCat(TTT_SOURCE_DIR "/models/configs/", model.name));
+    const auto config = LoadModelConfig(
+        absl::StrCat(TTT_SOURCE_DIR "/models/configs/", model.name));
     ASSERT_THAT(config, IsOk());
     EXPECT_EQ(config->head_dim(), model.head_dim) << model.name;
     EXPECT_EQ(config->ttt_base_lr, model.base_lr) << model.name;
-    EXPECT_TRUE(config->use_gate && config->share_qk && config->pre_conv) << model.name;
+    EXPECT_TRUE(config->use_gate && config->share_qk && config->pre_conv)
+        << model.name;
     int64_t num_parameters = 0;
     for (const TensorSpec& spec : ModelTensors(*config)) {
       num_parameters += NumElements(spec.shape);

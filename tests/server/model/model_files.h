@@ -53,10 +53,11 @@ struct TestTensor {
 using TestTensors = std::map<std::string, TestTensor>;
 
 // Eight bytes of length, then the header as it is, then the data.
-inline std::string SafetensorsBytes(const std::string& header, const std::string& data) {
+inline std::string SafetensorsBytes(const std::string& header,
+                                    const std::string& data) {
   const uint64_t length = header.size();
-  return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + header +
-         data;
+  return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) +
+         header + data;
 }
 
 inline std::string SafetensorsBytes(const TestTensors& tensors) {
@@ -65,16 +66,18 @@ inline std::string SafetensorsBytes(const TestTensors& tensors) {
   for (const auto& [name, tensor] : tensors) {
     const size_t begin = data.size();
     data += tensor.bytes;
-    entries.push_back(absl::StrCat("\"", name, "\":{\"dtype\":\"", tensor.dtype,
-                                   "\",\"shape\":[", absl::StrJoin(tensor.shape, ","),
-                                   "],\"data_offsets\":[", begin, ",", data.size(),
-                                   "]}"));
+    entries.push_back(
+        absl::StrCat("\"", name, "\":{\"dtype\":\"", tensor.dtype,
+                     "\",\"shape\":[", absl::StrJoin(tensor.shape, ","),
+                     "],\"data_offsets\":[", begin, ",", data.size(), "]}"));
   }
-  return SafetensorsBytes(absl::StrCat("{", absl::StrJoin(entries, ","), "}"), data);
+  return SafetensorsBytes(absl::StrCat("{", absl::StrJoin(entries, ","), "}"),
+                          data);
 }
 
 // The float32 values as they are stored: all must be exact in `dtype`.
-inline std::string StoredBytes(const std::string& dtype, const std::vector<float>& values) {
+inline std::string StoredBytes(const std::string& dtype,
+                               const std::vector<float>& values) {
   std::string bytes;
   for (const float value : values) {
     uint32_t word = std::bit_cast<uint32_t>(value);
@@ -103,12 +106,15 @@ inline int64_t NumElements(const std::vector<int64_t>& shape) {
 inline std::vector<float> TestValues(size_t seed, int64_t count) {
   std::vector<float> values(count);
   for (int64_t i = 0; i < count; ++i) {
-    values[i] = static_cast<float>(static_cast<int64_t>((seed * 31 + i) % 255) - 127) / 64;
+    values[i] =
+        static_cast<float>(static_cast<int64_t>((seed * 31 + i) % 255) - 127) /
+        64;
   }
   return values;
 }
 
-inline TestTensors MakeTensors(const ModelConfig& config, const std::string& dtype) {
+inline TestTensors MakeTensors(const ModelConfig& config,
+                               const std::string& dtype) {
   TestTensors tensors;
   for (const TensorSpec& spec : ModelTensors(config)) {
     const auto values = TestValues(spec.name.size(), NumElements(spec.shape));

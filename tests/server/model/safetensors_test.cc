@@ -16,7 +16,8 @@ namespace {
 using ::testing::ElementsAre;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
-constexpr char kReference[] = TTT_GOLDEN_DIR "/safetensors/reference.safetensors";
+constexpr char kReference[] =
+    TTT_GOLDEN_DIR "/safetensors/reference.safetensors";
 
 std::string Entry(const std::string& dtype, const std::string& shape,
                   const std::string& offsets) {
@@ -25,7 +26,8 @@ std::string Entry(const std::string& dtype, const std::string& shape,
 }
 
 absl::Status ParseOne(const std::string& entry, int64_t data_bytes) {
-  return ParseSafetensorsHeader("{\"the.tensor\":" + entry + "}", data_bytes).status();
+  return ParseSafetensorsHeader("{\"the.tensor\":" + entry + "}", data_bytes)
+      .status();
 }
 
 TEST(SafetensorsTest, ReadsAFileOfTheReferenceLibrary) {
@@ -35,10 +37,12 @@ TEST(SafetensorsTest, ReadsAFileOfTheReferenceLibrary) {
               ElementsAre(1.5f, -0.0f, 3e-42f, 3.4028235e38f, -2.0f, 0.1f));
   EXPECT_THAT(file.tensors().at("f32").shape, ElementsAre(2, 3));
   // 1/3 rounded, largest, smallest normal, largest and smallest subnormal.
-  EXPECT_THAT(file.ReadFloats("f16").value(),
-              ElementsAre(0.333251953125f, 65504.0f, 6.103515625e-05f,
-                          6.097555160522461e-05f, -5.960464477539063e-08f, -0.0f));
-  EXPECT_THAT(file.ReadFloats("bf16").value(), ElementsAre(0.333984375f, -256.0f));
+  EXPECT_THAT(
+      file.ReadFloats("f16").value(),
+      ElementsAre(0.333251953125f, 65504.0f, 6.103515625e-05f,
+                  6.097555160522461e-05f, -5.960464477539063e-08f, -0.0f));
+  EXPECT_THAT(file.ReadFloats("bf16").value(),
+              ElementsAre(0.333984375f, -256.0f));
   EXPECT_THAT(file.ReadFloats("scalar").value(), ElementsAre(7.0f));
   EXPECT_THAT(file.tensors().at("scalar").shape, ElementsAre());
   EXPECT_THAT(file.ReadInts("i32").value(), ElementsAre(-1, 2147483647));
@@ -50,7 +54,8 @@ TEST(SafetensorsTest, WrongTypeOrNameIsRefusedByName) {
   const SafetensorsFile file = SafetensorsFile::Open(kReference).value();
   EXPECT_THAT(file.ReadFloats("i32"), StatusIs(kInvalid, "\"i32\" is I32"));
   EXPECT_THAT(file.ReadInts("f32"), StatusIs(kInvalid, "\"f32\" is F32"));
-  EXPECT_THAT(file.ReadFloats("none"), StatusIs(kInvalid, "\"none\" is missing"));
+  EXPECT_THAT(file.ReadFloats("none"),
+              StatusIs(kInvalid, "\"none\" is missing"));
 }
 
 TEST(SafetensorsTest, EveryHalfWidensExactly) {
@@ -64,7 +69,8 @@ TEST(SafetensorsTest, EveryHalfWidensExactly) {
       EXPECT_FALSE(std::isfinite(value)) << bits;
     } else {
       EXPECT_EQ(std::bit_cast<uint32_t>(value),
-                std::bit_cast<uint32_t>(static_cast<float>(expected))) << bits;
+                std::bit_cast<uint32_t>(static_cast<float>(expected)))
+          << bits;
     }
   }
 }
@@ -87,7 +93,8 @@ TEST(SafetensorsTest, BadEntryIsRefusedByName) {
       {Entry("F32", "[18446744073709551615]", "[0,8]"), "dimension"},
       {Entry("F32", "[4611686018427387904,4]", "[0,8]"), "overflows"},
       {Entry("F32", "[4294967296,4294967296]", "[0,8]"), "overflows"},
-      {Entry("F32", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2]", "[0,8]"), "at most 16"},
+      {Entry("F32", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,2]", "[0,8]"),
+       "at most 16"},
       {Entry("F32", "[3]", "[0,8]"), "takes 12 bytes; data_offsets give 8"},
       {Entry("F32", "[0]", "[0,8]"), "takes 0 bytes"},
       {Entry("F32", "[2]", "[0,9]"), "outside the 8 bytes"},
@@ -107,19 +114,27 @@ TEST(SafetensorsTest, BadEntryIsRefusedByName) {
 
 TEST(SafetensorsTest, OverlapAndHolesAreRefused) {
   const auto parse = [](const std::string& a, const std::string& b) {
-    return ParseSafetensorsHeader("{\"a\":" + a + ",\"b\":" + b + "}", 16).status();
+    return ParseSafetensorsHeader("{\"a\":" + a + ",\"b\":" + b + "}", 16)
+        .status();
   };
   const std::string first = Entry("F32", "[2]", "[0,8]");
   EXPECT_THAT(parse(first, Entry("F32", "[2]", "[8,16]")), IsOk());
-  EXPECT_THAT(parse(first, Entry("F32", "[3]", "[4,16]")), StatusIs(kInvalid, "\"b\""));
-  EXPECT_THAT(parse(first, Entry("F32", "[1]", "[12,16]")), StatusIs(kInvalid, "\"b\""));
+  EXPECT_THAT(parse(first, Entry("F32", "[3]", "[4,16]")),
+              StatusIs(kInvalid, "\"b\""));
+  EXPECT_THAT(parse(first, Entry("F32", "[1]", "[12,16]")),
+              StatusIs(kInvalid, "\"b\""));
   EXPECT_THAT(parse(first, first), StatusIs(kInvalid, "\"b\""));
-  EXPECT_THAT(parse(first, Entry("F32", "[0]", "[4,4]")), StatusIs(kInvalid, "\"b\""));
-  EXPECT_THAT(parse(first, Entry("F32", "[1]", "[8,12]")), StatusIs(kInvalid, "4 bytes"));
+  EXPECT_THAT(parse(first, Entry("F32", "[0]", "[4,4]")),
+              StatusIs(kInvalid, "\"b\""));
+  EXPECT_THAT(parse(first, Entry("F32", "[1]", "[8,12]")),
+              StatusIs(kInvalid, "4 bytes"));
 }
 
 TEST(SafetensorsTest, MetadataAndPaddingAreIgnored) {
-  EXPECT_EQ(ParseSafetensorsHeader("{\"__metadata__\":{\"format\":\"pt\"}}   ", 0)->size(), 0);
+  EXPECT_EQ(
+      ParseSafetensorsHeader("{\"__metadata__\":{\"format\":\"pt\"}}   ", 0)
+          ->size(),
+      0);
 }
 
 TEST(SafetensorsTest, HeaderMustBeOneJsonObject) {
@@ -127,7 +142,8 @@ TEST(SafetensorsTest, HeaderMustBeOneJsonObject) {
   for (const std::string& header :
        {std::string(), std::string("{"), std::string("[]"), std::string("{}x"),
         std::string(1 << 20, '['), "{\"a\":" + std::string(1 << 20, '['),
-        "{\"a\":" + entry + ",\"a\":" + entry + "}", std::string("{\"\xff\":1}")}) {
+        "{\"a\":" + entry + ",\"a\":" + entry + "}",
+        std::string("{\"\xff\":1}")}) {
     EXPECT_THAT(ParseSafetensorsHeader(header, 8), StatusIs(kInvalid, "header"))
         << header.substr(0, 20);
   }
@@ -139,14 +155,17 @@ TEST(SafetensorsTest, HeaderLengthIsHeldToTheFile) {
   for (const uint64_t length :
        {uint64_t{3}, uint64_t{1000}, uint64_t{100000001}, uint64_t{1} << 63,
         std::numeric_limits<uint64_t>::max()}) {
-    WriteFile(path, std::string(reinterpret_cast<const char*>(&length), 8) + "{}");
-    EXPECT_THAT(SafetensorsFile::Open(path), StatusIs(kInvalid, path)) << length;
+    WriteFile(path,
+              std::string(reinterpret_cast<const char*>(&length), 8) + "{}");
+    EXPECT_THAT(SafetensorsFile::Open(path), StatusIs(kInvalid, path))
+        << length;
   }
   WriteFile(path, "1234567");
   EXPECT_THAT(SafetensorsFile::Open(path), StatusIs(kInvalid, path));
   EXPECT_THAT(SafetensorsFile::Open(dir.File("none")),
               StatusIs(absl::StatusCode::kNotFound, "none"));
-  EXPECT_THAT(SafetensorsFile::Open(dir.path()), StatusIs(kInvalid, "not a file"));
+  EXPECT_THAT(SafetensorsFile::Open(dir.path()),
+              StatusIs(kInvalid, "not a file"));
 }
 
 TEST(SafetensorsTest, FileCutWhileOpenIsAnError) {
