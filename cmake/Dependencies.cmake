@@ -42,10 +42,13 @@ ttt_archives(TTT_PROTOBUF_ARCHIVES protobuf)
 add_library(ttt_protobuf INTERFACE)
 target_link_libraries(ttt_protobuf INTERFACE ${TTT_PROTOBUF_ARCHIVES} Threads::Threads)
 ttt_archives(TTT_GRPC_ARCHIVES grpc++_reflection ${GRPCPP_STATIC_LIBRARIES} protobuf)
-list(REMOVE_ITEM TTT_GRPC_ARCHIVES ${TTT_ABSL_ARCHIVES})
+# Abseil comes after the group, as one of its members needs it.
+list(REMOVE_ITEM TTT_GRPC_ARCHIVES ${TTT_ABSL_ARCHIVES} ${archive_grpc})
+add_library(ttt_grpc_core STATIC IMPORTED)
+set_target_properties(ttt_grpc_core PROPERTIES
+  IMPORTED_LOCATION ${archive_grpc} INTERFACE_LINK_LIBRARIES ttt_absl)
 add_library(ttt_grpc INTERFACE)
-ttt_link_group(ttt_grpc ${TTT_GRPC_ARCHIVES})
-target_link_libraries(ttt_grpc INTERFACE ttt_absl)
+ttt_link_group(ttt_grpc ttt_grpc_core ${TTT_GRPC_ARCHIVES})
 
 # Packaged as shared objects only; `make dist` carries them.
 find_library(TTT_PROMETHEUS_PULL prometheus-cpp-pull REQUIRED)
