@@ -4,8 +4,8 @@
 
 BUILD := build/release
 JOBS  ?= $(shell scripts/build_jobs)
-# The model that `make run` serves, and further flags for it.
-MODEL ?= $(patsubst %/,%,$(dir $(firstword $(wildcard models/*/model.safetensors))))
+# The model that `make run` serves, if not the bundled one, and further flags for it.
+MODEL ?=
 FLAGS ?=
 # `make test LABEL=unit` runs the tests of one label; tests that need a GPU are
 # left out unless LABEL names them.
@@ -55,7 +55,7 @@ demo run: build-packages
 	$(RUN_$@)
 
 RUN_demo = scripts/demo $(BUILD)
-RUN_run = $(BUILD)/bin/tttd --model=$(MODEL) $(FLAGS)
+RUN_run = $(BUILD)/bin/tttd $(if $(MODEL),--model=$(MODEL)) $(FLAGS)
 
 test: test-packages
 	@$(CONFIGURE)

@@ -55,13 +55,12 @@ run() { env --ignore-environment "$@" > "$scratch/log" 2>&1; }
 expect() {
   "$@" || { fail "$* ended with $?"; cat "$scratch/log"; }
 }
-model=$(find "$moved/share/tttd/models" -name model.safetensors -printf '%h\n' 2> /dev/null | sort | head -1)
-dry_run=(--dry_run "--model=/tttd${model#"$moved"}")
+cp -r tests/golden/models/linear-transformer "$scratch/model"
 expect run "$moved/bin/tttd" --version
 expect run "$moved/bin/ttt" --help
-[[ -z "$model" ]] || expect run "$moved/bin/tttd" --dry_run "--model=$model"
+expect run "$moved/bin/tttd" --dry_run "--model=$scratch/model"
 
-# The same in a root that holds glibc and the tree.
+# The same in a root that holds glibc and the tree, and a call on a daemon there.
 root="$scratch/root"
 mkdir -p "$root"/{proc,lib64,tmp} "$root/lib/x86_64-linux-gnu"
 for library in libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1; do
@@ -69,16 +68,37 @@ for library in libc.so.6 libm.so.6 libdl.so.2 libpthread.so.0 librt.so.1; do
 done
 cp --dereference /lib64/ld-linux-x86-64.so.2 "$root/lib64/"
 mv "$moved" "$root/tttd"
+mv "$scratch/model" "$root/model"
 unshare=(unshare --mount)
 [[ $(id -u) -eq 0 ]] || unshare+=(--map-root-user)
-in_root() {
-  run PATH="$PATH" "${unshare[@]}" bash -c \
+# Replaces the shell that calls it.
+exec_in_root() {
+  exec env --ignore-environment PATH="$PATH" "${unshare[@]}" bash -c \
     'mount --rbind /proc "$0/proc" && exec chroot "$0" "$@"' "$root" "$@"
 }
+in_root() { (exec_in_root "$@") > "$scratch/log" 2>&1; }
+
+serve_in_root() {
+  (exec_in_root /tttd/bin/tttd --model=/model --listen=127.0.0.1:0 --http_listen= \
+      --device_state_bytes=16777216) \
+    > "$scratch/daemon" 2>&1 &
+  local daemon=$! port=
+  for _ in $(seq 300); do
+    port=$(sed -n "s/.* listening port=\([0-9]*\).*/\1/p" "$scratch/daemon")
+    [[ -z "$port" ]] && kill -0 "$daemon" 2> /dev/null || break
+    sleep 0.1
+  done
+  expect in_root /tttd/bin/ttt health --server "127.0.0.1:$port"
+  expect in_root /tttd/bin/ttt complete --server "127.0.0.1:$port" --token-ids 1,2,3 --max-tokens 2
+  kill -TERM "$daemon"
+  wait "$daemon" || { fail "the daemon ended with $?"; cat "$scratch/daemon"; }
+}
+
 if "${unshare[@]}" mount --rbind /proc "$root/proc" 2> /dev/null; then
   expect in_root /tttd/bin/tttd --version
-  expect in_root /tttd/bin/ttt --help
-  [[ -z "$model" ]] || expect in_root /tttd/bin/tttd "${dry_run[@]}"
+  [[ ! -d "$root/tttd/share/tttd/models/ttt-linear-14m-books" ]] ||
+    expect in_root /tttd/bin/tttd --dry_run
+  serve_in_root
 else
   echo "note: no mount namespace here, so the programs were not run in an empty root"
 fi

@@ -215,7 +215,7 @@ std::vector<std::string> Violations(const std::string& path,
 bool IsSource(const std::filesystem::path& path) {
   const std::string extension = path.extension().string();
   return extension == ".h" || extension == ".cc" || extension == ".cu" ||
-         extension == ".cuh";
+         extension == ".cuh" || extension == ".inc";
 }
 
 std::string ReadFile(const std::filesystem::path& path) {
