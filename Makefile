@@ -25,7 +25,7 @@ help:
 	@echo 'make demo     build, serve the bundled model, hold a conversation, stop'
 	@echo 'make test     build, run the tests that need no GPU  (LABEL=unit|grpc|slow|gpu)'
 	@echo 'make run      build, serve in the foreground         (MODEL=DIR FLAGS="--flag=value")'
-	@echo 'make bench    build, run the benchmarks'
+	@echo 'make bench    build, time the engine               (MODEL=DIR FLAGS="--batch=1,8")'
 	@echo 'make format   clang-format every source'
 	@echo 'make lint     format, layering and clang-tidy        (ALL=1, or BASE=commit)'
 	@echo 'make dist     relocatable tree and tarball in build/dist'
@@ -57,14 +57,17 @@ demo run: build-packages
 RUN_demo = scripts/demo $(BUILD)
 RUN_run = $(BUILD)/bin/tttd $(if $(MODEL),--model=$(MODEL)) $(FLAGS)
 
+# Configures anew, because a test looks for promtool then.
 test: test-packages
-	@$(CONFIGURE)
+	cmake --preset release
 	cmake --build $(BUILD) -j $(JOBS)
 	ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) \
 	  $(if $(LABEL),-L '^$(LABEL)$$',-LE '^gpu$$')
 
-bench: build
-	scripts/bench $(BUILD)
+bench: build-packages
+	@$(CONFIGURE)
+	cmake --build $(BUILD) -j $(JOBS) --target ttt_engine_bench
+	$(BUILD)/bin/ttt_engine_bench --model=$(or $(MODEL),models/configs/ttt-linear-125m) $(FLAGS)
 
 format: lint-packages
 	@scripts/format --write
