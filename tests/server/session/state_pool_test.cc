@@ -227,7 +227,8 @@ TEST_F(StatePoolTest, OptionsOutOfRangeAreRefusedWithTheirValue) {
   EXPECT_THAT(create(1, -1), StatusIs(kInvalid, "scratch_slots is -1"));
   EXPECT_THAT(create(std::numeric_limits<int64_t>::max(), 1),
               StatusIs(kInvalid, "session_slots is 9223372036854775807"));
-  EXPECT_THAT(create(int64_t{1} << 31, 1), StatusIs(kInvalid, "2147483648"));
+  EXPECT_THAT(create((int64_t{1} << 31) - 2, 2),
+              StatusIs(kInvalid, "session_slots is 2147483646"));
 }
 
 TEST_F(StatePoolTest, LayoutOutOfRangeIsRefusedWithItsSize) {
