@@ -310,12 +310,15 @@ class Signals {
   bool signalled_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "tttd: %s\n", std::string(status.message()).c_str());
+  return ExitCode(status);
+}
+
 int Serve(const ServerOptions& options, Signals* signals) {
   auto server = Server::Create(options);
   if (!server.ok()) {
-    Log(LogLevel::kError, "cannot start",
-        {{"message", std::string(server.status().message())}});
-    return ExitCode(server.status());
+    return Fail(server.status());
   }
   signals->Arm();
   (*server)->SetServing();
@@ -349,11 +352,7 @@ int Main(const std::vector<std::string>& args) {
     if (plan.ok()) return std::fputs(plan->c_str(), stdout), 0;
     options = plan.status();
   }
-  if (!options.ok()) {
-    std::fprintf(stderr, "tttd: %s\n",
-                 std::string(options.status().message()).c_str());
-    return ExitCode(options.status());
-  }
+  if (!options.ok()) return Fail(options.status());
   // Never deleted: its thread lasts as long as the process.
   return Serve(*options, new Signals);
 }

@@ -3,10 +3,13 @@
 #include <atomic>
 #include <chrono>
 #include <utility>
+#include <vector>
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/impl/server_builder_plugin.h>
 #include <grpcpp/resource_quota.h>
 
 #include "absl/strings/str_cat.h"
@@ -39,6 +42,18 @@ RequestLimits MakeLimits(const ServerFacts& facts, bool has_tokenizer) {
   limits.has_tokenizer = has_tokenizer;
   return limits;
 }
+
+// The library puts reflection into every server of a program that links it.
+class WithoutReflection : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(
+      std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const auto& plugin) {
+      return plugin->name() == "proto_reflection";
+    });
+  }
+};
 
 void Configure(grpc::ServerBuilder* builder) {
   // Two daemons on one port would share its connections, and no session.
@@ -76,9 +91,12 @@ class RpcServer::Impl {
 
   absl::Status Listen(const Options& options) {
     grpc::EnableDefaultHealthCheckService(true);
-    if (options.reflection) grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     Configure(&builder);
+    if (!options.reflection) {
+      builder.SetOption(std::make_unique<WithoutReflection>());
+    }
     builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(),
                              &port_);
     builder.RegisterService(&inference_);
