@@ -50,7 +50,8 @@ class WithoutReflection : public grpc::ServerBuilderOption {
   void UpdatePlugins(
       std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
     std::erase_if(*plugins, [](const auto& plugin) {
-      return plugin->name() == "proto_reflection";
+      return dynamic_cast<grpc::reflection::ProtoServerReflectionPlugin*>(
+                 plugin.get()) != nullptr;
     });
   }
 };
