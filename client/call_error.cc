@@ -26,8 +26,8 @@ void AddDetail(const google::protobuf::Any& detail, CallError* error) {
   } else if (detail.Is<google::rpc::BadRequest>() &&
              detail.UnpackTo(&bad_request)) {
     for (const auto& violation : bad_request.field_violations()) {
-      error->field_violations.push_back(
-          absl::StrCat(violation.field(), ": ", violation.description()));
+      error->field_violations.emplace_back(violation.field(),
+                                           violation.description());
     }
   }
 }
@@ -55,6 +55,14 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (!status.error_details().empty()) {
     result.SetPayload(kPayloadUrl, absl::Cord(status.error_details()));
   }
+  return result;
+}
+
+absl::Status WithHint(const absl::Status& status, absl::string_view hint) {
+  absl::Status result(status.code(), absl::StrCat(status.message(), hint));
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    result.SetPayload(url, payload);
+  });
   return result;
 }
 

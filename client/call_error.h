@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,12 +23,16 @@ struct CallError {
   std::string reason;  // such as SESSION_BUSY; empty if the server gave none
   std::optional<absl::Duration> retry_after;
   std::map<std::string, std::string> metadata;  // turn_id, revision, committed
-  std::vector<std::string> field_violations;    // `field: description`
+  std::vector<std::pair<std::string, std::string>>
+      field_violations;  // field and description
 };
 
 // The status of a call. The server's google.rpc.Status goes along as a payload,
 // for DecodeError.
 absl::Status FromGrpcStatus(const grpc::Status& status);
+
+// The same failure with more in its message.
+absl::Status WithHint(const absl::Status& status, absl::string_view hint);
 
 // `status` is not OK. Details that cannot be read are left out.
 CallError DecodeError(const absl::Status& status);

@@ -65,7 +65,7 @@ std::string Describe(const Context& context, const absl::Status& status,
     clearer.message = ConnectionMessage(context.flags.server, error.message);
   } else if (error.code == absl::StatusCode::kDeadlineExceeded) {
     clearer.message =
-        absl::StrCat("no answer within ", HumanDuration(context.flags.timeout));
+        absl::StrCat("not done within ", HumanDuration(context.flags.timeout));
   }
   return DescribeError(clearer);
 }

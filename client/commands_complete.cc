@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "client/call_error.h"
 #include "client/command.h"
 #include "client/commands.h"
 #include "client/text.h"
@@ -113,7 +114,9 @@ class CompleteCommand : public Command {
   }
 
   int Failed(Context& context, const absl::Status& status) {
-    const int exit_code = Fail(context, status);
+    const bool hint = absl::IsNotFound(status) && !session_.empty();
+    const int exit_code =
+        Fail(context, hint ? WithHint(status, "; --create makes it") : status);
     if (exit_code == kExitInterrupted && turn_.on_cancel == "commit" &&
         !session_.empty()) {
       context.console.Note("ttt: what was read and generated is committed");

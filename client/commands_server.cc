@@ -16,7 +16,8 @@ std::string InfoText(const v1::ServerInfo& info) {
   const auto& model = info.model();
   const auto& limits = info.limits();
   const auto& load = info.load();
-  const absl::Duration uptime = absl::Seconds(info.uptime().seconds());
+  const absl::Duration uptime = absl::Seconds(info.uptime().seconds()) +
+                                absl::Nanoseconds(info.uptime().nanos());
   return absl::StrCat(
       "server    tttd ", info.version(), ", ", info.state(), " for ",
       HumanDuration(uptime), "\n", "device    ", info.device(), ", ",

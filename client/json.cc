@@ -138,8 +138,9 @@ Json ErrorToJson(const CallError& error, const std::string& line,
     json["retry_after_ms"] = absl::ToInt64Milliseconds(*error.retry_after);
   }
   if (!error.metadata.empty()) json["metadata"] = error.metadata;
-  if (!error.field_violations.empty()) {
-    json["field_violations"] = error.field_violations;
+  for (const auto& [field, description] : error.field_violations) {
+    json["field_violations"].push_back(
+        {{"field", field}, {"description", description}});
   }
   json["exit_code"] = exit_code;
   return {{"error", std::move(json)}};

@@ -159,7 +159,7 @@ TEST_F(CommandsTest, UnreachableServerIsNamed) {
 TEST_F(CommandsTest, DeadlineIsToldWithItsTime) {
   const Ran ran = Run({"complete", "wait", "--timeout", "50ms"});
   EXPECT_EQ(ran.exit_code, 1);
-  EXPECT_EQ(ran.err, "ttt: no answer within 50 ms (DEADLINE_EXCEEDED)\n");
+  EXPECT_EQ(ran.err, "ttt: not done within 50 ms (DEADLINE_EXCEEDED)\n");
 }
 
 TEST_F(CommandsTest, InputThatIsNotUtf8IsRefusedBeforeItIsSent) {
