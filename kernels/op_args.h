@@ -241,7 +241,7 @@ struct SampleRow {
 // kTokenRingSize tokens of the session, temperature, top_k, top_p, min_p, draw
 // by a counter-based generator of (seed, position). A log-probability is that
 // of the model's own distribution: log-softmax of the logits before any of
-// these.
+// these. cpu/sample_tokens.h has the algorithm to the last tie.
 struct SampleTokensArgs {
   const float* logits;        // [num_rows, vocab_size]
   const SampleRow* samples;   // [num_rows]
@@ -251,7 +251,8 @@ struct SampleTokensArgs {
   int32_t* token_ids;         // [num_rows] out; kNoToken where none is wanted
   float* logprobs;            // [num_rows] out; 0 where none is wanted
   int32_t* candidate_ids;     // [num_rows, max_candidates] out, best first,
-                              // ties to the lowest id
+                              // ties to the lowest id; num_candidates of
+                              // each row are written
   float* candidate_logprobs;  // [num_rows, max_candidates] out
   uint8_t* finite;            // [num_rows] out; 0: a logit is NaN or infinite,
                               // and nothing else of the row is valid
@@ -272,9 +273,9 @@ struct DigestPlane {
 };
 
 // A 32-byte digest of each slot's canonical words: the planes in order, then
-// the words of `header`. Same bits on every backend; see digest.h. Only the
-// slots are device memory; the rest is the host's, and the digests are there on
-// return.
+// the words of `header`, and the position. Same bits on every backend; see
+// digest.h. Only the slots are device memory; the rest is the host's, and the
+// digests are there on return.
 struct DigestStatesArgs {
   StatePlane slots;           // whole slots
   const int32_t* slot_ids;    // [batch]

@@ -5,20 +5,17 @@
 // number of threads, and a slab is packed once in the layout that oneDNN's
 // kernels want. A product runs one slab on a tile of rows on one thread, so
 // oneDNN never splits K. Its kernels are made for a few fixed tile heights;
-// when the first matrix of a shape is packed, every height is run on random
-// data, and one whose rows differ in a single bit from those of height 1, at
-// any row index, is not used. Rows left over are filled up to a tile with
-// zeros.
+// when the first slab of a shape is packed, every height is run on random data,
+// and one whose rows differ in a single bit from those of height 1, at any row
+// index, is not used. Rows left over are filled up to a tile with zeros.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/op_args.h"
 
@@ -26,11 +23,6 @@ namespace ttt {
 
 class DnnlGemm {
  public:
-  static constexpr int32_t kSlabOutputs = 128;
-  // Of a slab's outputs: the last slab is filled up with zeros to a multiple.
-  static constexpr int32_t kOutputMultiple = 16;
-  static constexpr int32_t kTileHeights[] = {64, 16, 4, 1};
-
   // `pool` must outlive the object. INTERNAL: oneDNN failed.
   static absl::StatusOr<std::unique_ptr<DnnlGemm>> Create(DType type,
                                                           ThreadPool* pool);
@@ -43,9 +35,6 @@ class DnnlGemm {
   virtual bool Owns(const GemmWeights* weights) const = 0;
   // Takes valid args, an input of `type` and own weights. INTERNAL.
   virtual absl::Status Run(const GemmArgs& args) = 0;
-  // The tile heights in use for matrices of these weights' shape, for tests.
-  virtual std::vector<int32_t> TileHeights(
-      const GemmWeights* weights) const = 0;
 };
 
 // Version and instruction set of the library.

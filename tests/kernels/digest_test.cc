@@ -74,18 +74,14 @@ class DigestTest : public testing::TestWithParam<BackendKind> {
       positions.push_back(position);
     }
     Array<uint32_t> words(*backend_, all);
-    Array<int32_t> slot_ids(*backend_, ids);
-    Array<int64_t> at(*backend_, positions);
-    Array<DigestPlane> planes(*backend_, kPlanes);
-    Array<uint32_t> head(*backend_, header);
-    Array<uint8_t> digests(*backend_, Digest(states.size() * kDigestBytes));
+    Digest digests(states.size() * kDigestBytes);
     EXPECT_THAT(
         backend_->DigestStates({.slots = words.Plane(int64_t(slots.size())),
-                                .slot_ids = slot_ids.data(),
-                                .positions = at.data(),
-                                .planes = planes.data(),
+                                .slot_ids = ids.data(),
+                                .positions = positions.data(),
+                                .planes = kPlanes.data(),
                                 .num_planes = int32_t(kPlanes.size()),
-                                .header = head.data(),
+                                .header = header.data(),
                                 .header_words = int32_t(header.size()),
                                 .digests = digests.data(),
                                 .batch = int32_t(states.size()),
@@ -93,7 +89,7 @@ class DigestTest : public testing::TestWithParam<BackendKind> {
         IsOk());
     std::vector<Digest> result;
     for (size_t i = 0; i < states.size(); ++i) {
-      result.push_back(Part(digests.Read(), i * kDigestBytes, kDigestBytes));
+      result.push_back(Part(digests, i * kDigestBytes, kDigestBytes));
     }
     return result;
   }
