@@ -43,6 +43,18 @@ TEST(StatePoolThreadsTest, EverySlotHasOneOwnerAtATime) {
   EXPECT_EQ(f.pool->usage().slots_in_use, 0);
 }
 
+TEST(StatePoolThreadsTest, OneSlotIsSharedByManyThreadsAtOnce) {
+  SessionFixture f(1, 1, {});
+  const StateSlot slot = f.pool->AcquireSlot().value();
+  RunThreads([&slot](int) {
+    for (int round = 0; round < kRounds; ++round) {
+      const StateSlot share = slot.Share();
+      EXPECT_FALSE(slot.IsOnlyShare());
+    }
+  });
+  EXPECT_TRUE(slot.IsOnlyShare());
+}
+
 TEST(StatePoolThreadsTest, ReservationsNeverPassTheLimit) {
   SessionFixture f(2, 1, {});
   std::atomic<int> held = 0;

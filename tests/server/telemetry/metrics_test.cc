@@ -129,7 +129,7 @@ TEST(MetricsTest, RequestsAreCountedByMethodAndCode) {
 TEST(MetricsTest, OnlyCallsThatRunATurnAreTimed) {
   Metrics metrics;
   for (const char* const method :
-       {"Complete", "StreamComplete", "Score", "GetSession", "Tokenize"}) {
+       {"Complete", "StreamComplete", "Score", "AttachTurn", "Tokenize"}) {
     metrics.RecordRequest(method, "OK", absl::Seconds(2));
   }
   EXPECT_EQ(Value(metrics, "ttt_request_seconds_count"), 3);
