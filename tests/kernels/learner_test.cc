@@ -14,6 +14,7 @@ struct Dims {
   int32_t head_dim;
   int32_t mini_batch;
   bool is_mlp;
+  float output_scale = 1.0f;  // of the weights that give the learner's output
 
   int32_t width() const { return num_heads * head_dim; }
   int32_t inner() const { return is_mlp ? 4 * head_dim : head_dim; }
@@ -38,7 +39,10 @@ struct SessionInput {
         w1(Random(dims.width() * dims.inner(), seed + 4, -0.2f, 0.2f)),
         b1(Random(dims.num_heads * dims.inner(), seed + 5)),
         w2(Random(dims.width() * dims.inner(), seed + 6, -0.2f, 0.2f)),
-        b2(Random(dims.width(), seed + 7)) {}
+        b2(Random(dims.width(), seed + 7)) {
+    for (float& x : dims.is_mlp ? w2 : w1) x *= dims.output_scale;
+    for (float& x : dims.is_mlp ? b2 : b1) x *= dims.output_scale;
+  }
 
   Floats queries, keys, targets, rates, w1, b1, w2, b2;
 };
@@ -282,6 +286,18 @@ TEST_P(LearnerTest, EqualsThePrimalForm) {
         }
       }
     }
+  }
+}
+
+TEST_P(LearnerTest, NormalisesSmallOutputsWithTheEpsilonOfTheModel) {
+  for (const bool is_mlp : {false, true}) {
+    // The variance of a first output is about 1e-6.
+    const Dims dims = {1, 64, 16, is_mlp, 1e-3f};
+    Learners learners(GetParam(), dims, 1);
+    learners.Step({1});
+    const OracleResult wanted = RunOracle(dims, 0, 1);
+    EXPECT_LE(MaxError(learners.outputs[0], wanted.output), 2e-5)
+        << Describe(dims);
   }
 }
 

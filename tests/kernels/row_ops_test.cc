@@ -122,6 +122,19 @@ TEST_P(RowOpsTest, EqualTheFormulas) {
   }
 }
 
+TEST_P(RowOpsTest, NormaliseSmallRowsWithTheirEpsilon) {
+  constexpr int32_t kSize = 96;
+  const Floats gate = Random(2 * kSize, 4);
+  for (const auto& [op, scale] :
+       {std::pair(RowOp::kRmsNorm, 0.03f), {RowOp::kNorm, 1e-3f}}) {
+    const Floats input = Random(kSize, 3, -scale, scale);
+    EXPECT_LE(MaxError(Run<float>(op, kSize, input, gate),
+                       Wanted(op, input, Weight(kSize), Bias(kSize), gate)),
+              5e-6)
+        << int(op);
+  }
+}
+
 TEST_P(RowOpsTest, RoundToBFloat16AtTheEnd) {
   for (const RowOp op : kRowOps) {
     for (const int32_t size : {40, 77}) {
