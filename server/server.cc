@@ -256,7 +256,7 @@ absl::Status Server::Parts::Build() {
                                        .max_batch_tokens = options_.max_batch_tokens,
                                        .max_stall = options_.max_stall},
                                       model_.get(), tokenizer_.get(), pool_.get(),
-                                      &metrics_, &clock_));
+                                      store_.get(), &metrics_, &clock_));
   engine_thread_ = std::make_unique<EngineThread>(engine_.get());
   metrics_.SetGaugeSource([this] { return ReadGauges(); });
   TTT_RETURN_IF_ERROR(StartRpc());

@@ -35,7 +35,7 @@ bool IsRolledBack(const absl::Status& status) {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     const Options& options, TttModel* model, const Tokenizer* tokenizer,
-    StatePool* pool, Metrics* metrics, const Clock* clock) {
+    StatePool* pool, SessionStore* sessions, Metrics* metrics, const Clock* clock) {
   if (options.max_batch_rows < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_batch_rows is ", options.max_batch_rows));
@@ -46,7 +46,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
                      ", less than max_batch_rows, ", options.max_batch_rows));
   }
   return std::unique_ptr<Engine>(
-      new Engine(options, model, tokenizer, pool, metrics, clock));
+      new Engine(options, model, tokenizer, pool, sessions, metrics, clock));
 }
 
 Engine::~Engine() {
@@ -104,7 +104,7 @@ void Engine::StartQueued() {
   while (!queue_.empty() && num_running() < options_.max_batch_rows) {
     Queued queued = std::move(queue_.front());
     queue_.pop_front();
-    absl::StatusOr<StateSlot> slot = PrepareSlot(*queued.turn);
+    absl::StatusOr<StateSlot> slot = PrepareSlot(queued.turn.get());
     if (!slot.ok()) {
       DropQueued(&queued, slot.status());
       continue;
@@ -122,15 +122,19 @@ void Engine::StartQueued() {
 }
 
 // A scratch slot that holds the committed state, or that of an empty session.
-absl::StatusOr<StateSlot> Engine::PrepareSlot(const Turn& turn) {
+absl::StatusOr<StateSlot> Engine::PrepareSlot(Turn* turn) {
+  if (!turn->view_session.empty()) {
+    TTT_ASSIGN_OR_RETURN(turn->view, sessions_->View(turn->view_session));
+  }
   TTT_ASSIGN_OR_RETURN(StateSlot slot, pool_->AcquireSlot());
   const StateSlot& from =
-      turn.lease.has_value() ? turn.lease.state() : turn.view.state;
+      turn->lease.has_value() ? turn->lease.state() : turn->view.state;
   if (from.has_value()) {
     TTT_RETURN_IF_ERROR(model_->CopyState(*pool_, slot.index(), from.index()));
   } else {
     TTT_RETURN_IF_ERROR(model_->InitState(*pool_, slot.index()));
   }
+  turn->view.state = StateSlot();
   return slot;
 }
 

@@ -15,6 +15,7 @@
 #include "server/model/tokenizer.h"
 #include "server/model/ttt_model.h"
 #include "server/scheduler/scheduler.h"
+#include "server/session/session_store.h"
 #include "server/session/state_pool.h"
 #include "server/telemetry/metrics.h"
 
@@ -37,7 +38,7 @@ class Engine {
   // Limits of at least the options.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(
       const Options& options, TttModel* model, const Tokenizer* tokenizer,
-      StatePool* pool, Metrics* metrics, const Clock* clock);
+      StatePool* pool, SessionStore* sessions, Metrics* metrics, const Clock* clock);
   ~Engine();
 
   // Queues a turn; its stream ends in any case.
@@ -67,17 +68,19 @@ class Engine {
   };
 
   Engine(const Options& options, TttModel* model, const Tokenizer* tokenizer,
-         StatePool* pool, Metrics* metrics, const Clock* clock)
+         StatePool* pool, SessionStore* sessions, Metrics* metrics,
+         const Clock* clock)
       : options_(options),
         model_(model),
         tokenizer_(tokenizer),
         pool_(pool),
+        sessions_(sessions),
         metrics_(metrics),
         clock_(clock) {}
 
   void EndCancelledAndLate();
   void StartQueued();
-  absl::StatusOr<StateSlot> PrepareSlot(const Turn& turn);
+  absl::StatusOr<StateSlot> PrepareSlot(Turn* turn);
   StepPlan Plan() const;
   void Run(const StepPlan& plan);
   void Complete(const StepPlan& plan, const StepResult& result, absl::Time now);
@@ -92,6 +95,7 @@ class Engine {
   TttModel* const model_;
   const Tokenizer* const tokenizer_;
   StatePool* const pool_;
+  SessionStore* const sessions_;
   Metrics* const metrics_;
   const Clock* const clock_;
   std::deque<Queued> queue_;

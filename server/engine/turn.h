@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "server/admission/admission.h"
 #include "server/request/request.h"
@@ -12,12 +13,16 @@ namespace ttt {
 
 // What a call hands to the engine. The engine owns it from Submit on, and gives
 // lease, view and ticket back before it ends the stream.
+//
+// A Score call names its session, and the engine takes the view when it starts the
+// call: a call that waits keeps no state alive that its session has left behind.
 struct Turn {
   Request request;
   std::shared_ptr<TokenStream> stream;
   Ticket ticket;
-  SessionLease lease;  // no value: stateless, or a Score call
-  SessionView view;    // of a Score call on a session
+  SessionLease lease;        // no value: stateless, or a Score call
+  std::string view_session;  // of a Score call; empty: from nothing
+  SessionView view;          // filled by the engine
 };
 
 }  // namespace ttt

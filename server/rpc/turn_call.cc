@@ -95,13 +95,17 @@ absl::Status TurnCall::StartScore(const grpc::ByteBuffer& bytes) {
   TTT_RETURN_IF_ERROR(Parse(bytes, &message));
   auto turn = std::make_unique<Turn>();
   TTT_ASSIGN_OR_RETURN(turn->request, ValidateScore(message, shared_.limits));
+  int64_t session_tokens = 0;
   if (!message.session_id().empty()) {
-    TTT_ASSIGN_OR_RETURN(turn->view,
-                         shared_.parts.sessions->View(message.session_id()));
-    base_revision_ = turn->view.revision;
+    TTT_ASSIGN_OR_RETURN(const SessionInfo session,
+                         shared_.parts.sessions->GetSession(message.session_id()));
+    base_revision_ = session.revision;
+    session_tokens = session.tokens;
+    // An empty session is as good as none, whatever becomes of it meanwhile.
+    if (session_tokens > 0) turn->view_session = session.id;
   }
   if (message.has_text()) {
-    TTT_RETURN_IF_ERROR(AppendText(message.text(), turn->view.tokens,
+    TTT_RETURN_IF_ERROR(AppendText(message.text(), session_tokens,
                                    *shared_.parts.tokenizer, shared_.limits,
                                    &turn->request));
   }
@@ -141,12 +145,21 @@ void TurnCall::Cancel() {
 grpc::Status TurnCall::End(const absl::Status& status) {
   ErrorMetadata metadata{turn_id_, base_revision_, std::nullopt};
   if (commits_) metadata.committed = false;
-  const bool ended_by_drain = status.code() == absl::StatusCode::kCancelled &&
-                              !cancelled_ && shared_.active_calls->is_ending();
-  if (!ended_by_drain) return call_.End(status, metadata);
-  return call_.End(Error(absl::StatusCode::kUnavailable, "DRAINING",
-                         "the server is shutting down"),
+  return call_.End(status.code() == absl::StatusCode::kCancelled ? CancelCause(status)
+                                                                 : status,
                    metadata);
+}
+
+absl::Status TurnCall::CancelCause(const absl::Status& status) const {
+  if (!cancelled_ && shared_.active_calls->is_ending()) {
+    return Error(absl::StatusCode::kUnavailable, "DRAINING",
+                 "the server is shutting down");
+  }
+  // gRPC cancels a call that is late, maybe before the engine's clock sees it.
+  if (shared_.parts.clock->Now() >= Deadline()) {
+    return absl::DeadlineExceededError("the call's deadline has passed");
+  }
+  return status;
 }
 
 }  // namespace ttt

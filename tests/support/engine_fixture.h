@@ -112,8 +112,8 @@ class EngineFixture {
     store_ = SessionStore::Create({}, &clock_, pool_.get()).value();
     engine_ = Engine::Create({.max_batch_rows = options_.max_batch_rows,
                               .max_batch_tokens = options_.max_batch_tokens},
-                             model_.get(), options_.tokenizer, pool_.get(), &metrics_,
-                             &clock_)
+                             model_.get(), options_.tokenizer, pool_.get(),
+                             store_.get(), &metrics_, &clock_)
                   .value();
   }
 
@@ -123,7 +123,7 @@ class EngineFixture {
     if (!session.empty() && request.kind == RequestKind::kComplete) {
       turn->lease = store_->Acquire(session, {.create_if_absent = true}).value();
     } else if (!session.empty()) {
-      turn->view = store_->View(session).value();
+      turn->view_session = session;
     }
     turn->request = std::move(request);
     turn->stream = std::make_shared<TokenStream>(options_.stream_capacity, [] {});

@@ -228,6 +228,34 @@ TEST_F(EngineTest, ScoreInASessionStartsFromItsStateAndCommitsNothing) {
   EXPECT_EQ(Session("s").revision, before.revision);
 }
 
+TEST_F(EngineTest, WaitingScoresKeepNoOldStateAlive) {
+  EngineFixture f({.max_batch_rows = 1, .session_slots = 1});
+  f.Run(Complete(RandomIds(1, 20), 0), "s");
+  PendingTurn turn = f.Submit(Complete(RandomIds(2, 20), 3), "s");
+  Request score;
+  score.kind = RequestKind::kScore;
+  score.input_ids = RandomIds(3, 20);
+  PendingTurn first = f.Submit(score, "s");
+  PendingTurn second = f.Submit(score, "s");
+  PendingTurn later = f.Submit(Complete(RandomIds(4, 20), 3));
+  f.RunAll();
+  EXPECT_TRUE(turn.Read().ok());
+  EXPECT_TRUE(first.Read().ok());
+  EXPECT_TRUE(second.Read().ok());
+  EXPECT_TRUE(later.Read().ok());
+}
+
+TEST_F(EngineTest, ScoreOfASessionThatIsGoneIsNotFound) {
+  f_.Run(Complete(RandomIds(1, 20), 0), "s");
+  Request score;
+  score.kind = RequestKind::kScore;
+  score.input_ids = RandomIds(3, 20);
+  PendingTurn turn = f_.Submit(score, "s");
+  ASSERT_TRUE(f_.store().DeleteSession("s").ok());
+  f_.RunAll();
+  EXPECT_THAT(turn.Read().end->status, StatusIs(StatusCode::kNotFound));
+}
+
 TEST_F(EngineTest, PenaltiesCountTheTokensOfEarlierTurns) {
   Request plain = Complete({}, 1);
   plain.sampling = {};
