@@ -1,6 +1,5 @@
 #include "server/model/utf8.h"
 
-#include <cstdint>
 #include <cstring>
 
 namespace ttt {
@@ -57,6 +56,17 @@ size_t FindInvalidUtf8(absl::string_view text) {
     at += start.size;
   }
   return at;
+}
+
+uint32_t TakeCodePoint(absl::string_view* text) {
+  const size_t size = LeadOf(static_cast<uint8_t>((*text)[0])).size;
+  uint32_t code_point = static_cast<uint8_t>((*text)[0]);
+  if (size > 1) code_point &= 0x7fu >> size;
+  for (size_t i = 1; i < size; ++i) {
+    code_point = code_point << 6 | (static_cast<uint8_t>((*text)[i]) & 0x3fu);
+  }
+  text->remove_prefix(size);
+  return code_point;
 }
 
 }  // namespace ttt

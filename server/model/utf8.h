@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "absl/strings/string_view.h"
 
@@ -21,5 +22,8 @@ Utf8Start StartOfUtf8(absl::string_view text);
 
 // The offset of the first byte that belongs to no character, or text.size().
 size_t FindInvalidUtf8(absl::string_view text);
+
+// The first code point of valid UTF-8 that is not empty, and takes it away.
+uint32_t TakeCodePoint(absl::string_view* text);
 
 }  // namespace ttt

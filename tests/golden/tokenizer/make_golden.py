@@ -19,11 +19,13 @@ HERE = pathlib.Path(__file__).parent
 LINES_PER_HASH = 100
 
 
-def fnv(data):
+def hash_of_ids(lines):
+    """FNV-1a, 64 bits, over the ids as 4 bytes each, and -1 after each line."""
+    data = b"".join(struct.pack(f"<{len(ids)}i", *ids) + bytes([255] * 4) for ids in lines)
     value = 0xCBF29CE484222325
     for byte in data:
         value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
-    return value
+    return f"{value:016x}"
 
 
 def random_text(rng):
@@ -76,13 +78,14 @@ def random_ids(processor, rng):
 def golden(name, lines):
     modes = processors(HERE / f"{name}.model")
     processor = modes["start"]
-    result = {"hashes": {}, "texts": [], "decodes": []}
+    result = {"hashes": {}, "whole": {}, "texts": [], "decodes": []}
     for mode, encoder in modes.items():
         hashes = []
         for first in range(0, len(lines), LINES_PER_HASH):
             ids = [encoder.encode(line) for line in lines[first : first + LINES_PER_HASH]]
-            hashes.append(f"{fnv(b''.join(struct.pack(f'<{len(i)}i', *i) + bytes([255] * 4) for i in ids)):016x}")
+            hashes.append(hash_of_ids(ids))
         result["hashes"][mode] = hashes
+        result["whole"][mode] = hash_of_ids([encoder.encode("\n".join(lines))])
     for text in hostile_texts():
         start, going_on = modes["start"].encode(text), modes["on"].encode(text)
         result["texts"].append([text.encode().hex(), start, going_on, processor.decode(start).encode().hex()])

@@ -96,6 +96,16 @@ TEST_P(TokenizerTest, LinesOfTheCorpusEncodeAsInTheReference) {
   }
 }
 
+// Of BPE it is encoded in parts.
+TEST_P(TokenizerTest, LongTextEncodesAsInTheReference) {
+  const std::string text = ReadWhole(std::string(kGolden) + "lines.txt");
+  auto ids = tokenizer_->Encode(text, true).value();
+  ids.erase(ids.begin());
+  EXPECT_EQ(HashOfIds({ids}), golden_["whole"]["start"]);
+  EXPECT_EQ(HashOfIds({tokenizer_->Encode(text, false).value()}),
+            golden_["whole"]["on"]);
+}
+
 TEST_P(TokenizerTest, HostileTextsEncodeAndDecodeAsInTheReference) {
   ASSERT_GT(golden_["texts"].size(), 300);
   for (const json& entry : golden_["texts"]) {
@@ -339,6 +349,65 @@ absl::Status ParseChanged(void (*change)(SentencePieceModel&)) {
   SentencePieceModel model = SmallModel();
   change(model);
   return ParseTokenizer(SerializeSentencePieceModel(model)).status();
+}
+
+TEST(TokenizerModelTest, RunOfUnknownCharactersIsOneTokenAndTakesLinearTime) {
+  for (const int64_t type :
+       {SentencePieceModel::kBpe, SentencePieceModel::kUnigram}) {
+    for (const bool names_taken : {false, true}) {
+      SentencePieceModel model = SmallModel();
+      model.model_type = type;
+      model.remove_extra_whitespaces = false;
+      if (names_taken)
+        model.pieces.push_back({"<0x41>", -9, PieceType::kNormal});
+      const auto tokenizer =
+          ParseTokenizer(SerializeSentencePieceModel(model)).value();
+      std::string run;
+      for (int i = 0; i < 3000; ++i) run += "\xe4\xb8\x80z";
+      EXPECT_THAT(tokenizer->Encode("a" + run + "aa" + run, false).value(),
+                  ElementsAre(4, 0, 5, 0));
+      if (names_taken) continue;
+      for (int i = 0; i < 6; ++i) run += run;
+      EXPECT_THAT(tokenizer->Encode(run, true).value(), ElementsAre(1, 3, 0));
+    }
+  }
+}
+
+// The cuts of one model must not move the tokens of any text: against a model
+// that is never cut, for an unused piece.
+TEST(TokenizerModelTest, LongTextIsCutOnlyWhereNothingMeets) {
+  SentencePieceModel model = SmallModel();
+  model.remove_extra_whitespaces = false;
+  model.byte_fallback = true;
+  for (const char* piece : {"ab",
+                            "\xe2\x96\x81"
+                            "a",
+                            "ca", "c",
+                            "cab\xe2\x96\x81"
+                            "a",
+                            "d", "dd"}) {
+    model.pieces.push_back({piece,
+                            -1.0f - static_cast<float>(model.pieces.size() % 5),
+                            PieceType::kNormal});
+  }
+  for (int byte = 0; byte < 256; ++byte) {
+    model.pieces.push_back(
+        {absl::StrFormat("<0x%02X>", byte), 0.0f, PieceType::kByte});
+  }
+  const auto cut = ParseTokenizer(SerializeSentencePieceModel(model)).value();
+  model.pieces.push_back({"never in a text", 0.0f, PieceType::kUnused});
+  const auto whole = ParseTokenizer(SerializeSentencePieceModel(model)).value();
+  std::mt19937 random(16);
+  for (int i = 0; i < 10; ++i) {
+    std::string text;
+    const std::vector<std::string> parts = {
+        "a", "b", "c", "d", " ", "\xe2\x96\x81", "\xc3\xa9", "\n"};
+    while (text.size() < 60000) text += parts[random() % (2 + i % 7)];
+    EXPECT_EQ(cut->Encode(text, true).value(),
+              whole->Encode(text, true).value());
+    EXPECT_EQ(cut->Encode(text, false).value(),
+              whole->Encode(text, false).value());
+  }
 }
 
 TEST(TokenizerModelTest, BadModelsAreRefusedAndSaidWhy) {
