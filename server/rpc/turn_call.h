@@ -64,6 +64,8 @@ class TurnCall {
   absl::Status Lease(const v1::CompleteRequest& message, SessionLease* lease);
   absl::Status Submit(std::unique_ptr<Turn> turn, Executor* executor);
   absl::Time Deadline() const;
+  // Why a turn ended CANCELLED: the client, the server's end, or the deadline.
+  absl::Status CancelCause(const absl::Status& status) const;
 
   const TurnCallContext& shared_;
   RpcCall call_;

@@ -287,5 +287,23 @@ TEST(LifecycleTest, EveryMethodIsCountedOnce) {
   }
 }
 
+TEST(LifecycleTest, ALateCallIsCountedAsLateAndACancelledOneAsCancelled) {
+  TestServer server({.adjust = WithHttp});
+  StreamCall late(&server, EndlessRequest(""), std::chrono::milliseconds(100));
+  late.Finish();
+  StreamCall cancelled(&server, EndlessRequest(""));
+  cancelled.ReadTokens(1);
+  cancelled.Cancel();
+  cancelled.Finish();
+  ASSERT_TRUE(server.server().WaitUntilIdle(kLong));
+  const std::string page = HttpGet(server.server().http_port().value(), "/metrics");
+  for (const char* code : {"DEADLINE_EXCEEDED", "CANCELLED"}) {
+    EXPECT_TRUE(absl::StrContains(
+        page, absl::StrCat("ttt_requests_total{code=\"", code,
+                           "\",method=\"StreamComplete\"} 1\n")))
+        << code;
+  }
+}
+
 }  // namespace
 }  // namespace ttt
