@@ -270,12 +270,16 @@ TEST_P(SampleTokensTest, TopPCountsWhatTopKLeft) {
 }
 
 TEST_P(SampleTokensTest, TopPReachesFarIntoALargeVocabulary) {
-  // 2000 equal tokens: a quarter are the 500 lowest ids, sorted in stages.
+  // 2000 tokens of nearly equal weight, rising with the id: a quarter of the
+  // weight are the 500 last ids. They are sorted in stages.
+  Floats logits;
+  for (int id = 0; id < 2000; ++id) logits.push_back(1.0f + 1e-6f * id);
   SampleRow row = Drawn();
   row.top_p = 0.25f;
-  const std::set<int32_t> tokens = DrawSet(Floats(2000, 1.0f), row);
-  EXPECT_LT(*tokens.rbegin(), 501);
-  EXPECT_GT(*tokens.rbegin(), 480);
+  const std::set<int32_t> tokens = DrawSet(logits, row);
+  EXPECT_GE(*tokens.begin(), 1500);
+  EXPECT_LT(*tokens.begin(), 1520);
+  EXPECT_GT(*tokens.rbegin(), 1980);
 }
 
 TEST_P(SampleTokensTest, MinPKeepsWhatIsNearTheLargest) {

@@ -35,6 +35,23 @@ TEST_P(ThreadPoolTest, HasDoneAllWhenRunReturns) {
   }
 }
 
+TEST_P(ThreadPoolTest, WaitsForTasksOfOtherThreads) {
+  if (GetParam() == 1) return;
+  ThreadPool pool(GetParam());
+  // The two tasks meet, so they are on two threads; the caller's returns at
+  // once.
+  std::atomic<int> arrived = 0;
+  bool done[2] = {};
+  pool.Run(2, [&](int64_t task, int32_t thread) {
+    arrived.fetch_add(1);
+    while (arrived.load() < 2) std::this_thread::yield();
+    for (int i = 0; thread != 0 && i < 1000; ++i) std::this_thread::yield();
+    done[task] = true;
+  });
+  EXPECT_TRUE(done[0]);
+  EXPECT_TRUE(done[1]);
+}
+
 TEST_P(ThreadPoolTest, GivesEachThreadItsOwnPlace) {
   ThreadPool pool(GetParam());
   std::vector<int64_t> counts(GetParam());  // Not atomic.
