@@ -303,6 +303,14 @@ TEST_P(ConvOpsTest, LearnerInputsEqualTheFormulasForEveryCut) {
   }
 }
 
+TEST_P(ConvOpsTest, ARateLogitThatIsNotANumberGivesARateThatIsNone) {
+  LearnerInputsRun run(*backend_, {2, 32, 16, 4, false});
+  run.rate_bias[1] = NAN;
+  const Floats rates = run.Run(kCuts[0])[3];
+  EXPECT_TRUE(std::isfinite(rates[0]));
+  EXPECT_TRUE(std::isnan(rates[1]));
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, ConvOpsTest,
                          testing::ValuesIn(AllBackendKinds()), BackendKindName);
 

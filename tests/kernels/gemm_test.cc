@@ -1,4 +1,7 @@
 // Gemm: right, and each row's bits the same whatever is around it.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -203,6 +206,30 @@ TEST_P(GemmTest, OneRowThatIsNotFiniteLeavesTheOthersAlone) {
               Bits(Part(wanted, row * 64, 64)));
   }
   EXPECT_TRUE(std::isnan(output[7 * 64]));
+}
+
+TEST_P(GemmTest, ReadsNothingPastItsInput) {
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  std::byte* const pages =
+      static_cast<std::byte*>(mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  ASSERT_NE(static_cast<void*>(pages), MAP_FAILED);
+  ASSERT_EQ(mprotect(pages + page, page, PROT_NONE), 0);
+  const Floats weights = Random(64 * 64, 1);
+  const auto packed = backend_->PackWeights(weights.data(), 64, 64).value();
+  Array<float> output(*backend_, Floats(3 * 64));
+  for (const int32_t num_rows : {1, 2, 3}) {
+    const int64_t bytes = num_rows * 64 * (is_float() ? 4 : 2);
+    EXPECT_THAT(backend_->Gemm(
+                    {.input = {pages + page - bytes, backend_->operand_type()},
+                     .weights = packed.get(),
+                     .output = output.data(),
+                     .output_stride = 64,
+                     .num_rows = num_rows,
+                     .accumulate = false}),
+                IsOk());
+  }
+  munmap(pages, 2 * page);
 }
 
 TEST_P(GemmTest, DoesNothingForNoRows) {
