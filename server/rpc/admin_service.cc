@@ -45,6 +45,8 @@ void AdminService::FillInfo(v1::ServerInfo* info) const {
   info->set_numerics_fingerprint(facts_.device.numerics_fingerprint);
   const absl::Duration uptime = parts_.clock->Now() - start_time_;
   info->mutable_uptime()->set_seconds(absl::ToInt64Seconds(uptime));
+  info->mutable_uptime()->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(uptime) % 1000000000));
   FillModel(info->mutable_model());
   FillLimits(info->mutable_limits());
   FillLoad(info->mutable_load());
