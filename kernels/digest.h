@@ -6,18 +6,16 @@
 // 2^-64.
 //
 // 1. Words. A plane gives `count` runs; run r begins `offset_bytes` into the
-// slot
-//    plus r * stride words. Its first `words` words count, or with is_pending
-//    the first (position % mini_batch) * words. Words are taken as bits: 0.0
-//    and -0.0 differ.
+//    slot plus r * stride words. Its first `words` words count, or with
+//    is_pending the first (position % mini_batch) * words. Words are taken as
+//    bits: 0.0 and -0.0 differ.
 // 2. Blocks. A run is cut into blocks of kDigestBlockWords words from its
-// start;
-//    the last may be short; an empty run has none. Block i of run r of plane p
-//    has the key p << 48 | r << 24 | i. The header is run 0 of plane 2^16 - 1.
-// 3. Lanes. A block is read as 64-bit units, unit u = word 2u | word 2u+1 <<
-// 32,
-//    zeros standing for missing words. Unit u goes to lane u % kDigestLanes, in
-//    rising order of u, and each lane does, modulo 2^64, from
+//    start; the last may be short; an empty run has none. Block i of run r of
+//    plane p has the key p << 48 | r << 24 | i. The header is run 0 of plane
+//    2^16 - 1.
+// 3. Lanes. A block is read in units of 64 bits, unit u = word 2u | word 2u+1
+//    << 32, zeros standing for missing words. Unit u goes to lane u %
+//    kDigestLanes, in rising order of u, and each lane does, modulo 2^64, from
 //    lane = kDigestLaneSeed + its index:
 //        lane = (lane ^ unit) * kDigestMultiplier;  lane ^= lane >> 32
 //    with only the units that hold a word of the block.

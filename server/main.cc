@@ -27,10 +27,12 @@
 ABSL_FLAG(std::string, model, "", "model directory; empty: the bundled model");
 ABSL_FLAG(std::string, load_format, "auto",
           "auto, or dummy: random weights from config.json alone");
-ABSL_FLAG(std::string, listen, "127.0.0.1:50051", "gRPC address; port 0: a free one");
+ABSL_FLAG(std::string, listen, "127.0.0.1:50051",
+          "gRPC address; port 0: a free one");
 ABSL_FLAG(std::string, http_listen, "127.0.0.1:9464",
           "address of /metrics, /healthz and /readyz; empty: none");
-ABSL_FLAG(std::string, data_dir, "", "must be empty: this version keeps sessions in memory");
+ABSL_FLAG(std::string, data_dir, "",
+          "must be empty: this version keeps sessions in memory");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu or cuda:N");
 ABSL_FLAG(std::string, precision, "auto", "auto, fp32 or bf16");
 ABSL_FLAG(int32_t, num_threads, 0, "threads of the CPU backend; 0: one a core");
@@ -39,10 +41,13 @@ ABSL_FLAG(bool, batch_invariant, true,
 ABSL_FLAG(int32_t, max_batch_rows, 32, "turns in one step, 1 to 4096");
 ABSL_FLAG(int32_t, max_batch_tokens, 512,
           "tokens in one step, max_batch_rows to 32768");
-ABSL_FLAG(int64_t, max_input_tokens, 1048576, "tokens in one call, 1 to 16777216");
+ABSL_FLAG(int64_t, max_input_tokens, 1048576,
+          "tokens in one call, 1 to 16777216");
 ABSL_FLAG(int64_t, device_state_bytes, 0,
-          "memory for the sessions' states; 0: a quarter of what there is, at most 1 GiB");
-ABSL_FLAG(int64_t, host_state_bytes, 0, "must be 0: there is no host tier in this version");
+          "memory for the sessions' states; 0: a quarter of what there is, at "
+          "most 1 GiB");
+ABSL_FLAG(int64_t, host_state_bytes, 0,
+          "must be 0: there is no host tier in this version");
 ABSL_FLAG(int32_t, max_queue, 1024, "calls that wait for a row, 0 to 1048576");
 ABSL_FLAG(int32_t, max_top_logprobs, 20, "candidates a token, 0 to 1048576");
 ABSL_FLAG(int64_t, memory_log_tokens, 65536,
@@ -51,21 +56,36 @@ ABSL_FLAG(int32_t, drain_seconds, 30,
           "how long running turns may go on after SIGTERM, 0 to 86400");
 ABSL_FLAG(bool, reflection, false, "serve gRPC reflection");
 ABSL_FLAG(bool, dry_run, false, "print the memory plan and exit");
-ABSL_FLAG(std::string, config, "",
-          "file of flags, one name=value a line, # begins a comment; the command "
-          "line comes after it");
+ABSL_FLAG(
+    std::string, config, "",
+    "file of flags, one name=value a line, # begins a comment; the command "
+    "line comes after it");
 
 namespace ttt {
 namespace {
 
 // In the order of --help.
-constexpr absl::string_view kFlags[] = {
-    "model",           "load_format",        "listen",           "http_listen",
-    "data_dir",        "device",             "precision",        "num_threads",
-    "batch_invariant", "max_batch_rows",     "max_batch_tokens", "max_input_tokens",
-    "max_queue",       "device_state_bytes", "host_state_bytes", "max_top_logprobs",
-    "memory_log_tokens", "drain_seconds",    "reflection",       "dry_run",
-    "config"};
+constexpr absl::string_view kFlags[] = {"model",
+                                        "load_format",
+                                        "listen",
+                                        "http_listen",
+                                        "data_dir",
+                                        "device",
+                                        "precision",
+                                        "num_threads",
+                                        "batch_invariant",
+                                        "max_batch_rows",
+                                        "max_batch_tokens",
+                                        "max_input_tokens",
+                                        "max_queue",
+                                        "device_state_bytes",
+                                        "host_state_bytes",
+                                        "max_top_logprobs",
+                                        "memory_log_tokens",
+                                        "drain_seconds",
+                                        "reflection",
+                                        "dry_run",
+                                        "config"};
 constexpr char kBundledModel[] = "models/ttt-linear-14m-books";
 constexpr int kExitSecondSignal = 130;
 
@@ -93,7 +113,8 @@ absl::Status SetFlag(absl::string_view name, absl::string_view value) {
   }
   std::string error;
   if (flag->ParseFrom(value, &error)) return absl::OkStatus();
-  return BadFlag(absl::StrCat("--", name, " is ", QuoteValue(value), ": ", error));
+  return BadFlag(
+      absl::StrCat("--", name, " is ", QuoteValue(value), ": ", error));
 }
 
 // Flags as `--name=value`, `--name value`, `--switch` and `--noswitch`.
@@ -105,7 +126,8 @@ absl::Status ParseArgs(const std::vector<std::string>& args) {
     }
     const size_t equals = arg.find('=');
     if (equals != absl::string_view::npos) {
-      TTT_RETURN_IF_ERROR(SetFlag(arg.substr(0, equals), arg.substr(equals + 1)));
+      TTT_RETURN_IF_ERROR(
+          SetFlag(arg.substr(0, equals), arg.substr(equals + 1)));
       continue;
     }
     absl::string_view positive = arg;
@@ -155,8 +177,9 @@ template <typename T>
 absl::Status CheckRange(const absl::Flag<T>& flag, T least, T most) {
   const T value = absl::GetFlag(flag);
   if (value >= least && value <= most) return absl::OkStatus();
-  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(), " is ",
-                              value, ", must be ", least, " to ", most));
+  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(),
+                              " is ", value, ", must be ", least, " to ",
+                              most));
 }
 
 absl::Status CheckChoice(const absl::Flag<std::string>& flag,
@@ -167,20 +190,21 @@ absl::Status CheckChoice(const absl::Flag<std::string>& flag,
     if (value == choice) return absl::OkStatus();
     absl::StrAppend(&all, all.empty() ? "" : " or ", choice);
   }
-  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(), " is ",
-                              QuoteValue(value), ", must be ", all));
+  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(),
+                              " is ", QuoteValue(value), ", must be ", all));
 }
 
 // Flags of features that this version does not have.
 absl::Status CheckUnavailable() {
   if (!absl::GetFlag(FLAGS_data_dir).empty()) {
-    return BadFlag(absl::StrCat("--data_dir is ",
-                                QuoteValue(absl::GetFlag(FLAGS_data_dir)),
-                                ": durability is not in this version, sessions live "
-                                "in memory"));
+    return BadFlag(absl::StrCat(
+        "--data_dir is ", QuoteValue(absl::GetFlag(FLAGS_data_dir)),
+        ": durability is not in this version, sessions live "
+        "in memory"));
   }
   if (!absl::GetFlag(FLAGS_batch_invariant)) {
-    return BadFlag("--batch_invariant is false: this version has no other mode");
+    return BadFlag(
+        "--batch_invariant is false: this version has no other mode");
   }
   if (absl::GetFlag(FLAGS_host_state_bytes) != 0) {
     return BadFlag(absl::StrCat("--host_state_bytes is ",
@@ -213,8 +237,8 @@ absl::Status CheckFlags() {
   return absl::OkStatus();
 }
 
-// Beside an installed program, or in the source tree of a built one; empty if it is
-// in neither.
+// Beside an installed program, or in the source tree of a built one; empty if
+// it is in neither.
 std::string FindBundledModel() {
   std::error_code error;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
@@ -252,22 +276,24 @@ absl::StatusOr<ServerOptions> MakeOptions() {
 }
 
 void PrintHelp() {
-  std::printf("tttd " TTT_VERSION ": serves Test-Time Training models over gRPC\n\n");
+  std::printf("tttd " TTT_VERSION
+              ": serves Test-Time Training models over gRPC\n\n");
   for (const absl::string_view name : kFlags) {
     const absl::CommandLineFlag* const flag = FindFlag(name);
     const std::string value = flag->DefaultValue();
     std::printf("  --%s%s%s\n        %s\n", std::string(name).c_str(),
                 value.empty() ? "" : "=", value.c_str(), flag->Help().c_str());
   }
-  std::printf("\nSIGTERM and SIGINT drain; a second one ends at once, with %d.\n"
-              "Exit codes: 0 drained, %d bad flag, %d bad model or data, %d port or "
-              "device unavailable, %d internal.\n",
-              kExitSecondSignal, kExitBadFlag, kExitBadModel, kExitUnavailable,
-              kExitInternal);
+  std::printf(
+      "\nSIGTERM and SIGINT drain; a second one ends at once, with %d.\n"
+      "Exit codes: 0 drained, %d bad flag, %d bad model or data, %d port or "
+      "device unavailable, %d internal.\n",
+      kExitSecondSignal, kExitBadFlag, kExitBadModel, kExitUnavailable,
+      kExitInternal);
 }
 
-// Waits for SIGTERM and SIGINT on a thread of its own, which ends with the process.
-// Made before any other thread, so that all block them.
+// Waits for SIGTERM and SIGINT on a thread of its own, which ends with the
+// process. Made before any other thread, so that all block them.
 class Signals {
  public:
   Signals() {
@@ -280,8 +306,8 @@ class Signals {
     std::thread([this, set] { Listen(set); }).detach();
   }
 
-  // The server is there: from now on the first signal wakes Wait. Before, it ends
-  // the process, which has served nobody.
+  // The server is there: from now on the first signal wakes Wait. Before, it
+  // ends the process, which has served nobody.
   void Arm() ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
     armed_ = true;
@@ -330,9 +356,10 @@ int Serve(const ServerOptions& options, Signals* signals) {
   signals->Wait();
   Log(LogLevel::kInfo, "draining");
   (*server)->StartDrain();
-  const bool idle =
-      (*server)->WaitUntilIdle(absl::Seconds(absl::GetFlag(FLAGS_drain_seconds)));
-  if (!idle) Log(LogLevel::kWarning, "turns are cut, the time to drain is over");
+  const bool idle = (*server)->WaitUntilIdle(
+      absl::Seconds(absl::GetFlag(FLAGS_drain_seconds)));
+  if (!idle)
+    Log(LogLevel::kWarning, "turns are cut, the time to drain is over");
   (*server)->Shutdown();
   server->reset();
   Log(LogLevel::kInfo, "drained");

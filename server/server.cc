@@ -38,7 +38,8 @@ namespace {
 
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 constexpr std::chrono::seconds kHousekeepingPeriod(1);
-// Without --device_state_bytes: a quarter of the memory, and not more than this.
+// Without --device_state_bytes: a quarter of the memory, and not more than
+// this.
 constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
 
 absl::Status BadFlag(absl::string_view message) {
@@ -56,12 +57,14 @@ int64_t MemoryBytes() {
   for (const char* path : {"/sys/fs/cgroup/memory.max",
                            "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
     int64_t limit = 0;  // "max" leaves it at 0
-    if (std::ifstream(path) >> limit && limit > 0) bytes = std::min(bytes, limit);
+    if (std::ifstream(path) >> limit && limit > 0)
+      bytes = std::min(bytes, limit);
   }
   return bytes;
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
+    const ServerOptions& options) {
   absl::string_view device = options.device;
   if (absl::ConsumePrefix(&device, "cuda:")) {
     int32_t ordinal = 0;
@@ -69,8 +72,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const ServerOptions& opti
       return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
                                   ", must be auto, cpu or cuda:N"));
     }
-    const Precision precision = options.precision == "fp32" ? Precision::kFloat32
-                                                            : Precision::kBFloat16;
+    const Precision precision = options.precision == "fp32"
+                                    ? Precision::kFloat32
+                                    : Precision::kBFloat16;
     return CreateCudaBackend(ordinal, precision);
   }
   if (device != "auto" && device != "cpu") {
@@ -124,8 +128,8 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
   plan.layout = TttModel::MakeStateLayout(plan.config);
   plan.limits = {.max_rows = options.max_batch_tokens,
                  .max_sequences = options.max_batch_rows,
-                 .max_candidates =
-                     std::min(options.max_top_logprobs, plan.config.vocab_size)};
+                 .max_candidates = std::min(options.max_top_logprobs,
+                                            plan.config.vocab_size)};
   const int64_t state_bytes =
       options.device_state_bytes > 0
           ? options.device_state_bytes
@@ -191,9 +195,11 @@ absl::Status WarmUp(TttModel* model, StatePool* pool) {
   TTT_ASSIGN_OR_RETURN(const StateSlot slot, pool->AcquireSlot());
   TTT_RETURN_IF_ERROR(model->InitState(*pool, slot.index()));
   const int32_t token = std::max(model->config().bos_token_id, 0);
-  const StepSequence sequence = {slot.index(), 0, absl::MakeConstSpan(&token, 1)};
+  const StepSequence sequence = {slot.index(), 0,
+                                 absl::MakeConstSpan(&token, 1)};
   const SamplingParams sampling;
-  const LogitsRequest request = {.sequence = 0, .row = 0, .sampling = &sampling};
+  const LogitsRequest request = {
+      .sequence = 0, .row = 0, .sampling = &sampling};
   TTT_ASSIGN_OR_RETURN(const StepResult result,
                        model->Step(*pool, absl::MakeConstSpan(&sequence, 1),
                                    absl::MakeConstSpan(&request, 1)));
@@ -204,8 +210,8 @@ absl::Status WarmUp(TttModel* model, StatePool* pool) {
 
 }  // namespace
 
-// Members in the order in which they are built; what follows may use what stands
-// before.
+// Members in the order in which they are built; what follows may use what
+// stands before.
 class Server::Parts {
  public:
   explicit Parts(const ServerOptions& options) : options_(options) {}
@@ -245,18 +251,18 @@ absl::Status Server::Parts::Build() {
   TTT_ASSIGN_OR_RETURN(plan_, MakePlan(options_));
   LogPlan(plan_);
   TTT_ASSIGN_OR_RETURN(
-      admission_,
-      Admission::Create({.max_calls = options_.max_queue + options_.max_batch_rows}));
+      admission_, Admission::Create({.max_calls = options_.max_queue +
+                                                  options_.max_batch_rows}));
   TTT_RETURN_IF_ERROR(StartHttp());
   TTT_RETURN_IF_ERROR(LoadModel());
   TTT_RETURN_IF_ERROR(BuildSessions());
   TTT_RETURN_IF_ERROR(WarmUp(model_.get(), pool_.get()));
-  TTT_ASSIGN_OR_RETURN(engine_,
-                       Engine::Create({.max_batch_rows = options_.max_batch_rows,
-                                       .max_batch_tokens = options_.max_batch_tokens,
-                                       .max_stall = options_.max_stall},
-                                      model_.get(), tokenizer_.get(), pool_.get(),
-                                      store_.get(), &metrics_, &clock_));
+  TTT_ASSIGN_OR_RETURN(
+      engine_, Engine::Create({.max_batch_rows = options_.max_batch_rows,
+                               .max_batch_tokens = options_.max_batch_tokens,
+                               .max_stall = options_.max_stall},
+                              model_.get(), tokenizer_.get(), pool_.get(),
+                              store_.get(), &metrics_, &clock_));
   engine_thread_ = std::make_unique<EngineThread>(engine_.get());
   metrics_.SetGaugeSource([this] { return ReadGauges(); });
   TTT_RETURN_IF_ERROR(StartRpc());
@@ -270,9 +276,10 @@ absl::Status Server::Parts::StartHttp() {
       http_, HttpEndpoint::Start(
                  options_.http_listen,
                  {.metrics = [this] { return metrics_.Scrape(); },
-                  .state = [this] {
-                    return std::string(StateName(admission_->state()));
-                  }}));
+                  .state =
+                      [this] {
+                        return std::string(StateName(admission_->state()));
+                      }}));
   return absl::OkStatus();
 }
 
@@ -299,10 +306,12 @@ absl::Status Server::Parts::LoadModel() {
     return As("BAD_MODEL", tokenizer.status());
   }
   tokenizer_ = *std::move(tokenizer);
-  if (tokenizer_->vocab_size() <= plan_.config.vocab_size) return absl::OkStatus();
-  return Error(absl::StatusCode::kInvalidArgument, "BAD_MODEL",
-               absl::StrCat("tokenizer.model has ", tokenizer_->vocab_size(),
-                            " pieces, and vocab_size is ", plan_.config.vocab_size));
+  if (tokenizer_->vocab_size() <= plan_.config.vocab_size)
+    return absl::OkStatus();
+  return Error(
+      absl::StatusCode::kInvalidArgument, "BAD_MODEL",
+      absl::StrCat("tokenizer.model has ", tokenizer_->vocab_size(),
+                   " pieces, and vocab_size is ", plan_.config.vocab_size));
 }
 
 absl::Status Server::Parts::BuildSessions() {
@@ -318,8 +327,10 @@ absl::Status Server::Parts::BuildSessions() {
 absl::Status Server::Parts::StartRpc() {
   ServerFacts facts;
   facts.version = TTT_VERSION;
-  facts.model_name =
-      std::filesystem::path(options_.model_dir).lexically_normal().filename().string();
+  facts.model_name = std::filesystem::path(options_.model_dir)
+                         .lexically_normal()
+                         .filename()
+                         .string();
   facts.model_fingerprint = model_->fingerprint();
   facts.device = plan_.backend->info();
   facts.config = plan_.config;
@@ -339,8 +350,8 @@ absl::Status Server::Parts::StartRpc() {
                           .clock = &clock_};
   TTT_ASSIGN_OR_RETURN(
       rpc_, RpcServer::Start(
-                {.listen = options_.listen, .reflection = options_.reflection}, parts,
-                facts));
+                {.listen = options_.listen, .reflection = options_.reflection},
+                parts, facts));
   return absl::OkStatus();
 }
 
@@ -383,13 +394,11 @@ absl::StatusOr<std::string> PlanServer(const ServerOptions& options) {
       "device              ", device.name, " (", device.description, ")\n",
       "precision           ",
       device.precision == Precision::kBFloat16 ? "bf16" : "fp32", "\n",
-      "weight_bytes        ", plan.weight_bytes, "\n",
-      "workspace_bytes     ", plan.workspace_bytes, "\n",
-      "bytes_per_session   ", plan.layout.slot_bytes, "\n",
-      "session_slots       ", plan.session_slots, "\n",
-      "scratch_slots       ", plan.limits.max_sequences, "\n",
-      "state_pool_bytes    ", plan.pool_bytes(), "\n",
-      "total_bytes         ",
+      "weight_bytes        ", plan.weight_bytes, "\n", "workspace_bytes     ",
+      plan.workspace_bytes, "\n", "bytes_per_session   ",
+      plan.layout.slot_bytes, "\n", "session_slots       ", plan.session_slots,
+      "\n", "scratch_slots       ", plan.limits.max_sequences, "\n",
+      "state_pool_bytes    ", plan.pool_bytes(), "\n", "total_bytes         ",
       plan.weight_bytes + plan.workspace_bytes + plan.pool_bytes(), "\n");
 }
 
@@ -397,7 +406,8 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 Server::~Server() { Shutdown(); }
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Create(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(
+    const ServerOptions& options) {
   auto parts = std::make_unique<Parts>(options);
   TTT_RETURN_IF_ERROR(parts->Build());
   return std::unique_ptr<Server>(new Server(std::move(parts)));

@@ -19,7 +19,7 @@ struct ServerOptions {
   std::string http_listen = "127.0.0.1:9464";  // empty: no HTTP
   std::string device = "auto";                 // auto, cpu or cuda:N
   std::string precision = "auto";              // auto, fp32 or bf16
-  int32_t num_threads = 0;                     // of the CPU backend; 0: one a core
+  int32_t num_threads = 0;  // of the CPU backend; 0: one a core
   int32_t max_batch_rows = 32;
   int32_t max_batch_tokens = 512;
   int64_t max_input_tokens = 1048576;
@@ -46,10 +46,11 @@ absl::StatusOr<std::string> PlanServer(const ServerOptions& options);
 // Thread-safe, but for the destructor.
 class Server {
  public:
-  // Everything is there and listens; health says NOT_SERVING and calls are refused
-  // with UNAVAILABLE (STARTING) until SetServing. Any failure has a code of
-  // ExitCode.
-  static absl::StatusOr<std::unique_ptr<Server>> Create(const ServerOptions& options);
+  // Everything is there and listens; health says NOT_SERVING and calls are
+  // refused with UNAVAILABLE (STARTING) until SetServing. Any failure has a
+  // code of ExitCode.
+  static absl::StatusOr<std::unique_ptr<Server>> Create(
+      const ServerOptions& options);
   // As Shutdown.
   ~Server();
 

@@ -44,8 +44,9 @@ void Log(LogLevel level, absl::string_view message, const LogFields& fields) {
                    " ", LevelName(level), " ", OneLine(message));
   for (const auto& [key, value] : fields) {
     absl::StrAppend(&line, " ", key, "=",
-                    IsPlain(value) ? value
-                                   : absl::StrCat("\"", absl::CEscape(value), "\""));
+                    IsPlain(value)
+                        ? value
+                        : absl::StrCat("\"", absl::CEscape(value), "\""));
   }
   line += '\n';
   std::fwrite(line.data(), 1, line.size(), stderr);

@@ -16,6 +16,7 @@ using LogFields = std::vector<std::pair<absl::string_view, std::string>>;
 
 // Thread-safe; a line is written whole. Values with spaces are quoted, and
 // line breaks escaped.
-void Log(LogLevel level, absl::string_view message, const LogFields& fields = {});
+void Log(LogLevel level, absl::string_view message,
+         const LogFields& fields = {});
 
 }  // namespace ttt

@@ -32,8 +32,8 @@ class ABSL_SCOPED_LOCKABLE MutexLock {
   Mutex& mutex_;
 };
 
-// Wait as with std::condition_variable; callers hold the mutex and loop on their
-// condition.
+// Wait as with std::condition_variable; callers hold the mutex and loop on
+// their condition.
 class CondVar {
  public:
   void Wait(Mutex& mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {

@@ -35,7 +35,8 @@ bool IsRolledBack(const absl::Status& status) {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     const Options& options, TttModel* model, const Tokenizer* tokenizer,
-    StatePool* pool, SessionStore* sessions, Metrics* metrics, const Clock* clock) {
+    StatePool* pool, SessionStore* sessions, Metrics* metrics,
+    const Clock* clock) {
   if (options.max_batch_rows < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_batch_rows is ", options.max_batch_rows));
@@ -76,9 +77,11 @@ void Engine::EndAll(const absl::Status& status) {
 void Engine::EndCancelledAndLate() {
   const absl::Time now = clock_->Now();
   for (Queued& queued : queue_) {
-    if (const auto status = EndOf(*queued.turn, now)) DropQueued(&queued, *status);
+    if (const auto status = EndOf(*queued.turn, now))
+      DropQueued(&queued, *status);
   }
-  std::erase_if(queue_, [](const Queued& queued) { return queued.turn == nullptr; });
+  std::erase_if(queue_,
+                [](const Queued& queued) { return queued.turn == nullptr; });
   for (auto& turn : running_) {
     const auto status = EndOf(turn->turn(), now);
     if (status.has_value()) {
@@ -152,7 +155,7 @@ Engine::StepPlan Engine::Plan() const {
   bool any_decode = false;
   for (const ScheduledRow& row :
        PlanStep({.max_tokens = options_.max_batch_tokens,
-                 .mini_batch = model_->config().mini_batch_size},
+       .mini_batch = model_->config().mini_batch_size},
                 rows)) {
     (rows[row.row].is_decoding ? any_decode : any_prefill) = true;
     const int32_t sequence = static_cast<int32_t>(plan.rows.size());
@@ -164,7 +167,8 @@ Engine::StepPlan Engine::Plan() const {
     plan.num_tokens += row.num_tokens;
   }
   plan.first_request.push_back(static_cast<int32_t>(plan.requests.size()));
-  if (any_prefill) plan.kind = any_decode ? StepKind::kMixed : StepKind::kPrefill;
+  if (any_prefill)
+    plan.kind = any_decode ? StepKind::kMixed : StepKind::kPrefill;
   return plan;
 }
 
@@ -173,22 +177,26 @@ void Engine::Run(const StepPlan& plan) {
   const absl::StatusOr<StepResult> result =
       model_->Step(*pool_, plan.sequences, plan.requests);
   const absl::Time now = clock_->Now();
-  metrics_->RecordStep(plan.kind, now - begin, plan.rows.size(), plan.num_tokens);
+  metrics_->RecordStep(plan.kind, now - begin, plan.rows.size(),
+                       plan.num_tokens);
   if (result.ok()) {
     Complete(plan, *result, now);
     return;
   }
-  Log(LogLevel::kError, "a step failed", {{"status", result.status().ToString()}});
+  Log(LogLevel::kError, "a step failed",
+      {{"status", result.status().ToString()}});
   for (const ScheduledRow& row : plan.rows) {
-    DropTurn(running_[row.row].get(),
-             Error(absl::StatusCode::kInternal, "STEP_FAILED",
-                   absl::StrCat("the device failed: ", result.status().message())));
+    DropTurn(
+        running_[row.row].get(),
+        Error(absl::StatusCode::kInternal, "STEP_FAILED",
+              absl::StrCat("the device failed: ", result.status().message())));
     running_[row.row].reset();
   }
   RemoveEnded();
 }
 
-void Engine::Complete(const StepPlan& plan, const StepResult& result, absl::Time now) {
+void Engine::Complete(const StepPlan& plan, const StepResult& result,
+                      absl::Time now) {
   const auto results = absl::MakeConstSpan(result.logits);
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     std::unique_ptr<RunningTurn>& turn = running_[plan.rows[i].row];

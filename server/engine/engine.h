@@ -38,7 +38,8 @@ class Engine {
   // Limits of at least the options.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(
       const Options& options, TttModel* model, const Tokenizer* tokenizer,
-      StatePool* pool, SessionStore* sessions, Metrics* metrics, const Clock* clock);
+      StatePool* pool, SessionStore* sessions, Metrics* metrics,
+      const Clock* clock);
   ~Engine();
 
   // Queues a turn; its stream ends in any case.

@@ -11,8 +11,8 @@
 
 namespace ttt {
 
-// Gives an Engine its thread and an inbox. Submit and Wake may be called from any
-// thread and wait for nothing. `engine` must outlive it.
+// Gives an Engine its thread and an inbox. Submit and Wake may be called from
+// any thread and wait for nothing. `engine` must outlive it.
 class EngineThread {
  public:
   explicit EngineThread(Engine* engine);
@@ -27,8 +27,12 @@ class EngineThread {
   void Wake() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // For gauges.
-  int32_t num_queued() const { return num_queued_.load(std::memory_order_relaxed); }
-  int32_t num_running() const { return num_running_.load(std::memory_order_relaxed); }
+  int32_t num_queued() const {
+    return num_queued_.load(std::memory_order_relaxed);
+  }
+  int32_t num_running() const {
+    return num_running_.load(std::memory_order_relaxed);
+  }
 
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -69,7 +69,8 @@ void RunningTurn::AppendRequests(int32_t index, int32_t num_tokens,
     }
     return;
   }
-  if (is_ending_ || num_tokens < num_pending() || request.max_tokens == 0) return;
+  if (is_ending_ || num_tokens < num_pending() || request.max_tokens == 0)
+    return;
   requests->push_back({.sequence = index,
                        .row = num_tokens - 1,
                        .given_token = kSampleToken,
@@ -138,7 +139,8 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
   }
   const bool is_stop_token = IsStopToken(result.token_id);
   std::string text;
-  if (text_.has_value() && !is_stop_token) text = text_->Append(result.token_id);
+  if (text_.has_value() && !is_stop_token)
+    text = text_->Append(result.token_id);
   if (is_stop_token || (text_.has_value() && !text_->matched_stop().empty())) {
     is_ending_ = true;
     finish_reason_ = FinishReason::kStop;
@@ -173,7 +175,8 @@ void RunningTurn::FillCounts(TurnEnd* end, absl::Time now) const {
   end->usage.output_tokens = num_generated_;
   end->timing.queue = start_ - arrival_;
   end->timing.prefill = first_token_.value_or(now) - start_;
-  end->timing.decode = first_token_.has_value() ? now - *first_token_ : absl::ZeroDuration();
+  end->timing.decode =
+      first_token_.has_value() ? now - *first_token_ : absl::ZeroDuration();
 }
 
 TurnEnd RunningTurn::Commit(const StateDigest& digest, absl::Time now) {

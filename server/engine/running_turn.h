@@ -37,11 +37,12 @@ class RunningTurn {
   void AppendRequests(int32_t index, int32_t num_tokens,
                       std::vector<LogitsRequest>* requests) const;
   // Takes what the step made of them. `results` answer its requests in order.
-  // INTERNAL (NUMERIC_FAULT): a number was not finite; the turn must be dropped.
+  // INTERNAL (NUMERIC_FAULT): a number was not finite; the turn must be
+  // dropped.
   absl::Status Advance(int32_t num_tokens, bool finite,
                        absl::Span<const LogitsResult> results, absl::Time now);
-  // Ends the turn with what it read and chose so far, CANCELLED; false if it has
-  // read nothing, so that there is nothing to commit.
+  // Ends the turn with what it read and chose so far, CANCELLED; false if it
+  // has read nothing, so that there is nothing to commit.
   bool EndEarly();
 
   // All is read and chosen: the slot holds the state to commit.
@@ -81,7 +82,7 @@ class RunningTurn {
   const absl::Time arrival_;
   const absl::Time start_;
   int64_t position_;
-  int64_t num_read_ = 0;  // of the input
+  int64_t num_read_ = 0;           // of the input
   std::optional<int32_t> chosen_;  // and not yet read
   int64_t num_generated_ = 0;
   bool is_ending_ = false;

@@ -14,8 +14,9 @@ namespace ttt {
 // What a call hands to the engine. The engine owns it from Submit on, and gives
 // lease, view and ticket back before it ends the stream.
 //
-// A Score call names its session, and the engine takes the view when it starts the
-// call: a call that waits keeps no state alive that its session has left behind.
+// A Score call names its session, and the engine takes the view when it starts
+// the call: a call that waits keeps no state alive that its session has left
+// behind.
 struct Turn {
   Request request;
   std::shared_ptr<TokenStream> stream;

@@ -8,8 +8,8 @@ namespace ttt {
 
 inline constexpr int kMaxLogitBias = 1024;  // entries a call
 
-// How the next token is chosen; ranges as in Sampling of inference.proto, checked
-// at the door.
+// How the next token is chosen; ranges as in Sampling of inference.proto,
+// checked at the door.
 struct SamplingParams {
   float temperature = 0.0f;  // 0 is greedy
   int32_t top_k = 0;         // 0 is off

@@ -67,7 +67,8 @@ struct TttModel::Workspace {
   std::vector<SampleRow> samples;
 };
 
-TttModel::TttModel(const ModelConfig& config, const Limits& limits, Backend* backend)
+TttModel::TttModel(const ModelConfig& config, const Limits& limits,
+                   Backend* backend)
     : config_(config),
       limits_(limits),
       backend_(backend),
@@ -88,42 +89,49 @@ StateLayout TttModel::MakeStateLayout(const ModelConfig& config) {
   layout.Add({"w1", PlaneRole::kFastWeights, {layers, heads, head_dim, inner}});
   layout.Add({"b1", PlaneRole::kFastWeights, {layers, heads, inner}});
   if (config.is_mlp) {
-    layout.Add({"w2", PlaneRole::kFastWeights, {layers, heads, inner, head_dim}});
+    layout.Add(
+        {"w2", PlaneRole::kFastWeights, {layers, heads, inner, head_dim}});
     layout.Add({"b2", PlaneRole::kFastWeights, {layers, heads, head_dim}});
   }
-  layout.Add({"pending_keys", PlaneRole::kPendingRows,
-              {layers, heads, pending, head_dim}, head_dim});
-  layout.Add({"pending_targets", PlaneRole::kPendingRows,
-              {layers, heads, pending, head_dim}, head_dim});
+  layout.Add({"pending_keys",
+              PlaneRole::kPendingRows,
+              {layers, heads, pending, head_dim},
+              head_dim});
+  layout.Add({"pending_targets",
+              PlaneRole::kPendingRows,
+              {layers, heads, pending, head_dim},
+              head_dim});
   layout.Add(
       {"pending_rates", PlaneRole::kPendingRows, {layers, heads, pending}, 1});
   if (config.pre_conv) {
-    layout.Add({"conv_tail", PlaneRole::kTail, {layers, tail, config.hidden_size}});
+    layout.Add(
+        {"conv_tail", PlaneRole::kTail, {layers, tail, config.hidden_size}});
   }
   if (config.share_qk) {
-    layout.Add({"qk_tail", PlaneRole::kTail, {layers, tail, config.hidden_size}});
+    layout.Add(
+        {"qk_tail", PlaneRole::kTail, {layers, tail, config.hidden_size}});
   }
   layout.Add({"last_hidden", PlaneRole::kLastHidden, {config.hidden_size}});
   layout.Add({"token_ring", PlaneRole::kTokenRing, {kTokenRingSize}});
   return layout;
 }
 
-int64_t TttModel::WorkspaceBytes(const ModelConfig& config, const Limits& limits) {
+int64_t TttModel::WorkspaceBytes(const ModelConfig& config,
+                                 const Limits& limits) {
   return LayOutWorkspace(config, limits, nullptr).bytes;
 }
 
 int64_t TttModel::weight_bytes() const { return weights_->bytes; }
 int64_t TttModel::workspace_bytes() const { return work_->arrays.bytes; }
 
-absl::StatusOr<std::unique_ptr<TttModel>> TttModel::Load(const ModelConfig& config,
-                                                         Checkpoint* checkpoint,
-                                                         const Limits& limits,
-                                                         Backend* backend) {
+absl::StatusOr<std::unique_ptr<TttModel>> TttModel::Load(
+    const ModelConfig& config, Checkpoint* checkpoint, const Limits& limits,
+    Backend* backend) {
   TTT_CHECK(limits.max_rows >= 1 && limits.max_sequences >= 1);
-  auto model =
-      std::unique_ptr<TttModel>(new TttModel(config, limits, backend));
-  TTT_ASSIGN_OR_RETURN(*model->weights_,
-                       LoadWeights(config, MakeStateLayout(config), checkpoint, backend));
+  auto model = std::unique_ptr<TttModel>(new TttModel(config, limits, backend));
+  TTT_ASSIGN_OR_RETURN(
+      *model->weights_,
+      LoadWeights(config, MakeStateLayout(config), checkpoint, backend));
   for (const TensorSpec& tensor : ModelTensors(config)) {
     model->num_parameters_ +=
         std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1},
@@ -131,7 +139,8 @@ absl::StatusOr<std::unique_ptr<TttModel>> TttModel::Load(const ModelConfig& conf
   }
   model->fingerprint_ = checkpoint->fingerprint();
   Workspace& work = *model->work_;
-  TTT_ASSIGN_OR_RETURN(work.block, backend->Allocate(WorkspaceBytes(config, limits)));
+  TTT_ASSIGN_OR_RETURN(work.block,
+                       backend->Allocate(WorkspaceBytes(config, limits)));
   work.arrays = LayOutWorkspace(config, limits, work.block->data());
   return model;
 }
@@ -143,16 +152,17 @@ absl::Status TttModel::InitState(const StatePool& pool, int32_t slot) {
                                 pool.layout().slot_bytes);
 }
 
-absl::Status TttModel::CopyState(const StatePool& pool, int32_t to, int32_t from) {
+absl::Status TttModel::CopyState(const StatePool& pool, int32_t to,
+                                 int32_t from) {
   const StatePlane slots = pool.slots();
   return backend_->CopyOnDevice(slots.base + to * slots.slot_stride,
                                 slots.base + from * slots.slot_stride,
                                 pool.layout().slot_bytes);
 }
 
-absl::StatusOr<StepResult> TttModel::Step(const StatePool& pool,
-                                          absl::Span<const StepSequence> sequences,
-                                          absl::Span<const LogitsRequest> requests) {
+absl::StatusOr<StepResult> TttModel::Step(
+    const StatePool& pool, absl::Span<const StepSequence> sequences,
+    absl::Span<const LogitsRequest> requests) {
   const WorkspaceArrays& a = work_->arrays;
   TTT_RETURN_IF_ERROR(UploadStep(sequences, requests));
   if (work_->rows.num_rows > 0) {
@@ -193,22 +203,24 @@ absl::Status TttModel::UploadStep(absl::Span<const StepSequence> sequences,
     const SequenceRows& rows = work.sequences[request.sequence];
     TTT_CHECK(request.row >= -1 && request.row < rows.num_rows);
     TTT_CHECK(request.num_candidates <= limits_.max_candidates);
-    work.logits_rows.push_back(request.row < 0 ? -1 : rows.first_row + request.row);
+    work.logits_rows.push_back(request.row < 0 ? -1
+                                               : rows.first_row + request.row);
     work.logits_slots.push_back(rows.slot);
-    SampleRow sample{.given_token = request.given_token,
-                     .slot = rows.slot,
-                     .position = rows.position + request.row + 1,
-                     .seed = 0,
-                     .temperature = 0,
-                     .top_k = 0,
-                     .top_p = 1,
-                     .min_p = 0,
-                     .repetition_penalty = 1,
-                     .presence_penalty = 0,
-                     .frequency_penalty = 0,
-                     .bias_begin = static_cast<int32_t>(work.host_bias_ids.size()),
-                     .bias_end = 0,
-                     .num_candidates = request.num_candidates};
+    SampleRow sample{
+        .given_token = request.given_token,
+        .slot = rows.slot,
+        .position = rows.position + request.row + 1,
+        .seed = 0,
+        .temperature = 0,
+        .top_k = 0,
+        .top_p = 1,
+        .min_p = 0,
+        .repetition_penalty = 1,
+        .presence_penalty = 0,
+        .frequency_penalty = 0,
+        .bias_begin = static_cast<int32_t>(work.host_bias_ids.size()),
+        .bias_end = 0,
+        .num_candidates = request.num_candidates};
     if (request.given_token == kSampleToken) {
       // The ring must hold all of the sequence's tokens up to the row.
       TTT_CHECK(request.row == rows.num_rows - 1);
@@ -232,13 +244,16 @@ absl::Status TttModel::UploadStep(absl::Span<const StepSequence> sequences,
   }
   TTT_CHECK(static_cast<int64_t>(work.token_ids.size()) <= limits_.max_rows);
   TTT_CHECK(static_cast<int64_t>(sequences.size()) <= limits_.max_sequences);
-  TTT_CHECK(static_cast<int64_t>(requests.size()) <= MaxLogitsRequests(limits_));
+  TTT_CHECK(static_cast<int64_t>(requests.size()) <=
+            MaxLogitsRequests(limits_));
   work.num_requests = static_cast<int32_t>(requests.size());
-  work.rows = {work.arrays.sequences, static_cast<int32_t>(work.sequences.size()),
+  work.rows = {work.arrays.sequences,
+               static_cast<int32_t>(work.sequences.size()),
                static_cast<int32_t>(work.token_ids.size())};
 
   const auto upload = [this](auto* to, const auto& from) {
-    return backend_->CopyToDevice(to, from.data(), from.size() * sizeof(from[0]));
+    return backend_->CopyToDevice(to, from.data(),
+                                  from.size() * sizeof(from[0]));
   };
   TTT_RETURN_IF_ERROR(upload(work.arrays.token_ids, work.token_ids));
   TTT_RETURN_IF_ERROR(upload(work.arrays.sequences, work.sequences));
@@ -268,8 +283,8 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
                               .hidden_size = hidden,
                               .epsilon = config_.rms_norm_eps});
   };
-  const auto multiply = [&](const std::unique_ptr<GemmWeights>& weights, float* output,
-                            bool accumulate) {
+  const auto multiply = [&](const std::unique_ptr<GemmWeights>& weights,
+                            float* output, bool accumulate) {
     return backend_->Gemm({.input = operand,
                            .weights = weights.get(),
                            .output = output,
@@ -307,7 +322,8 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
        .conv_q_bias = floats(layer.conv_q.bias),
        .conv_k_weight = floats(layer.conv_k.weight),
        .conv_k_bias = floats(layer.conv_k.bias),
-       .tail = config_.share_qk ? LayerPlane(pool, "qk_tail", index) : StatePlane{},
+       .tail =
+           config_.share_qk ? LayerPlane(pool, "qk_tail", index) : StatePlane{},
        .rate_bias = layer.rate_bias->as<float>(),
        .rope = weights_->rope->as<float>(),
        .queries = a.queries,
@@ -367,25 +383,28 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
   const int32_t requests = work_->num_requests;
   const Operand operand = {a.operand, backend_->operand_type()};
   const StatePlane last_hidden = SessionPlane(pool, "last_hidden");
-  TTT_RETURN_IF_ERROR(backend_->GatherHidden({.hidden = a.hidden,
-                                              .last_hidden = last_hidden,
-                                              .rows = a.logits_rows,
-                                              .slots = a.logits_slots,
-                                              .output = a.gathered,
-                                              .num_rows = requests,
-                                              .hidden_size = config_.hidden_size}));
-  TTT_RETURN_IF_ERROR(backend_->SaveHidden({.rows = work_->rows,
-                                            .hidden = a.hidden,
-                                            .last_hidden = last_hidden,
-                                            .finite = a.hidden_finite,
-                                            .hidden_size = config_.hidden_size}));
+  TTT_RETURN_IF_ERROR(
+      backend_->GatherHidden({.hidden = a.hidden,
+                              .last_hidden = last_hidden,
+                              .rows = a.logits_rows,
+                              .slots = a.logits_slots,
+                              .output = a.gathered,
+                              .num_rows = requests,
+                              .hidden_size = config_.hidden_size}));
+  TTT_RETURN_IF_ERROR(
+      backend_->SaveHidden({.rows = work_->rows,
+                            .hidden = a.hidden,
+                            .last_hidden = last_hidden,
+                            .finite = a.hidden_finite,
+                            .hidden_size = config_.hidden_size}));
   if (requests == 0) return absl::OkStatus();
-  TTT_RETURN_IF_ERROR(backend_->RmsNorm({.input = a.gathered,
-                                         .weight = weights_->final_norm->as<float>(),
-                                         .output = operand,
-                                         .num_rows = requests,
-                                         .hidden_size = config_.hidden_size,
-                                         .epsilon = config_.rms_norm_eps}));
+  TTT_RETURN_IF_ERROR(
+      backend_->RmsNorm({.input = a.gathered,
+                         .weight = weights_->final_norm->as<float>(),
+                         .output = operand,
+                         .num_rows = requests,
+                         .hidden_size = config_.hidden_size,
+                         .epsilon = config_.rms_norm_eps}));
   TTT_RETURN_IF_ERROR(backend_->Gemm({.input = operand,
                                       .weights = weights_->head.get(),
                                       .output = a.logits,
@@ -408,18 +427,20 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
 }
 
 absl::StatusOr<StepResult> TttModel::ReadResults(
-    absl::Span<const StepSequence> sequences, absl::Span<const LogitsRequest> requests) {
+    absl::Span<const StepSequence> sequences,
+    absl::Span<const LogitsRequest> requests) {
   const WorkspaceArrays& a = work_->arrays;
   const auto download = [this](const auto* from, int64_t count) {
     std::vector<std::remove_cvref_t<decltype(*from)>> values(count);
-    absl::Status status = backend_->CopyToHost(values.data(), from,
-                                               count * sizeof(values[0]));
+    absl::Status status =
+        backend_->CopyToHost(values.data(), from, count * sizeof(values[0]));
     return std::make_pair(std::move(status), std::move(values));
   };
   TTT_RETURN_IF_ERROR(backend_->Synchronize());
   const int64_t count = requests.size();
   const int64_t width = limits_.max_candidates;
-  auto [finite_status, hidden_finite] = download(a.hidden_finite, sequences.size());
+  auto [finite_status, hidden_finite] =
+      download(a.hidden_finite, sequences.size());
   TTT_RETURN_IF_ERROR(finite_status);
   auto [row_status, finite] = download(a.logits_finite, count);
   TTT_RETURN_IF_ERROR(row_status);
@@ -442,8 +463,8 @@ absl::StatusOr<StepResult> TttModel::ReadResults(
     if (candidates == 0 || !row.finite) continue;
     ids.resize(candidates);
     candidate_logprobs.resize(candidates);
-    TTT_RETURN_IF_ERROR(backend_->CopyToHost(ids.data(), a.candidate_ids + i * width,
-                                             candidates * sizeof(int32_t)));
+    TTT_RETURN_IF_ERROR(backend_->CopyToHost(
+        ids.data(), a.candidate_ids + i * width, candidates * sizeof(int32_t)));
     TTT_RETURN_IF_ERROR(backend_->CopyToHost(candidate_logprobs.data(),
                                              a.candidate_logprobs + i * width,
                                              candidates * sizeof(float)));

@@ -46,16 +46,16 @@ struct LogitsResult {
 
 struct StepResult {
   std::vector<LogitsResult> logits;  // one a request, in their order
-  std::vector<bool> finite;          // one a sequence: its hidden state is finite
+  std::vector<bool> finite;  // one a sequence: its hidden state is finite
 };
 
-// The forward pass over ragged batches of sessions. Not thread-safe: used by the
-// engine's thread. `backend` must outlive it.
+// The forward pass over ragged batches of sessions. Not thread-safe: used by
+// the engine's thread. `backend` must outlive it.
 class TttModel {
  public:
   struct Limits {
-    int32_t max_rows = 0;       // tokens a step, >= 1
-    int32_t max_sequences = 0;  // a step, >= 1
+    int32_t max_rows = 0;        // tokens a step, >= 1
+    int32_t max_sequences = 0;   // a step, >= 1
     int32_t max_candidates = 0;  // a logits request, in [0, vocab_size]
   };
 
@@ -70,8 +70,8 @@ class TttModel {
   // Writes the state of an empty session into the slot.
   absl::Status InitState(const StatePool& pool, int32_t slot);
   absl::Status CopyState(const StatePool& pool, int32_t to, int32_t from);
-  // Reads each sequence's tokens into its slot and answers the requests, at most
-  // Limits of each. The rows of one sequence do not depend on the others.
+  // Reads each sequence's tokens into its slot and answers the requests, at
+  // most Limits of each. The rows of one sequence do not depend on the others.
   absl::StatusOr<StepResult> Step(const StatePool& pool,
                                   absl::Span<const StepSequence> sequences,
                                   absl::Span<const LogitsRequest> requests);
@@ -87,7 +87,8 @@ class TttModel {
   int64_t workspace_bytes() const;
 
   // What Load will take of the device beside the weights, before any is read.
-  static int64_t WorkspaceBytes(const ModelConfig& config, const Limits& limits);
+  static int64_t WorkspaceBytes(const ModelConfig& config,
+                                const Limits& limits);
 
  private:
   struct Workspace;
@@ -98,8 +99,9 @@ class TttModel {
                           absl::Span<const LogitsRequest> requests);
   absl::Status RunLayer(const StatePool& pool, int32_t layer);
   absl::Status RunHead(const StatePool& pool);
-  absl::StatusOr<StepResult> ReadResults(absl::Span<const StepSequence> sequences,
-                                         absl::Span<const LogitsRequest> requests);
+  absl::StatusOr<StepResult> ReadResults(
+      absl::Span<const StepSequence> sequences,
+      absl::Span<const LogitsRequest> requests);
 
   const ModelConfig config_;
   const Limits limits_;

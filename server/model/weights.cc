@@ -29,7 +29,8 @@ class Loader {
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(const void* data,
                                                        int64_t size_bytes) {
     TTT_ASSIGN_OR_RETURN(auto buffer, backend_.Allocate(size_bytes));
-    TTT_RETURN_IF_ERROR(backend_.CopyToDevice(buffer->data(), data, size_bytes));
+    TTT_RETURN_IF_ERROR(
+        backend_.CopyToDevice(buffer->data(), data, size_bytes));
     bytes_ += size_bytes;
     return buffer;
   }
@@ -45,10 +46,12 @@ class Loader {
   }
 
   absl::StatusOr<std::unique_ptr<GemmWeights>> Pack(
-      const std::vector<float>& values, int64_t num_outputs, int64_t num_inputs) {
+      const std::vector<float>& values, int64_t num_outputs,
+      int64_t num_inputs) {
     TTT_CHECK(static_cast<int64_t>(values.size()) == num_outputs * num_inputs);
-    TTT_ASSIGN_OR_RETURN(auto packed, backend_.PackWeights(values.data(), num_outputs,
-                                                           num_inputs));
+    TTT_ASSIGN_OR_RETURN(
+        auto packed,
+        backend_.PackWeights(values.data(), num_outputs, num_inputs));
     bytes_ += packed->bytes();
     return packed;
   }
@@ -76,7 +79,8 @@ class Loader {
     }
     CausalConvWeights conv;
     TTT_ASSIGN_OR_RETURN(conv.weight, Upload(by_tap));
-    TTT_ASSIGN_OR_RETURN(conv.bias, Array(absl::StrCat(prefix, ".bias"), {hidden}));
+    TTT_ASSIGN_OR_RETURN(conv.bias,
+                         Array(absl::StrCat(prefix, ".bias"), {hidden}));
     return conv;
   }
 
@@ -86,7 +90,8 @@ class Loader {
       const StateLayout& layout);
 
  private:
-  absl::StatusOr<std::unique_ptr<GemmWeights>> Projections(const std::string& block);
+  absl::StatusOr<std::unique_ptr<GemmWeights>> Projections(
+      const std::string& block);
   absl::StatusOr<DeviceArray> TokenScale(const std::string& block);
 
   const ModelConfig& config_;
@@ -128,9 +133,9 @@ absl::StatusOr<std::unique_ptr<GemmWeights>> Loader::Projections(
 }
 
 absl::StatusOr<DeviceArray> Loader::TokenScale(const std::string& block) {
-  TTT_ASSIGN_OR_RETURN(auto scale,
-                       checkpoint_.Read(absl::StrCat(block, "learnable_token_idx"),
-                                        {config_.mini_batch_size}));
+  TTT_ASSIGN_OR_RETURN(
+      auto scale, checkpoint_.Read(absl::StrCat(block, "learnable_token_idx"),
+                                   {config_.mini_batch_size}));
   for (size_t t = 0; t < scale.size(); ++t) {
     scale[t] = std::max(0.0f, 1.0f / static_cast<float>(t + 1) + scale[t]);
   }
@@ -146,10 +151,12 @@ absl::StatusOr<LayerWeights> Loader::Layer(int32_t index) {
   const std::string block = BlockPrefix(index);
   LayerWeights layer;
   if (config_.pre_conv) {
-    TTT_ASSIGN_OR_RETURN(layer.conv_norm, Array(prefix + "conv.norm.weight", {hidden}));
+    TTT_ASSIGN_OR_RETURN(layer.conv_norm,
+                         Array(prefix + "conv.norm.weight", {hidden}));
     TTT_ASSIGN_OR_RETURN(layer.conv, Conv(prefix + "conv.conv"));
   }
-  TTT_ASSIGN_OR_RETURN(layer.seq_norm, Array(prefix + "seq_norm.weight", {hidden}));
+  TTT_ASSIGN_OR_RETURN(layer.seq_norm,
+                       Array(prefix + "seq_norm.weight", {hidden}));
   TTT_ASSIGN_OR_RETURN(layer.projections, Projections(block));
   if (config_.share_qk) {
     TTT_ASSIGN_OR_RETURN(layer.conv_q, Conv(block + "conv_q"));
@@ -164,37 +171,46 @@ absl::StatusOr<LayerWeights> Loader::Layer(int32_t index) {
                        Array(block + "ttt_norm_bias", {heads, head_dim}));
   TTT_ASSIGN_OR_RETURN(layer.post_norm_weight,
                        Array(block + "post_norm.weight", {hidden}));
-  TTT_ASSIGN_OR_RETURN(layer.post_norm_bias, Array(block + "post_norm.bias", {hidden}));
-  TTT_ASSIGN_OR_RETURN(layer.output, Matrix(block + "o_proj.weight", hidden, hidden));
-  TTT_ASSIGN_OR_RETURN(layer.ffn_norm, Array(prefix + "ffn_norm.weight", {hidden}));
+  TTT_ASSIGN_OR_RETURN(layer.post_norm_bias,
+                       Array(block + "post_norm.bias", {hidden}));
+  TTT_ASSIGN_OR_RETURN(layer.output,
+                       Matrix(block + "o_proj.weight", hidden, hidden));
+  TTT_ASSIGN_OR_RETURN(layer.ffn_norm,
+                       Array(prefix + "ffn_norm.weight", {hidden}));
   TTT_ASSIGN_OR_RETURN(
-      auto gate_up, checkpoint_.Read(prefix + "mlp.gate_proj.weight", {inner, hidden}));
+      auto gate_up,
+      checkpoint_.Read(prefix + "mlp.gate_proj.weight", {inner, hidden}));
   TTT_ASSIGN_OR_RETURN(
-      const auto up, checkpoint_.Read(prefix + "mlp.up_proj.weight", {inner, hidden}));
+      const auto up,
+      checkpoint_.Read(prefix + "mlp.up_proj.weight", {inner, hidden}));
   gate_up.insert(gate_up.end(), up.begin(), up.end());
   TTT_ASSIGN_OR_RETURN(layer.gate_up, Pack(gate_up, 2 * inner, hidden));
-  TTT_ASSIGN_OR_RETURN(layer.down, Matrix(prefix + "mlp.down_proj.weight", hidden, inner));
+  TTT_ASSIGN_OR_RETURN(layer.down,
+                       Matrix(prefix + "mlp.down_proj.weight", hidden, inner));
   return layer;
 }
 
 absl::Status Loader::Embedding(ModelWeights* weights) {
   const int64_t vocab = config_.vocab_size;
   const int64_t hidden = config_.hidden_size;
-  TTT_ASSIGN_OR_RETURN(const auto table,
-                       checkpoint_.Read("model.embed_tokens.weight", {vocab, hidden}));
+  TTT_ASSIGN_OR_RETURN(
+      const auto table,
+      checkpoint_.Read("model.embed_tokens.weight", {vocab, hidden}));
   weights->embedding_type = backend_.operand_type();
   if (weights->embedding_type == DType::kBFloat16) {
     std::vector<uint16_t> rounded(table.size());
     std::transform(table.begin(), table.end(), rounded.begin(), ToBFloat16);
-    TTT_ASSIGN_OR_RETURN(weights->embedding,
-                         Upload(rounded.data(), rounded.size() * sizeof(uint16_t)));
+    TTT_ASSIGN_OR_RETURN(
+        weights->embedding,
+        Upload(rounded.data(), rounded.size() * sizeof(uint16_t)));
   } else {
     TTT_ASSIGN_OR_RETURN(weights->embedding, Upload(table));
   }
   if (config_.tie_word_embeddings) {
     TTT_ASSIGN_OR_RETURN(weights->head, Pack(table, vocab, hidden));
   } else {
-    TTT_ASSIGN_OR_RETURN(weights->head, Matrix("lm_head.weight", vocab, hidden));
+    TTT_ASSIGN_OR_RETURN(weights->head,
+                         Matrix("lm_head.weight", vocab, hidden));
   }
   return absl::OkStatus();
 }
@@ -221,7 +237,8 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> Loader::InitialState(
     for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
       TTT_ASSIGN_OR_RETURN(
           const auto values,
-          checkpoint_.Read(absl::StrCat(BlockPrefix(i), part.tensor), part.shape));
+          checkpoint_.Read(absl::StrCat(BlockPrefix(i), part.tensor),
+                           part.shape));
       std::memcpy(out, values.data(), values.size() * sizeof(float));
       out += values.size() * sizeof(float);
     }
@@ -266,7 +283,8 @@ ProjectionOffsets ProjectionOffsets::Of(const ModelConfig& config) {
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config,
                                          const StateLayout& layout,
-                                         Checkpoint* checkpoint, Backend* backend) {
+                                         Checkpoint* checkpoint,
+                                         Backend* backend) {
   Loader loader(config, checkpoint, backend);
   ModelWeights weights;
   TTT_RETURN_IF_ERROR(loader.Embedding(&weights));

@@ -25,12 +25,12 @@ struct LayerWeights {
   DeviceArray conv_norm;  // [hidden_size], with pre_conv
   CausalConvWeights conv;
   DeviceArray seq_norm;  // [hidden_size]
-  // One product for all projections of the TTT layer's input: rows of queries (or
-  // the shared projection), keys unless shared, values, gate if any, rates.
+  // One product for all projections of the TTT layer's input: rows of queries
+  // (or the shared projection), keys unless shared, values, gate if any, rates.
   std::unique_ptr<GemmWeights> projections;
-  CausalConvWeights conv_q, conv_k;  // with share_qk
-  DeviceArray rate_bias;             // [num_heads]
-  DeviceArray token_scale;           // [mini_batch]
+  CausalConvWeights conv_q, conv_k;              // with share_qk
+  DeviceArray rate_bias;                         // [num_heads]
+  DeviceArray token_scale;                       // [mini_batch]
   DeviceArray norm_weight, norm_bias;            // [num_heads, head_dim]
   DeviceArray post_norm_weight, post_norm_bias;  // [hidden_size]
   std::unique_ptr<GemmWeights> output;           // [hidden_size, hidden_size]
@@ -57,7 +57,7 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   DeviceArray final_norm;             // [hidden_size]
   std::unique_ptr<GemmWeights> head;  // [vocab_size, hidden_size]
-  DeviceArray rope;                   // [mini_batch, head_dim / 2, 2] cosine, sine
+  DeviceArray rope;  // [mini_batch, head_dim / 2, 2] cosine, sine
   // A slot as an empty session's: the initial fast weights, zero elsewhere.
   std::unique_ptr<DeviceBuffer> initial_state;
   int64_t bytes = 0;  // on the device
@@ -67,6 +67,7 @@ struct ModelWeights {
 // RESOURCE_EXHAUSTED.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config,
                                          const StateLayout& layout,
-                                         Checkpoint* checkpoint, Backend* backend);
+                                         Checkpoint* checkpoint,
+                                         Backend* backend);
 
 }  // namespace ttt

@@ -26,7 +26,8 @@ class Cutter {
 }  // namespace
 
 WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
-                                const TttModel::Limits& limits, std::byte* base) {
+                                const TttModel::Limits& limits,
+                                std::byte* base) {
   const int64_t rows = limits.max_rows;
   const int64_t sequences = limits.max_sequences;
   const int64_t requests = MaxLogitsRequests(limits);
@@ -44,8 +45,9 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   cutter.Cut(a.hidden, rows * hidden);
   cutter.Cut(a.normed, rows * hidden);
   // The head's input stands here too.
-  cutter.Cut(a.operand, std::max(rows * std::max(hidden, inner), requests * hidden) *
-                            static_cast<int64_t>(sizeof(float)));
+  cutter.Cut(a.operand,
+             std::max(rows * std::max(hidden, inner), requests * hidden) *
+                 static_cast<int64_t>(sizeof(float)));
   cutter.Cut(a.projections, rows * ProjectionOffsets::Of(config).width);
   cutter.Cut(a.queries, rows * hidden);
   cutter.Cut(a.keys, rows * hidden);

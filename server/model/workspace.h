@@ -10,7 +10,8 @@
 
 namespace ttt {
 
-// Pointers into one block of device memory, so that all of it is taken at start.
+// Pointers into one block of device memory, so that all of it is taken at
+// start.
 struct WorkspaceArrays {
   // Step input.
   int32_t* token_ids;       // [max_rows]
@@ -21,16 +22,16 @@ struct WorkspaceArrays {
   int32_t* bias_ids;        // [max_sequences, kMaxLogitBias], flat
   float* bias_values;       // [max_sequences, kMaxLogitBias], flat
   // Layers.
-  float* hidden;         // [max_rows, hidden_size]
-  float* normed;         // [max_rows, hidden_size]
-  std::byte* operand;    // [max_rows, max(hidden_size, intermediate_size)]
-  float* projections;    // [max_rows, ProjectionOffsets::width]
-  float* queries;        // [max_rows, hidden_size]
-  float* keys;           // [max_rows, hidden_size]
-  float* targets;        // [max_rows, hidden_size]
-  float* rates;          // [max_rows, num_heads]
-  float* learned;        // [max_rows, hidden_size]
-  float* gate_up;        // [max_rows, 2 * intermediate_size]
+  float* hidden;       // [max_rows, hidden_size]
+  float* normed;       // [max_rows, hidden_size]
+  std::byte* operand;  // [max_rows, max(hidden_size, intermediate_size)]
+  float* projections;  // [max_rows, ProjectionOffsets::width]
+  float* queries;      // [max_rows, hidden_size]
+  float* keys;         // [max_rows, hidden_size]
+  float* targets;      // [max_rows, hidden_size]
+  float* rates;        // [max_rows, num_heads]
+  float* learned;      // [max_rows, hidden_size]
+  float* gate_up;      // [max_rows, 2 * intermediate_size]
   // Head.
   float* gathered;            // [max_requests, hidden_size]
   float* logits;              // [max_requests, vocab_size]
@@ -49,8 +50,10 @@ inline int64_t MaxLogitsRequests(const TttModel::Limits& limits) {
   return int64_t{limits.max_rows} + limits.max_sequences;
 }
 
-// Lays the arrays out from `base`; with a null base only `bytes` means anything.
+// Lays the arrays out from `base`; with a null base only `bytes` means
+// anything.
 WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
-                                const TttModel::Limits& limits, std::byte* base);
+                                const TttModel::Limits& limits,
+                                std::byte* base);
 
 }  // namespace ttt

@@ -36,7 +36,8 @@ StreamingDecoder DecoderAfter(const Tokenizer* tokenizer, bool at_start,
     if (decoder.Append(id).empty()) continue;
     decoder = StreamingDecoder(tokenizer, false);
     const size_t context = std::min(input.size(), kContextIds);
-    for (const int32_t last : input.subspan(input.size() - context)) decoder.Append(last);
+    for (const int32_t last : input.subspan(input.size() - context))
+      decoder.Append(last);
     break;
   }
   return decoder;
@@ -73,7 +74,8 @@ std::string TextOutput::Release(absl::string_view added) {
       matched_stop_ = stop;
     }
   }
-  const size_t end = match != std::string::npos ? match : HoldFrom(held_, stop_strings_);
+  const size_t end =
+      match != std::string::npos ? match : HoldFrom(held_, stop_strings_);
   std::string released = held_.substr(0, end);
   held_.erase(0, end);
   return released;

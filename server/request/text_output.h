@@ -12,13 +12,13 @@
 namespace ttt {
 
 // Turns generated ids into text and looks for stop strings in it. Text that may
-// yet become part of a stop string is held back until it is decided, so what was
-// released never has to be taken back. Not thread-safe. `tokenizer` must outlive
-// it.
+// yet become part of a stop string is held back until it is decided, so what
+// was released never has to be taken back. Not thread-safe. `tokenizer` must
+// outlive it.
 class TextOutput {
  public:
-  // `input` is what the turn reads before it generates; `at_start`: its first id
-  // is token 0 of the session. `stop_strings` are UTF-8 and not empty.
+  // `input` is what the turn reads before it generates; `at_start`: its first
+  // id is token 0 of the session. `stop_strings` are UTF-8 and not empty.
   TextOutput(const Tokenizer* tokenizer, bool at_start,
              absl::Span<const int32_t> input,
              std::vector<std::string> stop_strings);
@@ -29,8 +29,8 @@ class TextOutput {
   // What was held back, at the end of a turn that no stop string ended.
   std::string Finish();
 
-  // The stop string that was complete first; if one token completed several, the
-  // one that begins first, and of these the longest. Empty if none did.
+  // The stop string that was complete first; if one token completed several,
+  // the one that begins first, and of these the longest. Empty if none did.
   const std::string& matched_stop() const { return matched_stop_; }
 
  private:

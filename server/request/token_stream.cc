@@ -17,12 +17,14 @@ bool TokenStream::IsFull() const {
   return static_cast<int64_t>(gathered_.tokens.size()) >= capacity_;
 }
 
-void TokenStream::Push(std::vector<TokenPosition> tokens, absl::string_view text) {
+void TokenStream::Push(std::vector<TokenPosition> tokens,
+                       absl::string_view text) {
   bool notify = false;
   {
     MutexLock lock(mutex_);
     TTT_CHECK(!gathered_.end.has_value());
-    std::move(tokens.begin(), tokens.end(), std::back_inserter(gathered_.tokens));
+    std::move(tokens.begin(), tokens.end(),
+              std::back_inserter(gathered_.tokens));
     absl::StrAppend(&gathered_.text, text);
     notify = std::exchange(reader_waits_, false);
   }

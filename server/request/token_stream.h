@@ -25,9 +25,9 @@ class TokenStream {
     std::optional<TurnEnd> end;  // the last chunk has it
   };
 
-  // `capacity` >= 1. `on_ready` is called, without a lock, on the engine's thread
-  // (or the one that ends the turn) when a chunk is there after an empty Take or
-  // at first; it must only post.
+  // `capacity` >= 1. `on_ready` is called, without a lock, on the engine's
+  // thread (or the one that ends the turn) when a chunk is there after an empty
+  // Take or at first; it must only post.
   TokenStream(int64_t capacity, std::function<void()> on_ready);
 
   // The engine's side.
@@ -40,7 +40,8 @@ class TokenStream {
 
   // The reader's side. No value: nothing yet, on_ready will be called.
   std::optional<Chunk> Take() ABSL_LOCKS_EXCLUDED(mutex_);
-  // The reader wants no more. The turn ends within one step, and End still comes.
+  // The reader wants no more. The turn ends within one step, and End still
+  // comes.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

@@ -63,9 +63,9 @@ grpc::ServerUnaryReactor* AdminService::GetServerInfo(
       });
 }
 
-grpc::ServerUnaryReactor* AdminService::Drain(grpc::CallbackServerContext* context,
-                                              const grpc::ByteBuffer* request,
-                                              grpc::ByteBuffer* response) {
+grpc::ServerUnaryReactor* AdminService::Drain(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
   return Answer<v1::DrainRequest, v1::DrainResponse>(
       "Drain", parts_, context, request, response, [this](const auto&, auto*) {
         start_drain_();

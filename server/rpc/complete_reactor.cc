@@ -38,8 +38,8 @@ void CompleteReactor::Gather(const TokenStream::Chunk& chunk) {
     call_.Cancel();
   }
   if (is_too_large_) return;
-  AppendTokens(chunk.tokens, call_.wants_logprobs(), response_.mutable_token_ids(),
-               response_.mutable_logprobs());
+  AppendTokens(chunk.tokens, call_.wants_logprobs(),
+               response_.mutable_token_ids(), response_.mutable_logprobs());
   response_.mutable_text()->append(chunk.text);
 }
 

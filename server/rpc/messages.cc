@@ -6,7 +6,8 @@ namespace {
 void ToMessage(absl::Time time, google::protobuf::Timestamp* message) {
   const int64_t nanos = absl::ToUnixNanos(time);
   message->set_seconds(absl::ToUnixSeconds(time));
-  message->set_nanos(static_cast<int32_t>(nanos - message->seconds() * 1000000000));
+  message->set_nanos(
+      static_cast<int32_t>(nanos - message->seconds() * 1000000000));
 }
 
 }  // namespace
@@ -26,7 +27,8 @@ v1::FinishReason ToMessage(FinishReason reason) {
 void ToMessage(const TokenPosition& position, v1::Position* message) {
   message->set_token_id(position.token_id);
   if (position.logprob.has_value()) message->set_logprob(*position.logprob);
-  message->mutable_top_logprobs()->Reserve(static_cast<int>(position.top.size()));
+  message->mutable_top_logprobs()->Reserve(
+      static_cast<int>(position.top.size()));
   for (const TokenLogprob& candidate : position.top) {
     v1::Candidate* const added = message->add_top_logprobs();
     added->set_token_id(candidate.token_id);
@@ -76,7 +78,8 @@ void ToMessage(const SessionInfo& session, absl::string_view model_fingerprint,
 }
 
 std::string DigestBytes(const StateDigest& digest) {
-  return std::string(reinterpret_cast<const char*>(digest.data()), digest.size());
+  return std::string(reinterpret_cast<const char*>(digest.data()),
+                     digest.size());
 }
 
 }  // namespace ttt

@@ -1,12 +1,12 @@
 // What all RPCs have in common: parsing, one answer, and the request metric.
 #pragma once
 
-#include <string>
-
 #include <grpcpp/impl/codegen/proto_utils.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 #include <grpcpp/support/server_callback.h>
+
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -16,10 +16,10 @@
 
 namespace ttt {
 
-// The services take bytes and parse them here: gRPC itself answers a message that
-// does not parse with UNIMPLEMENTED and without details, and counts it nowhere.
-// INVALID_ARGUMENT (MALFORMED_REQUEST): not such a message, or one whose strings
-// are not UTF-8.
+// The services take bytes and parse them here: gRPC itself answers a message
+// that does not parse with UNIMPLEMENTED and without details, and counts it
+// nowhere. INVALID_ARGUMENT (MALFORMED_REQUEST): not such a message, or one
+// whose strings are not UTF-8.
 template <typename Message>
 absl::Status Parse(const grpc::ByteBuffer& bytes, Message* message) {
   grpc::ByteBuffer shared = bytes;
@@ -48,7 +48,8 @@ class RpcCall {
           grpc::CallbackServerContext* context);
 
   // Records the call and says how it ended. Once, before the reactor's Finish.
-  grpc::Status End(const absl::Status& status, const ErrorMetadata& metadata = {});
+  grpc::Status End(const absl::Status& status,
+                   const ErrorMetadata& metadata = {});
 
   const RpcParts& parts() const { return parts_; }
   grpc::CallbackServerContext* context() const { return context_; }
@@ -60,10 +61,11 @@ class RpcCall {
   const absl::Time arrival_;
 };
 
-// An RPC that is answered where it stands: `handler(request, &response)` returns
-// an absl::Status and waits for nothing.
+// An RPC that is answered where it stands: `handler(request, &response)`
+// returns an absl::Status and waits for nothing.
 template <typename RequestMessage, typename ResponseMessage, typename Handler>
-grpc::ServerUnaryReactor* Answer(absl::string_view method, const RpcParts& parts,
+grpc::ServerUnaryReactor* Answer(absl::string_view method,
+                                 const RpcParts& parts,
                                  grpc::CallbackServerContext* context,
                                  const grpc::ByteBuffer* request_bytes,
                                  grpc::ByteBuffer* response_bytes,
@@ -84,7 +86,8 @@ inline grpc::ServerUnaryReactor* Refuse(absl::string_view method,
                                         const RpcParts& parts,
                                         grpc::CallbackServerContext* context) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(RpcCall(method, parts, context).End(UnimplementedMethod(method)));
+  reactor->Finish(
+      RpcCall(method, parts, context).End(UnimplementedMethod(method)));
   return reactor;
 }
 
@@ -94,7 +97,8 @@ class RefusingReactor : public Base {
  public:
   RefusingReactor(absl::string_view method, const RpcParts& parts,
                   grpc::CallbackServerContext* context) {
-    this->Finish(RpcCall(method, parts, context).End(UnimplementedMethod(method)));
+    this->Finish(
+        RpcCall(method, parts, context).End(UnimplementedMethod(method)));
   }
   void OnDone() override { delete this; }
 };

@@ -1,16 +1,16 @@
 #include "server/rpc/rpc_server.h"
 
-#include <atomic>
-#include <chrono>
-#include <utility>
-#include <vector>
-
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/impl/server_builder_option.h>
 #include <grpcpp/impl/server_builder_plugin.h>
 #include <grpcpp/resource_quota.h>
+
+#include <atomic>
+#include <chrono>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/error.h"
@@ -47,8 +47,8 @@ RequestLimits MakeLimits(const ServerFacts& facts, bool has_tokenizer) {
 class WithoutReflection : public grpc::ServerBuilderOption {
  public:
   void UpdateArguments(grpc::ChannelArguments*) override {}
-  void UpdatePlugins(
-      std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>*
+                         plugins) override {
     std::erase_if(*plugins, [](const auto& plugin) {
       return dynamic_cast<grpc::reflection::ProtoServerReflectionPlugin*>(
                  plugin.get()) != nullptr;
@@ -162,7 +162,8 @@ class RpcServer::Impl {
   AdminService admin_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
-  std::atomic<grpc::HealthCheckServiceInterface*> health_ = nullptr;  // server_'s
+  std::atomic<grpc::HealthCheckServiceInterface*> health_ =
+      nullptr;  // server_'s
 };
 
 RpcServer::RpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

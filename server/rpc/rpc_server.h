@@ -23,9 +23,8 @@ class RpcServer {
   // Serves with Admission in the state it has: SetServing opens it.
   // UNAVAILABLE: the port cannot be had; a port that another process listens on
   // never can. `parts` must outlive the server.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const Options& options,
-                                                          const RpcParts& parts,
-                                                          const ServerFacts& facts);
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
+      const Options& options, const RpcParts& parts, const ServerFacts& facts);
   // As Shutdown without a grace.
   ~RpcServer();
 

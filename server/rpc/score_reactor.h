@@ -7,11 +7,12 @@
 
 namespace ttt {
 
-// Waits for the end of the turn, answers on the scoring thread, and deletes itself
-// in OnDone.
+// Waits for the end of the turn, answers on the scoring thread, and deletes
+// itself in OnDone.
 class ScoreReactor : public grpc::ServerUnaryReactor {
  public:
-  ScoreReactor(const TurnCallContext& shared, grpc::CallbackServerContext* context,
+  ScoreReactor(const TurnCallContext& shared,
+               grpc::CallbackServerContext* context,
                const grpc::ByteBuffer* request, grpc::ByteBuffer* response);
 
   void OnCancel() override;

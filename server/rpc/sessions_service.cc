@@ -20,7 +20,8 @@ absl::Status SessionsService::Create(const v1::CreateSessionRequest& request,
   }
   TTT_ASSIGN_OR_RETURN(const absl::Duration ttl,
                        ValidateTtl(request.has_ttl(), request.ttl()));
-  return Reply(parts_.sessions->CreateSession(request.session_id(), ttl), response);
+  return Reply(parts_.sessions->CreateSession(request.session_id(), ttl),
+               response);
 }
 
 absl::Status SessionsService::List(const v1::ListSessionsRequest& request,
@@ -56,10 +57,10 @@ absl::Status SessionsService::Fork(const v1::ForkSessionRequest& request,
   if (request.has_expected_revision()) {
     expected_revision = request.expected_revision();
   }
-  return Reply(
-      parts_.sessions->ForkSession(request.session_id(), request.new_session_id(),
-                                   ttl, expected_revision),
-      response);
+  return Reply(parts_.sessions->ForkSession(request.session_id(),
+                                            request.new_session_id(), ttl,
+                                            expected_revision),
+               response);
 }
 
 grpc::ServerUnaryReactor* SessionsService::CreateSession(Context* context,
@@ -113,13 +114,13 @@ grpc::ServerUnaryReactor* SessionsService::RewindSession(Context* context,
   return Refuse("RewindSession", parts_, context);
 }
 
-grpc::ServerUnaryReactor* SessionsService::ListTurns(Context* context, const Bytes*,
-                                                     Bytes*) {
+grpc::ServerUnaryReactor* SessionsService::ListTurns(Context* context,
+                                                     const Bytes*, Bytes*) {
   return Refuse("ListTurns", parts_, context);
 }
 
-grpc::ServerUnaryReactor* SessionsService::GetTurn(Context* context, const Bytes*,
-                                                   Bytes*) {
+grpc::ServerUnaryReactor* SessionsService::GetTurn(Context* context,
+                                                   const Bytes*, Bytes*) {
   return Refuse("GetTurn", parts_, context);
 }
 

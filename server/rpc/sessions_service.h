@@ -17,9 +17,12 @@ class SessionsService final
                           v1::Sessions::WithRawCallbackMethod_RewindSession<
                               v1::Sessions::WithRawCallbackMethod_ListTurns<
                                   v1::Sessions::WithRawCallbackMethod_GetTurn<
-                                      v1::Sessions::WithRawCallbackMethod_ExportSession<
-                                          v1::Sessions::WithRawCallbackMethod_ImportSession<
-                                              v1::Sessions::Service>>>>>>>>>> {
+                                      v1::Sessions::
+                                          WithRawCallbackMethod_ExportSession<
+                                              v1::Sessions::
+                                                  WithRawCallbackMethod_ImportSession<
+                                                      v1::Sessions::
+                                                          Service>>>>>>>>>> {
  public:
   SessionsService(const RpcParts& parts, absl::string_view model_fingerprint)
       : parts_(parts), model_fingerprint_(model_fingerprint) {}
@@ -27,17 +30,20 @@ class SessionsService final
   using Bytes = grpc::ByteBuffer;
   using Context = grpc::CallbackServerContext;
 
-  grpc::ServerUnaryReactor* CreateSession(Context* context, const Bytes* request,
+  grpc::ServerUnaryReactor* CreateSession(Context* context,
+                                          const Bytes* request,
                                           Bytes* response) override;
   grpc::ServerUnaryReactor* GetSession(Context* context, const Bytes* request,
                                        Bytes* response) override;
   grpc::ServerUnaryReactor* ListSessions(Context* context, const Bytes* request,
                                          Bytes* response) override;
-  grpc::ServerUnaryReactor* DeleteSession(Context* context, const Bytes* request,
+  grpc::ServerUnaryReactor* DeleteSession(Context* context,
+                                          const Bytes* request,
                                           Bytes* response) override;
   grpc::ServerUnaryReactor* ForkSession(Context* context, const Bytes* request,
                                         Bytes* response) override;
-  grpc::ServerUnaryReactor* RewindSession(Context* context, const Bytes* request,
+  grpc::ServerUnaryReactor* RewindSession(Context* context,
+                                          const Bytes* request,
                                           Bytes* response) override;
   grpc::ServerUnaryReactor* ListTurns(Context* context, const Bytes* request,
                                       Bytes* response) override;
@@ -49,10 +55,12 @@ class SessionsService final
                                                 Bytes* response) override;
 
  private:
-  absl::Status Create(const v1::CreateSessionRequest& request, v1::Session* response);
+  absl::Status Create(const v1::CreateSessionRequest& request,
+                      v1::Session* response);
   absl::Status List(const v1::ListSessionsRequest& request,
                     v1::ListSessionsResponse* response);
-  absl::Status Fork(const v1::ForkSessionRequest& request, v1::Session* response);
+  absl::Status Fork(const v1::ForkSessionRequest& request,
+                    v1::Session* response);
   absl::Status Reply(const absl::StatusOr<SessionInfo>& session,
                      v1::Session* response) const;
 

@@ -1,11 +1,11 @@
 // The only way out for errors: absl::Status to gRPC, with google.rpc details.
 #pragma once
 
+#include <grpcpp/support/status.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
-
-#include <grpcpp/support/status.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -15,8 +15,8 @@ namespace ttt {
 
 // What ErrorInfo.metadata says of the turn that failed.
 struct ErrorMetadata {
-  std::string turn_id;                // empty: there was no turn
-  std::optional<uint64_t> revision;   // of the session, as far as it is known
+  std::string turn_id;               // empty: there was no turn
+  std::optional<uint64_t> revision;  // of the session, as far as it is known
   std::optional<bool> committed;
 };
 

@@ -1,22 +1,23 @@
 // One call of StreamComplete.
 #pragma once
 
+#include <grpcpp/support/server_callback.h>
+
 #include <deque>
 #include <optional>
-
-#include <grpcpp/support/server_callback.h>
 
 #include "server/rpc/turn_call.h"
 
 namespace ttt {
 
-// Writes a turn's output as it comes: `accepted` from the thread of the call, the
-// rest from the delivery thread, one write in flight. From then on one thing at a
-// time moves it: the end of a write, or the stream's word that there is more.
-// Deletes itself in OnDone.
+// Writes a turn's output as it comes: `accepted` from the thread of the call,
+// the rest from the delivery thread, one write in flight. From then on one
+// thing at a time moves it: the end of a write, or the stream's word that there
+// is more. Deletes itself in OnDone.
 class StreamReactor : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
-  StreamReactor(const TurnCallContext& shared, grpc::CallbackServerContext* context,
+  StreamReactor(const TurnCallContext& shared,
+                grpc::CallbackServerContext* context,
                 const grpc::ByteBuffer* request);
 
   void OnWriteDone(bool ok) override;
@@ -25,8 +26,8 @@ class StreamReactor : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
  private:
   void WriteAccepted();
-  // On the delivery thread. Goes on with Next, but not before both `accepted` is
-  // written and the turn has its first output.
+  // On the delivery thread. Goes on with Next, but not before both `accepted`
+  // is written and the turn has its first output.
   void Resume();
   void Next();
   // What a chunk becomes, in order.

@@ -9,10 +9,12 @@ namespace ttt {
 absl::Status TokenizerService::Encode(const v1::TokenizeRequest& request,
                                       v1::TokenizeResponse* response) const {
   if (parts_.tokenizer == nullptr) return NoTokenizer("text");
-  TTT_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                       parts_.tokenizer->Encode(request.text(), request.at_start()));
+  TTT_ASSIGN_OR_RETURN(
+      const std::vector<int32_t> ids,
+      parts_.tokenizer->Encode(request.text(), request.at_start()));
   response->mutable_ids()->Add(ids.begin(), ids.end());
-  for (const int32_t id : ids) response->add_pieces(parts_.tokenizer->Piece(id));
+  for (const int32_t id : ids)
+    response->add_pieces(parts_.tokenizer->Piece(id));
   return absl::OkStatus();
 }
 

@@ -9,7 +9,8 @@ namespace ttt {
 // ttt.v1.Tokenizer. Thread-safe; outlives its calls.
 class TokenizerService final
     : public v1::Tokenizer::WithRawCallbackMethod_Tokenize<
-          v1::Tokenizer::WithRawCallbackMethod_Detokenize<v1::Tokenizer::Service>> {
+          v1::Tokenizer::WithRawCallbackMethod_Detokenize<
+              v1::Tokenizer::Service>> {
  public:
   TokenizerService(const RpcParts& parts, const RequestLimits& limits)
       : parts_(parts), limits_(limits) {}

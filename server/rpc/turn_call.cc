@@ -24,10 +24,11 @@ absl::Status CheckScoreSize(const Request& request) {
   const int64_t candidates = static_cast<int64_t>(request.input_ids.size()) *
                              (1 + request.top_logprobs.value_or(0));
   if (candidates <= kMaxScoreCandidates) return absl::OkStatus();
-  return InvalidField("top_logprobs",
-                      absl::StrCat("is ", *request.top_logprobs, " for ",
-                                   request.input_ids.size(),
-                                   " tokens, which is too much for one answer"));
+  return InvalidField(
+      "top_logprobs",
+      absl::StrCat("is ", *request.top_logprobs, " for ",
+                   request.input_ids.size(),
+                   " tokens, which is too much for one answer"));
 }
 
 }  // namespace
@@ -97,8 +98,9 @@ absl::Status TurnCall::StartScore(const grpc::ByteBuffer& bytes) {
   TTT_ASSIGN_OR_RETURN(turn->request, ValidateScore(message, shared_.limits));
   int64_t session_tokens = 0;
   if (!message.session_id().empty()) {
-    TTT_ASSIGN_OR_RETURN(const SessionInfo session,
-                         shared_.parts.sessions->GetSession(message.session_id()));
+    TTT_ASSIGN_OR_RETURN(
+        const SessionInfo session,
+        shared_.parts.sessions->GetSession(message.session_id()));
     base_revision_ = session.revision;
     session_tokens = session.tokens;
     // An empty session is as good as none, whatever becomes of it meanwhile.
@@ -116,7 +118,8 @@ absl::Status TurnCall::StartScore(const grpc::ByteBuffer& bytes) {
 
 absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, Executor* executor) {
   input_tokens_ = static_cast<int64_t>(turn->request.input_ids.size());
-  TTT_ASSIGN_OR_RETURN(turn->ticket, shared_.parts.admission->Admit(input_tokens_));
+  TTT_ASSIGN_OR_RETURN(turn->ticket,
+                       shared_.parts.admission->Admit(input_tokens_));
   turn->request.turn_id = turn_id_;
   turn->request.deadline = Deadline();
   stream_ = std::make_shared<TokenStream>(
@@ -129,7 +132,8 @@ absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, Executor* executor) {
 
 std::optional<TokenStream::Chunk> TurnCall::Take() {
   std::optional<TokenStream::Chunk> chunk = stream_->Take();
-  if (chunk.has_value() && static_cast<int64_t>(chunk->tokens.size()) >= kStreamCapacity) {
+  if (chunk.has_value() &&
+      static_cast<int64_t>(chunk->tokens.size()) >= kStreamCapacity) {
     shared_.parts.engine->Wake();  // It was full, and the turn stood still.
   }
   return chunk;
@@ -145,8 +149,9 @@ void TurnCall::Cancel() {
 grpc::Status TurnCall::End(const absl::Status& status) {
   ErrorMetadata metadata{turn_id_, base_revision_, std::nullopt};
   if (commits_) metadata.committed = false;
-  return call_.End(status.code() == absl::StatusCode::kCancelled ? CancelCause(status)
-                                                                 : status,
+  return call_.End(status.code() == absl::StatusCode::kCancelled
+                       ? CancelCause(status)
+                       : status,
                    metadata);
 }
 

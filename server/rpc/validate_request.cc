@@ -1,10 +1,10 @@
 #include "server/rpc/validate_request.h"
 
+#include <google/protobuf/duration.pb.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
-
-#include <google/protobuf/duration.pb.h>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -21,7 +21,8 @@ constexpr size_t kMaxStopStringBytes = 256;
 constexpr int kMaxStopTokens = 64;
 constexpr int kMaxLogitBias = 1024;
 constexpr float kMaxPenalty = 100.0f;
-constexpr int64_t kMaxDurationSeconds = 315576000000;  // as google.protobuf says
+constexpr int64_t kMaxDurationSeconds =
+    315576000000;  // as google.protobuf says
 
 absl::Status CheckRequestId(absl::string_view id) {
   if (id.size() <= kMaxIdBytes) return absl::OkStatus();
@@ -51,37 +52,38 @@ absl::Status CheckInputTokens(int64_t num_tokens, const RequestLimits& limits) {
 }
 
 absl::Status TakeLogitBias(const v1::Sampling& message,
-                           const RequestLimits& limits, SamplingParams* params) {
+                           const RequestLimits& limits,
+                           SamplingParams* params) {
   if (message.logit_bias_size() > kMaxLogitBias) {
-    return InvalidField("sampling.logit_bias",
-                        absl::StrCat("has ", message.logit_bias_size(),
-                                     " entries, at most ", kMaxLogitBias,
-                                     " are allowed"));
+    return InvalidField(
+        "sampling.logit_bias",
+        absl::StrCat("has ", message.logit_bias_size(), " entries, at most ",
+                     kMaxLogitBias, " are allowed"));
   }
   params->logit_bias.assign(message.logit_bias().begin(),
                             message.logit_bias().end());
   std::sort(params->logit_bias.begin(), params->logit_bias.end());
   for (const auto& [id, bias] : params->logit_bias) {
     TTT_RETURN_IF_ERROR(CheckTokenId("sampling.logit_bias", id, limits));
-    TTT_RETURN_IF_ERROR(CheckFloat(absl::StrCat("sampling.logit_bias[", id, "]"),
-                                   bias, std::abs(bias) <= kMaxPenalty,
-                                   "in [-100, 100]"));
+    TTT_RETURN_IF_ERROR(
+        CheckFloat(absl::StrCat("sampling.logit_bias[", id, "]"), bias,
+                   std::abs(bias) <= kMaxPenalty, "in [-100, 100]"));
   }
   return absl::OkStatus();
 }
 
-absl::Status TakePenalties(const v1::Sampling& message, SamplingParams* params) {
+absl::Status TakePenalties(const v1::Sampling& message,
+                           SamplingParams* params) {
   if (message.has_repetition_penalty()) {
     params->repetition_penalty = message.repetition_penalty();
-    TTT_RETURN_IF_ERROR(CheckFloat("sampling.repetition_penalty",
-                                   params->repetition_penalty,
-                                   params->repetition_penalty > 0.0f, "above 0"));
+    TTT_RETURN_IF_ERROR(
+        CheckFloat("sampling.repetition_penalty", params->repetition_penalty,
+                   params->repetition_penalty > 0.0f, "above 0"));
   }
   params->presence_penalty = message.presence_penalty();
-  TTT_RETURN_IF_ERROR(CheckFloat("sampling.presence_penalty",
-                                 params->presence_penalty,
-                                 std::abs(params->presence_penalty) <= kMaxPenalty,
-                                 "in [-100, 100]"));
+  TTT_RETURN_IF_ERROR(CheckFloat(
+      "sampling.presence_penalty", params->presence_penalty,
+      std::abs(params->presence_penalty) <= kMaxPenalty, "in [-100, 100]"));
   params->frequency_penalty = message.frequency_penalty();
   return CheckFloat("sampling.frequency_penalty", params->frequency_penalty,
                     std::abs(params->frequency_penalty) <= kMaxPenalty,
@@ -93,9 +95,9 @@ absl::Status TakeSampling(const v1::Sampling& message,
   SamplingParams& params = request->sampling;
   if (message.has_max_tokens()) request->max_tokens = message.max_tokens();
   if (request->max_tokens < 0) {
-    return InvalidField("sampling.max_tokens",
-                        absl::StrCat("is ", request->max_tokens,
-                                     ", must be at least 0"));
+    return InvalidField(
+        "sampling.max_tokens",
+        absl::StrCat("is ", request->max_tokens, ", must be at least 0"));
   }
   params.temperature = message.temperature();
   TTT_RETURN_IF_ERROR(CheckFloat("sampling.temperature", params.temperature,
@@ -121,33 +123,34 @@ absl::Status TakeSampling(const v1::Sampling& message,
 absl::Status TakeStop(const v1::Stop& message, const RequestLimits& limits,
                       StopParams* stop) {
   if (message.strings_size() > kMaxStopStrings) {
-    return InvalidField("stop.strings",
-                        absl::StrCat("has ", message.strings_size(),
-                                     " entries, at most ", kMaxStopStrings,
-                                     " are allowed"));
+    return InvalidField(
+        "stop.strings",
+        absl::StrCat("has ", message.strings_size(), " entries, at most ",
+                     kMaxStopStrings, " are allowed"));
   }
   for (int i = 0; i < message.strings_size(); ++i) {
     const std::string& text = message.strings(i);
     const std::string field = absl::StrCat("stop.strings[", i, "]");
     if (text.empty() || text.size() > kMaxStopStringBytes) {
-      return InvalidField(field, absl::StrCat("is ", text.size(),
-                                              " bytes, must be 1 to ",
-                                              kMaxStopStringBytes));
+      return InvalidField(
+          field, absl::StrCat("is ", text.size(), " bytes, must be 1 to ",
+                              kMaxStopStringBytes));
     }
   }
   if (message.strings_size() > 0 && !limits.has_tokenizer) {
     return NoTokenizer("stop.strings");
   }
   if (message.token_ids_size() > kMaxStopTokens) {
-    return InvalidField("stop.token_ids",
-                        absl::StrCat("has ", message.token_ids_size(),
-                                     " entries, at most ", kMaxStopTokens,
-                                     " are allowed"));
+    return InvalidField(
+        "stop.token_ids",
+        absl::StrCat("has ", message.token_ids_size(), " entries, at most ",
+                     kMaxStopTokens, " are allowed"));
   }
   TTT_RETURN_IF_ERROR(
       ValidateTokenIds("stop.token_ids", message.token_ids(), limits));
   stop->strings.assign(message.strings().begin(), message.strings().end());
-  stop->token_ids.assign(message.token_ids().begin(), message.token_ids().end());
+  stop->token_ids.assign(message.token_ids().begin(),
+                         message.token_ids().end());
   stop->ignore_eos = message.ignore_eos();
   return absl::OkStatus();
 }
@@ -166,7 +169,8 @@ absl::Status TakeInput(const Message& message, const RequestLimits& limits,
   return absl::OkStatus();
 }
 
-absl::Status CheckTopLogprobs(int32_t top_logprobs, const RequestLimits& limits) {
+absl::Status CheckTopLogprobs(int32_t top_logprobs,
+                              const RequestLimits& limits) {
   if (top_logprobs >= 0 && top_logprobs <= limits.max_top_logprobs) {
     return absl::OkStatus();
   }
@@ -190,7 +194,8 @@ absl::Status CheckSessionFields(const v1::CompleteRequest& message) {
   return absl::OkStatus();
 }
 
-absl::Status TakePolicies(const v1::CompleteRequest& message, Request* request) {
+absl::Status TakePolicies(const v1::CompleteRequest& message,
+                          Request* request) {
   if (!message.idempotency_key().empty()) {
     return UnimplementedField("idempotency_key", "is not in this version");
   }
@@ -215,8 +220,9 @@ absl::Status TakePolicies(const v1::CompleteRequest& message, Request* request) 
     case v1::DURABILITY_DISK:
       return UnimplementedField("durability", "DISK is not in this version");
     default:
-      return InvalidField("durability", absl::StrCat("is ", message.durability(),
-                                                     ", which is no Durability"));
+      return InvalidField("durability",
+                          absl::StrCat("is ", message.durability(),
+                                       ", which is no Durability"));
   }
 }
 
@@ -258,8 +264,9 @@ absl::Status AppendText(absl::string_view text, int64_t session_tokens,
                         const Tokenizer& tokenizer, const RequestLimits& limits,
                         Request* request) {
   if (text.empty()) return absl::OkStatus();
-  TTT_ASSIGN_OR_RETURN(request->input_ids,
-                       tokenizer.Encode(text, /*at_start=*/session_tokens == 0));
+  TTT_ASSIGN_OR_RETURN(
+      request->input_ids,
+      tokenizer.Encode(text, /*at_start=*/session_tokens == 0));
   return CheckInputTokens(request->input_ids.size(), limits);
 }
 
@@ -270,32 +277,35 @@ absl::Status CheckInput(const Request& request, int64_t session_tokens) {
 }
 
 absl::Status NoTokenizer(absl::string_view field) {
-  return Error(absl::StatusCode::kFailedPrecondition, "NO_TOKENIZER",
-               absl::StrCat(field, ": the model has no tokenizer, give token_ids"));
+  return Error(
+      absl::StatusCode::kFailedPrecondition, "NO_TOKENIZER",
+      absl::StrCat(field, ": the model has no tokenizer, give token_ids"));
 }
 
 absl::Status ValidateSessionId(absl::string_view field, absl::string_view id) {
   if (id.empty()) return InvalidField(field, "is empty");
   if (id.size() > kMaxIdBytes) {
-    return InvalidField(field, absl::StrCat("is ", id.size(), " bytes, at most ",
-                                            kMaxIdBytes, " are allowed"));
+    return InvalidField(
+        field, absl::StrCat("is ", id.size(), " bytes, at most ", kMaxIdBytes,
+                            " are allowed"));
   }
   const bool is_plain = std::all_of(id.begin(), id.end(), [](char c) {
-    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == ':' || c == '-';
+    return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == ':' ||
+           c == '-';
   });
   if (is_plain) return absl::OkStatus();
   return InvalidField(field, absl::StrCat("is ", QuoteValue(id),
                                           ", must be of [A-Za-z0-9._:-]"));
 }
 
-absl::StatusOr<absl::Duration> ValidateTtl(bool has_ttl,
-                                           const google::protobuf::Duration& ttl) {
+absl::StatusOr<absl::Duration> ValidateTtl(
+    bool has_ttl, const google::protobuf::Duration& ttl) {
   if (!has_ttl) return absl::InfiniteDuration();
   const absl::Duration duration =
       absl::Seconds(ttl.seconds()) + absl::Nanoseconds(ttl.nanos());
-  if (std::abs(ttl.nanos()) < 1000000000 && ttl.seconds() <= kMaxDurationSeconds &&
-      ttl.seconds() >= 0 && ttl.nanos() >= 0 &&
-      duration > absl::ZeroDuration()) {
+  if (std::abs(ttl.nanos()) < 1000000000 &&
+      ttl.seconds() <= kMaxDurationSeconds && ttl.seconds() >= 0 &&
+      ttl.nanos() >= 0 && duration > absl::ZeroDuration()) {
     return duration;
   }
   return InvalidField("ttl", absl::StrCat("is ", ttl.seconds(), " s and ",
@@ -304,9 +314,9 @@ absl::StatusOr<absl::Duration> ValidateTtl(bool has_ttl,
 
 absl::StatusOr<int32_t> ValidatePageSize(int32_t page_size) {
   if (page_size < 0 || page_size > kMaxPageSize) {
-    return InvalidField("page_size", absl::StrCat("is ", page_size,
-                                                  ", must be in [0, ",
-                                                  kMaxPageSize, "]"));
+    return InvalidField(
+        "page_size",
+        absl::StrCat("is ", page_size, ", must be in [0, ", kMaxPageSize, "]"));
   }
   return page_size == 0 ? kDefaultPageSize : page_size;
 }

@@ -25,10 +25,11 @@ struct RequestLimits {
 inline constexpr int32_t kDefaultPageSize = 100;
 inline constexpr int32_t kMaxPageSize = 1000;
 
-// All that can be told without the session. Token ids are in the result; text is
-// not, see AppendText. The id of the turn, its seed if unset, and the deadline are
-// the caller's affair. That strings are UTF-8 is seen to by the parser. INVALID_ARGUMENT and UNIMPLEMENTED name the field and its
-// value; FAILED_PRECONDITION (NO_TOKENIZER).
+// All that can be told without the session. Token ids are in the result; text
+// is not, see AppendText. The id of the turn, its seed if unset, and the
+// deadline are the caller's affair. That strings are UTF-8 is seen to by the
+// parser. INVALID_ARGUMENT and UNIMPLEMENTED name the field and its value;
+// FAILED_PRECONDITION (NO_TOKENIZER).
 absl::StatusOr<Request> ValidateComplete(const v1::CompleteRequest& message,
                                          const RequestLimits& limits);
 absl::StatusOr<Request> ValidateScore(const v1::ScoreRequest& message,
@@ -45,8 +46,8 @@ absl::Status CheckInput(const Request& request, int64_t session_tokens);
 // `field` names the id in messages. An empty id is refused.
 absl::Status ValidateSessionId(absl::string_view field, absl::string_view id);
 // Infinite if unset. INVALID_ARGUMENT.
-absl::StatusOr<absl::Duration> ValidateTtl(bool has_ttl,
-                                           const google::protobuf::Duration& ttl);
+absl::StatusOr<absl::Duration> ValidateTtl(
+    bool has_ttl, const google::protobuf::Duration& ttl);
 absl::StatusOr<int32_t> ValidatePageSize(int32_t page_size);
 
 // FAILED_PRECONDITION (NO_TOKENIZER).

@@ -5,9 +5,10 @@
 namespace ttt {
 namespace {
 
-// The largest chunk of at most `limit` tokens; short of the prompt's end it stops
-// at a mini-batch boundary, unless none is within reach.
-int64_t ChunkTokens(const SchedulerRow& row, int64_t limit, int32_t mini_batch) {
+// The largest chunk of at most `limit` tokens; short of the prompt's end it
+// stops at a mini-batch boundary, unless none is within reach.
+int64_t ChunkTokens(const SchedulerRow& row, int64_t limit,
+                    int32_t mini_batch) {
   if (row.pending_tokens <= limit) return row.pending_tokens;
   const int64_t past_boundary = (row.position + limit) % mini_batch;
   return past_boundary < limit ? limit - past_boundary : limit;
@@ -31,9 +32,10 @@ std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
   }
   // Shortest first, so that what a short prompt leaves goes to the longer ones.
   std::vector<int32_t> by_length = prompts;
-  std::stable_sort(by_length.begin(), by_length.end(), [&](int32_t a, int32_t b) {
-    return rows[a].pending_tokens < rows[b].pending_tokens;
-  });
+  std::stable_sort(by_length.begin(), by_length.end(),
+                   [&](int32_t a, int32_t b) {
+                     return rows[a].pending_tokens < rows[b].pending_tokens;
+                   });
   std::vector<ScheduledRow> chunks;
   int64_t waiting = by_length.size();
   for (const int32_t i : by_length) {
@@ -46,7 +48,9 @@ std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
     budget -= tokens;
   }
   std::sort(chunks.begin(), chunks.end(),
-            [](const ScheduledRow& a, const ScheduledRow& b) { return a.row < b.row; });
+            [](const ScheduledRow& a, const ScheduledRow& b) {
+              return a.row < b.row;
+            });
   plan.insert(plan.end(), chunks.begin(), chunks.end());
   return plan;
 }

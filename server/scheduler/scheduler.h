@@ -27,12 +27,12 @@ struct SchedulerOptions {
   int32_t mini_batch = 1;  // of the model, >= 1
 };
 
-// Picks the rows of one step: all rows that want at most one token first, oldest
-// first, then prefill chunks, oldest first, up to the token budget. Prompts share
-// the budget so that a long one leaves room for those behind it: each gets an
-// equal part, and what one does not need goes to the next. A chunk that does not
-// end its prompt ends on a mini-batch boundary where the budget allows it.
-// `rows` is in order of arrival.
+// Picks the rows of one step: all rows that want at most one token first,
+// oldest first, then prefill chunks, oldest first, up to the token budget.
+// Prompts share the budget so that a long one leaves room for those behind it:
+// each gets an equal part, and what one does not need goes to the next. A chunk
+// that does not end its prompt ends on a mini-batch boundary where the budget
+// allows it. `rows` is in order of arrival.
 std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
                                    absl::Span<const SchedulerRow> rows);
 

@@ -13,16 +13,17 @@ namespace {
 constexpr char kPlain[] = "text/plain; charset=utf-8";
 constexpr char kPrometheus[] = "text/plain; version=0.0.4; charset=utf-8";
 
-// The library's own lines on standard error would not be in the log's form; what
-// matters of them Start reports.
+// The library's own lines on standard error would not be in the log's form;
+// what matters of them Start reports.
 int DropMessage(const mg_connection*, const char*) { return 1; }
 
 int Send(mg_connection* connection, bool with_body, absl::string_view status,
          absl::string_view type, absl::string_view body) {
-  std::string reply = absl::StrCat("HTTP/1.1 ", status, "\r\nContent-Type: ", type,
-                                   "\r\nContent-Length: ", body.size(),
-                                   "\r\nCache-Control: no-store"
-                                   "\r\nConnection: close\r\n\r\n");
+  std::string reply =
+      absl::StrCat("HTTP/1.1 ", status, "\r\nContent-Type: ", type,
+                   "\r\nContent-Length: ", body.size(),
+                   "\r\nCache-Control: no-store"
+                   "\r\nConnection: close\r\n\r\n");
   if (with_body) absl::StrAppend(&reply, body);
   mg_write(connection, reply.data(), reply.size());
   return 1;
@@ -33,10 +34,17 @@ int Send(mg_connection* connection, bool with_body, absl::string_view status,
 absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(
     const std::string& listen, Sources sources) {
   std::unique_ptr<HttpEndpoint> endpoint(new HttpEndpoint(std::move(sources)));
-  const char* options[] = {
-      "listening_ports",    listen.c_str(), "num_threads",       "2",
-      "request_timeout_ms", "10000",        "enable_keep_alive", "no",
-      "max_request_size",   "8192",         nullptr};
+  const char* options[] = {"listening_ports",
+                           listen.c_str(),
+                           "num_threads",
+                           "2",
+                           "request_timeout_ms",
+                           "10000",
+                           "enable_keep_alive",
+                           "no",
+                           "max_request_size",
+                           "8192",
+                           nullptr};
   mg_callbacks callbacks = {};
   callbacks.log_message = &DropMessage;
   mg_init_library(0);
@@ -67,18 +75,20 @@ int HttpEndpoint::Answer(mg_connection* connection) const {
   const absl::string_view path = request->local_uri;
   const bool with_body = method != "HEAD";
   if (method != "GET" && method != "HEAD") {
-    return Send(connection, true, "405 Method Not Allowed\r\nAllow: GET, HEAD", kPlain,
-                "only GET and HEAD\n");
+    return Send(connection, true, "405 Method Not Allowed\r\nAllow: GET, HEAD",
+                kPlain, "only GET and HEAD\n");
   }
   if (path == "/metrics") {
-    return Send(connection, with_body, "200 OK", kPrometheus, sources_.metrics());
+    return Send(connection, with_body, "200 OK", kPrometheus,
+                sources_.metrics());
   }
-  if (path == "/healthz") return Send(connection, with_body, "200 OK", kPlain, "ok\n");
+  if (path == "/healthz")
+    return Send(connection, with_body, "200 OK", kPlain, "ok\n");
   if (path == "/readyz") {
     const std::string state = sources_.state();
     return Send(connection, with_body,
-                state == "serving" ? "200 OK" : "503 Service Unavailable", kPlain,
-                absl::StrCat(state, "\n"));
+                state == "serving" ? "200 OK" : "503 Service Unavailable",
+                kPlain, absl::StrCat(state, "\n"));
   }
   return Send(connection, with_body, "404 Not Found", kPlain,
               "/metrics, /healthz or /readyz\n");

@@ -1,6 +1,6 @@
-// The engine's speed without gRPC: decode at several batch sizes, prefill, cost by
-// position. Prints a table, or JSON lines with --json. The read bandwidth that
-// decode is held against is measured in the same run.
+// The engine's speed without gRPC: decode at several batch sizes, prefill, cost
+// by position. Prints a table, or JSON lines with --json. The read bandwidth
+// that decode is held against is measured in the same run.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -26,7 +26,8 @@ ABSL_FLAG(std::string, load_format, "dummy", "dummy (random weights) or auto");
 ABSL_FLAG(std::string, precision, "auto", "auto, fp32 or bf16");
 ABSL_FLAG(std::string, batch, "1,4,16", "decode batch sizes");
 ABSL_FLAG(std::string, prefill, "1x512,4x128", "sequences x tokens");
-ABSL_FLAG(std::string, positions, "1000,1000000", "positions to decode at, batch 1");
+ABSL_FLAG(std::string, positions, "1000,1000000",
+          "positions to decode at, batch 1");
 ABSL_FLAG(int32_t, steps, 20, "timed steps; the median is reported");
 ABSL_FLAG(int32_t, threads, 0, "0: one a core");
 ABSL_FLAG(bool, json, false, "one JSON object a line");
@@ -37,7 +38,8 @@ namespace {
 double Seconds(const std::function<void()>& run) {
   const auto begin = std::chrono::steady_clock::now();
   run();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
+      .count();
 }
 
 double Median(std::vector<double> values) {
@@ -54,19 +56,20 @@ double ReadBandwidth() {
   double best = 1e30;
   for (int repeat = 0; repeat < 5; ++repeat) {
     best = std::min(best, Seconds([&] {
-      std::vector<std::thread> workers;
-      for (size_t t = 0; t < threads; ++t) {
-        workers.emplace_back([&, t] {
-          uint64_t s[8] = {};
-          const size_t end = (t + 1) * kWords / threads / 8 * 8;
-          for (size_t i = t * kWords / threads / 8 * 8; i < end; i += 8) {
-            for (size_t j = 0; j < 8; ++j) s[j] += data[i + j];
-          }
-          for (size_t j = 0; j < 8; ++j) sums[t * 8 + j] = s[j];
-        });
-      }
-      for (auto& worker : workers) worker.join();
-    }));
+                      std::vector<std::thread> workers;
+                      for (size_t t = 0; t < threads; ++t) {
+                        workers.emplace_back([&, t] {
+                          uint64_t s[8] = {};
+                          const size_t end = (t + 1) * kWords / threads / 8 * 8;
+                          for (size_t i = t * kWords / threads / 8 * 8; i < end;
+                               i += 8) {
+                            for (size_t j = 0; j < 8; ++j) s[j] += data[i + j];
+                          }
+                          for (size_t j = 0; j < 8; ++j) sums[t * 8 + j] = s[j];
+                        });
+                      }
+                      for (auto& worker : workers) worker.join();
+                    }));
   }
   return kWords * sizeof(uint64_t) / best;
 }
@@ -76,7 +79,8 @@ std::vector<int64_t> Numbers(const std::string& list, char separator = ',') {
   for (const auto part : absl::StrSplit(list, separator, absl::SkipEmpty())) {
     int64_t number = 0;
     if (!absl::SimpleAtoi(part, &number) || number < 1) {
-      std::fprintf(stderr, "not a number >= 1: %s\n", std::string(part).c_str());
+      std::fprintf(stderr, "not a number >= 1: %s\n",
+                   std::string(part).c_str());
       std::exit(64);
     }
     numbers.push_back(number);
@@ -85,11 +89,13 @@ std::vector<int64_t> Numbers(const std::string& list, char separator = ',') {
 }
 
 // One line of the report: a time and what it comes to.
-void Report(const std::string& work, double seconds, double tokens, double floor) {
+void Report(const std::string& work, double seconds, double tokens,
+            double floor) {
   if (absl::GetFlag(FLAGS_json)) {
-    std::printf("{\"work\": \"%s\", \"seconds\": %.6g, \"tokens_per_second\": %.6g, "
-                "\"floor_seconds\": %.6g}\n",
-                work.c_str(), seconds, tokens / seconds, floor);
+    std::printf(
+        "{\"work\": \"%s\", \"seconds\": %.6g, \"tokens_per_second\": %.6g, "
+        "\"floor_seconds\": %.6g}\n",
+        work.c_str(), seconds, tokens / seconds, floor);
   } else {
     std::printf("%-28s %10.3f ms %12.1f tokens/s", work.c_str(), seconds * 1e3,
                 tokens / seconds);
@@ -104,9 +110,10 @@ class Bench {
   Bench(const ModelConfig& config, Checkpoint* checkpoint, Backend* backend,
         int32_t max_sequences, int32_t max_rows)
       : config_(config),
-        model_(TttModel::Load(config, checkpoint,
-                              {.max_rows = max_rows, .max_sequences = max_sequences},
-                              backend)
+        model_(TttModel::Load(
+                   config, checkpoint,
+                   {.max_rows = max_rows, .max_sequences = max_sequences},
+                   backend)
                    .value()),
         pool_(StatePool::Create(
                   {.session_slots = 1, .scratch_slots = max_sequences},
@@ -136,7 +143,8 @@ class Bench {
     std::vector<double> times;
     for (int32_t step = -3; step < steps; ++step) {
       for (int64_t t = 0; t < tokens; ++t) {
-        ids[t] = static_cast<int32_t>((7919 * (step + 3) + 31 * t) % config_.vocab_size);
+        ids[t] = static_cast<int32_t>((7919 * (step + 3) + 31 * t) %
+                                      config_.vocab_size);
       }
       const double seconds = Seconds([&] {
         if (!model_->Step(*pool_, sequences, requests).ok()) std::exit(70);
@@ -162,7 +170,8 @@ int Run() {
     return 65;
   }
   const std::string precision = absl::GetFlag(FLAGS_precision);
-  const bool bf16 = precision == "bf16" || (precision == "auto" && CpuHasBFloat16());
+  const bool bf16 =
+      precision == "bf16" || (precision == "auto" && CpuHasBFloat16());
   auto backend = CreateCpuBackend(
       {.precision = bf16 ? Precision::kBFloat16 : Precision::kFloat32,
        .num_threads = absl::GetFlag(FLAGS_threads)});
@@ -171,8 +180,9 @@ int Run() {
     return 69;
   }
   absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
-      absl::GetFlag(FLAGS_load_format) == "dummy" ? MakeDummyCheckpoint(*config)
-                                                  : OpenCheckpoint(folder, *config);
+      absl::GetFlag(FLAGS_load_format) == "dummy"
+          ? MakeDummyCheckpoint(*config)
+          : OpenCheckpoint(folder, *config);
   if (!checkpoint.ok()) {
     std::fprintf(stderr, "%s\n", checkpoint.status().ToString().c_str());
     return 65;
@@ -181,30 +191,37 @@ int Run() {
   std::vector<std::vector<int64_t>> prefills;
   int64_t max_rows = 1;
   int64_t max_sequences = 1;
-  for (const int64_t batch : batches) max_rows = max_sequences = std::max(batch, max_rows);
-  for (const auto part : absl::StrSplit(absl::GetFlag(FLAGS_prefill), ',', absl::SkipEmpty())) {
+  for (const int64_t batch : batches)
+    max_rows = max_sequences = std::max(batch, max_rows);
+  for (const auto part :
+       absl::StrSplit(absl::GetFlag(FLAGS_prefill), ',', absl::SkipEmpty())) {
     prefills.push_back(Numbers(std::string(part), 'x'));
     if (prefills.back().size() != 2) return 64;
     max_sequences = std::max(max_sequences, prefills.back()[0]);
     max_rows = std::max(max_rows, prefills.back()[0] * prefills.back()[1]);
   }
   Bench bench(*config, checkpoint->get(), backend->get(),
-              static_cast<int32_t>(max_sequences), static_cast<int32_t>(max_rows));
+              static_cast<int32_t>(max_sequences),
+              static_cast<int32_t>(max_rows));
   const double bandwidth = ReadBandwidth();
-  const double floor = static_cast<double>(bench.model().weight_bytes()) / bandwidth;
+  const double floor =
+      static_cast<double>(bench.model().weight_bytes()) / bandwidth;
   if (!absl::GetFlag(FLAGS_json)) {
-    std::printf("%s, %s, %.1f M parameters, %.1f MB weights, memory reads %.1f GB/s\n",
-                folder.c_str(), (*backend)->info().description.c_str(),
-                bench.model().num_parameters() / 1e6, bench.model().weight_bytes() / 1e6,
-                bandwidth / 1e9);
+    std::printf(
+        "%s, %s, %.1f M parameters, %.1f MB weights, memory reads %.1f GB/s\n",
+        folder.c_str(), (*backend)->info().description.c_str(),
+        bench.model().num_parameters() / 1e6,
+        bench.model().weight_bytes() / 1e6, bandwidth / 1e9);
   }
   const int32_t steps = absl::GetFlag(FLAGS_steps);
   for (const int64_t batch : batches) {
-    Report("decode batch " + std::to_string(batch), bench.Step(batch, 1, 1000, steps),
-           static_cast<double>(batch), floor);
+    Report("decode batch " + std::to_string(batch),
+           bench.Step(batch, 1, 1000, steps), static_cast<double>(batch),
+           floor);
   }
   for (const auto& shape : prefills) {
-    Report("prefill " + std::to_string(shape[0]) + " x " + std::to_string(shape[1]),
+    Report("prefill " + std::to_string(shape[0]) + " x " +
+               std::to_string(shape[1]),
            bench.Step(shape[0], shape[1], 0, std::max(3, steps / 4)),
            static_cast<double>(shape[0] * shape[1]), 0);
   }
@@ -219,7 +236,8 @@ int Run() {
 }  // namespace ttt
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("ttt_engine_bench --model=DIR: the engine without gRPC");
+  absl::SetProgramUsageMessage(
+      "ttt_engine_bench --model=DIR: the engine without gRPC");
   absl::ParseCommandLine(argc, argv);
   return ttt::Run();
 }

@@ -18,12 +18,13 @@ class CancelTest : public testing::Test {
   // A session of three tokens; what it is.
   v1::Session MakeSession(TestServer* server) {
     server->Complete(
-        "token_ids { ids: [5, 6, 7] } sampling { max_tokens: 0 } session_id: 's' "
+        "token_ids { ids: [5, 6, 7] } sampling { max_tokens: 0 } session_id: "
+        "'s' "
         "create_session: true");
     return server->GetSession("s");
   }
-  // Cancels an endless turn on the session after its first tokens, and waits until
-  // the server is done with it.
+  // Cancels an endless turn on the session after its first tokens, and waits
+  // until the server is done with it.
   void CancelTurn(const std::string& more) {
     StreamCall stream(&server_, EndlessRequest("s", more));
     stream.ReadTokens(3);
@@ -51,8 +52,9 @@ TEST_F(CancelTest, ACancelledFirstTurnLeavesNoSession) {
   v1::GetSessionRequest request;
   request.set_session_id("s");
   v1::Session session;
-  EXPECT_EQ(server_.sessions().GetSession(&context, request, &session).error_code(),
-            grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(
+      server_.sessions().GetSession(&context, request, &session).error_code(),
+      grpc::StatusCode::NOT_FOUND);
 }
 
 TEST_F(CancelTest, CommitPartialKeepsWhatWasGenerated) {
@@ -66,7 +68,8 @@ TEST_F(CancelTest, CommitPartialKeepsWhatWasGenerated) {
 
 TEST_F(CancelTest, ADeadlineRollsTheTurnBack) {
   const v1::Session before = MakeSession(&server_);
-  StreamCall stream(&server_, EndlessRequest("s"), std::chrono::milliseconds(200));
+  StreamCall stream(&server_, EndlessRequest("s"),
+                    std::chrono::milliseconds(200));
   EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   ASSERT_TRUE(server_.server().WaitUntilIdle(kLong));
   EXPECT_EQ(server_.GetSession("s").state_digest(), before.state_digest());
@@ -90,7 +93,8 @@ TEST_F(CancelTest, ACancelledUnaryCallGivesItsSessionBack) {
   v1::CompleteResponse response;
   EXPECT_EQ(server_.inference()
                 .Complete(&context,
-                          FromText<v1::CompleteRequest>(EndlessRequest("s")), &response)
+                          FromText<v1::CompleteRequest>(EndlessRequest("s")),
+                          &response)
                 .error_code(),
             grpc::StatusCode::DEADLINE_EXCEEDED);
   ASSERT_TRUE(server_.server().WaitUntilIdle(kLong));
@@ -99,14 +103,16 @@ TEST_F(CancelTest, ACancelledUnaryCallGivesItsSessionBack) {
 }
 
 TEST_F(CancelTest, AReaderWhoPausesMissesNothing) {
-  StreamCall stream(&server_,
-                    "token_ids { ids: [5] } top_logprobs: 20 stop { ignore_eos: true } "
-                    "sampling { max_tokens: 3000 }");
+  StreamCall stream(
+      &server_,
+      "token_ids { ids: [5] } top_logprobs: 20 stop { ignore_eos: true } "
+      "sampling { max_tokens: 3000 }");
   stream.ReadTokens(1);
   // Turns of others go on while nobody reads this one.
   for (int i = 0; i < 5; ++i) {
-    server_.Complete("token_ids { ids: [5] } stop { ignore_eos: true } "
-                     "sampling { max_tokens: 100 }");
+    server_.Complete(
+        "token_ids { ids: [5] } stop { ignore_eos: true } "
+        "sampling { max_tokens: 100 }");
   }
   EXPECT_TRUE(stream.Finish().ok());
   EXPECT_THAT(stream.ids(), SizeIs(3000));
@@ -126,7 +132,8 @@ TEST_F(CancelTest, AReaderWhoNeverReadsLosesTheTurnAndTheSessionIsFree) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(ErrorInfoOf(status).reason(), "SLOW_CONSUMER");
   EXPECT_EQ(ErrorInfoOf(status).metadata().at("committed"), "false");
-  EXPECT_EQ(ErrorInfoOf(status).metadata().at("turn_id"), stream.accepted().turn_id());
+  EXPECT_EQ(ErrorInfoOf(status).metadata().at("turn_id"),
+            stream.accepted().turn_id());
 }
 
 }  // namespace

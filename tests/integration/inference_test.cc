@@ -62,7 +62,8 @@ TEST_F(InferenceTest, CompleteAnswersWithTokensTextAndUsage) {
 }
 
 TEST_F(InferenceTest, LogprobsComeOnlyWhenAskedFor) {
-  const std::string request = "token_ids { ids: [5] } sampling { max_tokens: 3 } ";
+  const std::string request =
+      "token_ids { ids: [5] } sampling { max_tokens: 3 } ";
   EXPECT_THAT(server_.Complete(request).logprobs(), IsEmpty());
   const v1::CompleteResponse response =
       server_.Complete(absl::StrCat(request, "top_logprobs: 0"));
@@ -81,12 +82,14 @@ TEST_F(InferenceTest, AStreamBringsTheSameTokensAndText) {
 
 TEST_F(InferenceTest, AStreamInASessionEndsWithCommitted) {
   StreamCall stream(&server_,
-                    absl::StrCat(kSampled, "token_ids { ids: [5, 6, 7] } session_id: "
-                                           "'s' create_session: true"));
+                    absl::StrCat(kSampled,
+                                 "token_ids { ids: [5, 6, 7] } session_id: "
+                                 "'s' create_session: true"));
   ASSERT_TRUE(stream.Finish().ok());
-  EXPECT_THAT(stream.order(),
-              ElementsAre(v1::CompleteEvent::kAccepted, v1::CompleteEvent::kTokens,
-                          v1::CompleteEvent::kFinished, v1::CompleteEvent::kCommitted));
+  EXPECT_THAT(
+      stream.order(),
+      ElementsAre(v1::CompleteEvent::kAccepted, v1::CompleteEvent::kTokens,
+                  v1::CompleteEvent::kFinished, v1::CompleteEvent::kCommitted));
   EXPECT_THAT(stream.accepted().turn_id(), SizeIs(32));
   EXPECT_EQ(stream.accepted().session_id(), "s");
   EXPECT_EQ(stream.accepted().revision(), 0);
@@ -109,7 +112,8 @@ TEST_F(InferenceTest, AStatelessStreamCommitsNothing) {
 
 TEST_F(InferenceTest, HowTheInputIsCutChangesNoBit) {
   server_.Complete(
-      "token_ids { ids: [5, 6, 7, 8, 9] } sampling { max_tokens: 0 } session_id: 'a' "
+      "token_ids { ids: [5, 6, 7, 8, 9] } sampling { max_tokens: 0 } "
+      "session_id: 'a' "
       "create_session: true");
   server_.Complete(
       "token_ids { ids: [5, 6] } sampling { max_tokens: 0 } session_id: 'b' "
@@ -124,10 +128,12 @@ TEST_F(InferenceTest, HowTheInputIsCutChangesNoBit) {
 
 TEST_F(InferenceTest, AnEmptyInputGoesOnInASession) {
   const std::string whole = absl::StrCat(
-      "sampling { max_tokens: 20 } stop { ignore_eos: true } token_ids { ids: [5] } ");
+      "sampling { max_tokens: 20 } stop { ignore_eos: true } token_ids { ids: "
+      "[5] } ");
   const v1::CompleteResponse at_once = server_.Complete(whole);
   v1::CompleteResponse first = server_.Complete(
-      "token_ids { ids: [5] } sampling { max_tokens: 12 } stop { ignore_eos: true } "
+      "token_ids { ids: [5] } sampling { max_tokens: 12 } stop { ignore_eos: "
+      "true } "
       "session_id: 's' create_session: true");
   const v1::CompleteResponse second = server_.Complete(
       "sampling { max_tokens: 8 } stop { ignore_eos: true } session_id: 's'");
@@ -156,7 +162,8 @@ TEST_F(InferenceTest, TextAtTheStartHasABeginOfTextAndLaterTextHasNone) {
   request.set_at_start(false);
   grpc::ClientContext second_context;
   v1::TokenizeResponse later;
-  ASSERT_TRUE(server_.tokenizer().Tokenize(&second_context, request, &later).ok());
+  ASSERT_TRUE(
+      server_.tokenizer().Tokenize(&second_context, request, &later).ok());
   const std::string turn =
       "text: 'The morning' session_id: 's' create_session: true "
       "sampling { max_tokens: 0 }";
@@ -170,7 +177,8 @@ TEST_F(InferenceTest, StopStringsEndTheTextAndTheStateKeepsTheirTokens) {
   const std::string request = absl::StrCat(
       "text: 'It was' sampling { max_tokens: 200 temperature: 1 seed: 3 } ");
   const std::string free =
-      server_.Complete(absl::StrCat(request, "stop { ignore_eos: true }")).text();
+      server_.Complete(absl::StrCat(request, "stop { ignore_eos: true }"))
+          .text();
   ASSERT_GT(free.size(), 20);
   size_t at = 10;
   while ((free[at] & 0xC0) == 0x80) ++at;
@@ -232,7 +240,8 @@ TEST_F(InferenceTest, AnAbsentSessionIsNotFoundUnlessItIsToBeMade) {
 }
 
 TEST_F(InferenceTest, ABadFieldIsNamedInTheDetails) {
-  const grpc::Status status = Fail("token_ids { ids: [5] } sampling { top_p: 2 }");
+  const grpc::Status status =
+      Fail("token_ids { ids: [5] } sampling { top_p: 2 }");
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("sampling.top_p: is 2"));
   EXPECT_TRUE(HasDetail<google::rpc::BadRequest>(status));
@@ -254,8 +263,10 @@ TEST_F(InferenceTest, BytesThatAreNoMessageAreInvalidEverywhere) {
         "/ttt.v1.Tokenizer/Tokenize"}) {
     // Field 1 as a string of five bytes, of which two are there.
     std::string response;
-    const grpc::Status status = server_.CallRaw(method, "\x0A\x05xx", &response);
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << method;
+    const grpc::Status status =
+        server_.CallRaw(method, "\x0A\x05xx", &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT)
+        << method;
     EXPECT_EQ(ErrorInfoOf(status).reason(), "MALFORMED_REQUEST");
   }
 }
@@ -268,16 +279,18 @@ TEST_F(InferenceTest, TextThatIsNotUtf8IsInvalid) {
 }
 
 TEST_F(InferenceTest, WhatIsNotInThisVersionIsUnimplemented) {
-  for (const char* field : {"idempotency_key: 'k'", "on_cancel: ON_CANCEL_CONTINUE",
-                            "durability: DURABILITY_DISK"}) {
-    const grpc::Status status = Fail(absl::StrCat("token_ids { ids: 5 } ", field));
+  for (const char* field :
+       {"idempotency_key: 'k'", "on_cancel: ON_CANCEL_CONTINUE",
+        "durability: DURABILITY_DISK"}) {
+    const grpc::Status status =
+        Fail(absl::StrCat("token_ids { ids: 5 } ", field));
     EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << field;
     EXPECT_EQ(ErrorInfoOf(status).reason(), "NOT_IMPLEMENTED");
   }
   for (const char* method :
-       {"Inference/AttachTurn", "Inference/CancelTurn", "Sessions/RewindSession",
-        "Sessions/ListTurns", "Sessions/GetTurn", "Sessions/ExportSession",
-        "Sessions/ImportSession"}) {
+       {"Inference/AttachTurn", "Inference/CancelTurn",
+        "Sessions/RewindSession", "Sessions/ListTurns", "Sessions/GetTurn",
+        "Sessions/ExportSession", "Sessions/ImportSession"}) {
     std::string response;
     const grpc::Status status =
         server_.CallRaw(absl::StrCat("/ttt.v1.", method), "", &response);
@@ -292,16 +305,17 @@ TEST_F(InferenceTest, ScoresEqualTheLogprobsOfTheTurnThatMadeTheTokens) {
   v1::ScoreRequest request;
   for (const int32_t id : {5, 6, 7}) request.mutable_token_ids()->add_ids(id);
   request.mutable_token_ids()->MergeFrom(
-      FromText<v1::ScoreRequest>(absl::StrCat("token_ids { ids: [",
-                                              absl::StrJoin(turn.token_ids(), ","),
-                                              "] }"))
+      FromText<v1::ScoreRequest>(
+          absl::StrCat("token_ids { ids: [",
+                       absl::StrJoin(turn.token_ids(), ","), "] }"))
           .token_ids());
   v1::ScoreResponse scores;
   ASSERT_TRUE(server_.Score(request, &scores).ok());
   ASSERT_EQ(scores.positions_size(), 43);
   EXPECT_FALSE(scores.has_first());
   for (int i = 0; i < 40; ++i) {
-    EXPECT_EQ(scores.positions(2 + i).logprob(), turn.logprobs(i).logprob()) << i;
+    EXPECT_EQ(scores.positions(2 + i).logprob(), turn.logprobs(i).logprob())
+        << i;
   }
   EXPECT_FALSE(scores.positions(42).has_logprob());
 }
@@ -329,7 +343,8 @@ TEST_F(InferenceTest, ABusySessionCanBeScored) {
       "create_session: true");
   StreamCall running(&server_, EndlessRequest("s"));
   running.ReadTokens(1);
-  EXPECT_EQ(Score("token_ids { ids: [8, 9] } session_id: 's'").positions_size(), 2);
+  EXPECT_EQ(Score("token_ids { ids: [8, 9] } session_id: 's'").positions_size(),
+            2);
 }
 
 TEST_F(InferenceTest, NothingToScoreIsInvalid) {
@@ -340,11 +355,13 @@ TEST_F(InferenceTest, NothingToScoreIsInvalid) {
 }
 
 TEST(InferenceLimitsTest, ALongInputOfTextIsRefused) {
-  TestServer server(
-      {.adjust = [](ServerOptions* options) { options->max_input_tokens = 4; }});
+  TestServer server({.adjust = [](ServerOptions* options) {
+    options->max_input_tokens = 4;
+  }});
   v1::CompleteResponse response;
   const grpc::Status status = server.Complete(
-      FromText<v1::CompleteRequest>("text: 'one two three four five six'"), &response);
+      FromText<v1::CompleteRequest>("text: 'one two three four five six'"),
+      &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(ErrorInfoOf(status).reason(), "TOO_MANY_INPUT_TOKENS");
 }
@@ -356,8 +373,9 @@ TEST(InferenceLimitsTest, WithoutATokenizerThereAreOnlyIds) {
       server.Complete(FromText<v1::CompleteRequest>("text: 'x'"), &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(ErrorInfoOf(status).reason(), "NO_TOKENIZER");
-  EXPECT_EQ(server.Complete("token_ids { ids: 5 } sampling { max_tokens: 2 } "
-                            "stop { ignore_eos: true }")
+  EXPECT_EQ(server
+                .Complete("token_ids { ids: 5 } sampling { max_tokens: 2 } "
+                          "stop { ignore_eos: true }")
                 .text(),
             "");
   grpc::ClientContext context;
@@ -376,11 +394,13 @@ TEST(InferenceLimitsTest, AFullQueueRefusesAndSaysWhenToTryAgain) {
   grpc::ClientContext context;
   v1::CompleteResponse response;
   const grpc::Status status = server.inference().Complete(
-      &context, FromText<v1::CompleteRequest>("token_ids { ids: 5 }"), &response);
+      &context, FromText<v1::CompleteRequest>("token_ids { ids: 5 }"),
+      &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(ErrorInfoOf(status).reason(), "QUEUE_FULL");
   EXPECT_TRUE(HasDetail<google::rpc::RetryInfo>(status));
-  EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"), 1);
+  EXPECT_EQ(context.GetServerTrailingMetadata().count("grpc-retry-pushback-ms"),
+            1);
 }
 
 TEST(InferenceLimitsTest, AMillionTokensFitOneMessage) {
@@ -389,7 +409,8 @@ TEST(InferenceLimitsTest, AMillionTokensFitOneMessage) {
     options->max_input_tokens = 1000000;
   }});
   v1::CompleteRequest request;
-  request.mutable_token_ids()->mutable_ids()->Resize(1000001, kTinyVocabSize - 1);
+  request.mutable_token_ids()->mutable_ids()->Resize(1000001,
+                                                     kTinyVocabSize - 1);
   v1::CompleteResponse response;
   const grpc::Status status = server.Complete(request, &response);
   EXPECT_EQ(ErrorInfoOf(status).reason(), "TOO_MANY_INPUT_TOKENS");

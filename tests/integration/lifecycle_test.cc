@@ -27,7 +27,8 @@ constexpr char kNotServing[] = "\x08\x02";
 std::string Health(TestServer* server, const std::string& service) {
   std::string request;
   if (!service.empty()) {
-    request = absl::StrCat("\x0A", std::string(1, char(service.size())), service);
+    request =
+        absl::StrCat("\x0A", std::string(1, char(service.size())), service);
   }
   std::string response;
   const grpc::Status status =
@@ -38,7 +39,8 @@ std::string Health(TestServer* server, const std::string& service) {
 grpc::Status CompleteOnce(TestServer* server) {
   v1::CompleteResponse response;
   return server->Complete(
-      FromText<v1::CompleteRequest>("token_ids { ids: 5 } sampling { max_tokens: 1 }"),
+      FromText<v1::CompleteRequest>(
+          "token_ids { ids: 5 } sampling { max_tokens: 1 }"),
       &response);
 }
 
@@ -84,9 +86,10 @@ TEST(LifecycleTest, ServingShowsInHealthAndReadiness) {
 
 TEST(LifecycleTest, ADrainRefusesNewCallsAndLetsRunningTurnsEnd) {
   TestServer server({.adjust = WithHttp});
-  StreamCall running(&server,
-                     "token_ids { ids: 5 } sampling { max_tokens: 2000 } session_id: "
-                     "'s' create_session: true stop { ignore_eos: true }");
+  StreamCall running(
+      &server,
+      "token_ids { ids: 5 } sampling { max_tokens: 2000 } session_id: "
+      "'s' create_session: true stop { ignore_eos: true }");
   running.ReadTokens(1);
   Drain(&server);
   EXPECT_EQ(Health(&server, ""), kNotServing);
@@ -136,7 +139,8 @@ TEST(LifecycleTest, ASecondServerOnThePortIsRefused) {
   const auto third = Server::Create(options);
   ASSERT_FALSE(third.ok());
   EXPECT_EQ(ExitCode(third.status()), kExitUnavailable);
-  EXPECT_THAT(std::string(third.status().message()), HasSubstr("--http_listen"));
+  EXPECT_THAT(std::string(third.status().message()),
+              HasSubstr("--http_listen"));
 }
 
 TEST(LifecycleTest, InfoTellsModelLimitsAndLoad) {
@@ -163,8 +167,8 @@ TEST(LifecycleTest, InfoTellsModelLimitsAndLoad) {
 // Reflection's answer to "list_services".
 grpc::Status ListServices(TestServer* server, std::string* response) {
   return server->CallRaw(
-      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3A\x01*",
-      response);
+      "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+      "\x3A\x01*", response);
 }
 
 TEST(LifecycleTest, ReflectionIsServedOnlyIfAskedFor) {
@@ -221,17 +225,30 @@ TEST(LifecycleTest, AScrapeUnderLoadIsSoundAndHasTheNames) {
   ASSERT_EQ(parts.size(), 2);
   EXPECT_THAT(parts[0], HasSubstr("text/plain; version=0.0.4"));
   for (const char* name :
-       {"ttt_requests_total{code=\"OK\",method=\"Complete\"}", "ttt_queue_requests",
-        "ttt_running_turns", "ttt_queue_seconds_bucket",
-        "ttt_time_to_first_token_seconds_bucket", "ttt_inter_token_seconds_bucket",
-        "ttt_request_seconds_bucket", "ttt_input_tokens_bucket",
-        "ttt_output_tokens_bucket", "ttt_tokens_total{kind=\"generated\"}",
-        "ttt_step_seconds_bucket", "ttt_batch_rows_bucket", "ttt_batch_tokens_bucket",
-        "ttt_turns_total{outcome=\"committed\"}", "ttt_commit_seconds_bucket",
-        "ttt_sessions{tier=", "ttt_session_bytes{tier=", "ttt_state_slots{use=",
-        "ttt_state_pool_utilization_ratio", "ttt_numeric_faults_total",
-        "ttt_device_memory_bytes{use=", "ttt_server_state{state=\"serving\"} 1",
-        "ttt_build_info", "ttt_model_info{fingerprint="}) {
+       {"ttt_requests_total{code=\"OK\",method=\"Complete\"}",
+        "ttt_queue_requests",
+        "ttt_running_turns",
+        "ttt_queue_seconds_bucket",
+        "ttt_time_to_first_token_seconds_bucket",
+        "ttt_inter_token_seconds_bucket",
+        "ttt_request_seconds_bucket",
+        "ttt_input_tokens_bucket",
+        "ttt_output_tokens_bucket",
+        "ttt_tokens_total{kind=\"generated\"}",
+        "ttt_step_seconds_bucket",
+        "ttt_batch_rows_bucket",
+        "ttt_batch_tokens_bucket",
+        "ttt_turns_total{outcome=\"committed\"}",
+        "ttt_commit_seconds_bucket",
+        "ttt_sessions{tier=",
+        "ttt_session_bytes{tier=",
+        "ttt_state_slots{use=",
+        "ttt_state_pool_utilization_ratio",
+        "ttt_numeric_faults_total",
+        "ttt_device_memory_bytes{use=",
+        "ttt_server_state{state=\"serving\"} 1",
+        "ttt_build_info",
+        "ttt_model_info{fingerprint="}) {
     EXPECT_TRUE(absl::StrContains(parts[1], name)) << name;
   }
   for (const absl::string_view line : absl::StrSplit(parts[1], '\n')) {
@@ -239,11 +256,13 @@ TEST(LifecycleTest, AScrapeUnderLoadIsSoundAndHasTheNames) {
     EXPECT_TRUE(absl::EndsWith(line, " 0")) << line;
   }
   if (absl::string_view(TTT_PROMTOOL).empty()) GTEST_SKIP() << "no promtool";
-  const std::string file = absl::StrCat(testing::TempDir(), "/scrape.", getpid());
+  const std::string file =
+      absl::StrCat(testing::TempDir(), "/scrape.", getpid());
   std::ofstream(file) << parts[1];
-  EXPECT_EQ(std::system(
-                absl::StrCat(TTT_PROMTOOL, " check metrics < '", file, "'").c_str()),
-            0);
+  EXPECT_EQ(
+      std::system(
+          absl::StrCat(TTT_PROMTOOL, " check metrics < '", file, "'").c_str()),
+      0);
   std::remove(file.c_str());
 }
 
@@ -264,25 +283,28 @@ int CountOf(const std::string& page, const std::string& method) {
 TEST(LifecycleTest, EveryMethodIsCountedOnce) {
   TestServer server({.adjust = WithHttp});
   CompleteOnce(&server).ok();
-  StreamCall(&server, "token_ids { ids: 5 } sampling { max_tokens: 1 }").Finish();
+  StreamCall(&server, "token_ids { ids: 5 } sampling { max_tokens: 1 }")
+      .Finish();
   v1::ScoreResponse scores;
   server.Score(FromText<v1::ScoreRequest>("token_ids { ids: 5 }"), &scores);
   std::string response;
   for (const char* method :
-       {"Inference/AttachTurn", "Inference/CancelTurn", "Sessions/CreateSession",
-        "Sessions/GetSession", "Sessions/ListSessions", "Sessions/DeleteSession",
+       {"Inference/AttachTurn", "Inference/CancelTurn",
+        "Sessions/CreateSession", "Sessions/GetSession",
+        "Sessions/ListSessions", "Sessions/DeleteSession",
         "Sessions/ForkSession", "Sessions/RewindSession", "Sessions/ListTurns",
         "Sessions/GetTurn", "Sessions/ExportSession", "Sessions/ImportSession",
         "Tokenizer/Tokenize", "Tokenizer/Detokenize", "Admin/GetServerInfo",
         "Admin/Drain"}) {
     server.CallRaw(absl::StrCat("/ttt.v1.", method), "", &response);
   }
-  const std::string page = HttpGet(server.server().http_port().value(), "/metrics");
+  const std::string page =
+      HttpGet(server.server().http_port().value(), "/metrics");
   for (const char* method :
        {"Complete", "StreamComplete", "Score", "AttachTurn", "CancelTurn",
-        "CreateSession", "GetSession", "ListSessions", "DeleteSession", "ForkSession",
-        "RewindSession", "ListTurns", "GetTurn", "ExportSession", "ImportSession",
-        "Tokenize", "Detokenize", "GetServerInfo", "Drain"}) {
+        "CreateSession", "GetSession", "ListSessions", "DeleteSession",
+        "ForkSession", "RewindSession", "ListTurns", "GetTurn", "ExportSession",
+        "ImportSession", "Tokenize", "Detokenize", "GetServerInfo", "Drain"}) {
     EXPECT_EQ(CountOf(page, method), 1) << method;
   }
 }
@@ -296,7 +318,8 @@ TEST(LifecycleTest, ALateCallIsCountedAsLateAndACancelledOneAsCancelled) {
   cancelled.Cancel();
   cancelled.Finish();
   ASSERT_TRUE(server.server().WaitUntilIdle(kLong));
-  const std::string page = HttpGet(server.server().http_port().value(), "/metrics");
+  const std::string page =
+      HttpGet(server.server().http_port().value(), "/metrics");
   for (const char* code : {"DEADLINE_EXCEEDED", "CANCELLED"}) {
     EXPECT_TRUE(absl::StrContains(
         page, absl::StrCat("ttt_requests_total{code=\"", code,

@@ -1,5 +1,5 @@
-// What a client of Score sees, against the published numbers and against PyTorch on
-// the shipped model.
+// What a client of Score sees, against the published numbers and against
+// PyTorch on the shipped model.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,7 +34,8 @@ std::string ReadFile(const std::string& path) {
 }
 
 // The greatest difference of the candidates from the log-softmax of `logits`.
-double Difference(const v1::Position& position, absl::Span<const float> logits) {
+double Difference(const v1::Position& position,
+                  absl::Span<const float> logits) {
   double greatest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (const float logit : logits) sum += std::exp(logit - greatest);
@@ -50,7 +51,8 @@ double Difference(const v1::Position& position, absl::Span<const float> logits) 
 
 class ScoreGoldenTest : public testing::TestWithParam<std::string> {
  protected:
-  v1::ScoreResponse Score(absl::Span<const int32_t> ids, const std::string& session) {
+  v1::ScoreResponse Score(absl::Span<const int32_t> ids,
+                          const std::string& session) {
     v1::ScoreRequest request;
     request.set_session_id(session);
     request.mutable_token_ids()->mutable_ids()->Add(ids.begin(), ids.end());
@@ -69,12 +71,15 @@ class ScoreGoldenTest : public testing::TestWithParam<std::string> {
 
 TEST_P(ScoreGoldenTest, LogprobsAreThePublishedModels) {
   for (const int n : {1, 15, 16, 17, 50, 130}) {
-    const auto ids = ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
-    const auto logits = ReadGolden<float>(golden_, "logits.N" + std::to_string(n));
+    const auto ids =
+        ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
+    const auto logits =
+        ReadGolden<float>(golden_, "logits.N" + std::to_string(n));
     const v1::ScoreResponse response = Score(ids, "");
     ASSERT_EQ(response.positions_size(), n);
     for (int p = 0; p < n; ++p) {
-      const auto row = absl::MakeConstSpan(logits).subspan(p * vocab_size_, vocab_size_);
+      const auto row =
+          absl::MakeConstSpan(logits).subspan(p * vocab_size_, vocab_size_);
       EXPECT_LT(Difference(response.positions(p), row), kLogprobTolerance)
           << p << " of " << n;
     }
@@ -91,13 +96,15 @@ TEST_P(ScoreGoldenTest, LogprobsFromASessionAreThePublishedModels) {
   read.mutable_sampling()->set_max_tokens(0);
   v1::CompleteResponse answer;
   ASSERT_TRUE(server_.Complete(read, &answer).ok());
-  const v1::ScoreResponse response = Score(absl::MakeConstSpan(ids).subspan(17), "s");
+  const v1::ScoreResponse response =
+      Score(absl::MakeConstSpan(ids).subspan(17), "s");
   const auto row = [&](int p) {
     return absl::MakeConstSpan(logits).subspan(p * vocab_size_, vocab_size_);
   };
   EXPECT_LT(Difference(response.first(), row(16)), kLogprobTolerance);
   for (int p = 17; p < 50; ++p) {
-    EXPECT_LT(Difference(response.positions(p - 17), row(p)), kLogprobTolerance) << p;
+    EXPECT_LT(Difference(response.positions(p - 17), row(p)), kLogprobTolerance)
+        << p;
   }
 }
 
@@ -113,9 +120,10 @@ INSTANTIATE_TEST_SUITE_P(Goldens, ScoreGoldenTest,
 
 TEST(ShippedModelTest, LossOfALongWindowIsThatOfPyTorch) {
   const std::string books = std::string(TTT_GOLDEN_DIR) + "/books/";
-  const auto expected = nlohmann::json::parse(ReadFile(books + "expected.json"));
-  TestServer server(
-      ModelOptions(std::string(TTT_SOURCE_DIR) + "/models/ttt-linear-14m-books"));
+  const auto expected =
+      nlohmann::json::parse(ReadFile(books + "expected.json"));
+  TestServer server(ModelOptions(std::string(TTT_SOURCE_DIR) +
+                                 "/models/ttt-linear-14m-books"));
   v1::TokenizeRequest text;
   text.set_text(ReadFile(books + "winesburg_ohio.txt"));
   text.set_at_start(true);
@@ -144,7 +152,8 @@ TEST(ShippedModelTest, LossOfALongWindowIsThatOfPyTorch) {
     EXPECT_NEAR(sum / 1024, means[part].get<double>(), kLossTolerance) << part;
     total += sum;
   }
-  EXPECT_NEAR(total / (count - 1), expected["mean_nats"].get<double>(), kLossTolerance);
+  EXPECT_NEAR(total / (count - 1), expected["mean_nats"].get<double>(),
+              kLossTolerance);
 }
 
 }  // namespace

@@ -59,8 +59,8 @@ class SessionsTest : public testing::Test {
   // A turn of three tokens.
   void Append(const std::string& id) {
     server_.Complete(absl::StrCat(
-        "token_ids { ids: [5, 6, 7] } sampling { max_tokens: 0 } session_id: '", id,
-        "'"));
+        "token_ids { ids: [5, 6, 7] } sampling { max_tokens: 0 } session_id: '",
+        id, "'"));
   }
 
   TestServer server_;
@@ -114,7 +114,8 @@ TEST_F(SessionsTest, AnIdIsTakenOnce) {
 
 TEST_F(SessionsTest, BadIdsAndTtlsAreInvalid) {
   v1::Session session;
-  EXPECT_EQ(Create("a/b", &session).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Create("a/b", &session).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Create("s", &session, -1).error_code(),
             grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Get("").error_code(), grpc::StatusCode::INVALID_ARGUMENT);
@@ -124,7 +125,8 @@ TEST_F(SessionsTest, BadIdsAndTtlsAreInvalid) {
 TEST_F(SessionsTest, ATtlSetsTheTimeOfExpiry) {
   v1::Session session;
   ASSERT_TRUE(Create("s", &session, 3600).ok());
-  EXPECT_EQ(session.expire_time().seconds(), session.last_used_time().seconds() + 3600);
+  EXPECT_EQ(session.expire_time().seconds(),
+            session.last_used_time().seconds() + 3600);
 }
 
 TEST_F(SessionsTest, ADeletedSessionIsGone) {
@@ -182,7 +184,8 @@ TEST_F(SessionsTest, SessionsAreListedInPages) {
     page.Clear();
     ASSERT_TRUE(List(2, token, &page).ok());
     sizes.push_back(page.sessions_size());
-    for (const v1::Session& listed : page.sessions()) ids.push_back(listed.session_id());
+    for (const v1::Session& listed : page.sessions())
+      ids.push_back(listed.session_id());
   } while (!page.next_page_token().empty());
   EXPECT_THAT(ids, ElementsAre("a", "b", "c", "d", "e"));
   EXPECT_THAT(sizes, ElementsAre(2, 2, 1));
@@ -198,9 +201,12 @@ TEST_F(SessionsTest, AFullLastPageNamesNoNext) {
 
 TEST_F(SessionsTest, BadPagesAreInvalid) {
   v1::ListSessionsResponse page;
-  EXPECT_EQ(List(1001, "", &page).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(List(-1, "", &page).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(List(1, "a/b", &page).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(List(1001, "", &page).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(List(-1, "", &page).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(List(1, "a/b", &page).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST(SessionsLimitsTest, AFullPoolRefusesTheTurnAndSaysWhenToTryAgain) {
@@ -211,12 +217,12 @@ TEST(SessionsLimitsTest, AFullPoolRefusesTheTurnAndSaysWhenToTryAgain) {
   grpc::Status status;
   int sessions = 0;
   for (; sessions < 100 && status.ok(); ++sessions) {
-    status = server.Complete(
-        FromText<v1::CompleteRequest>(absl::StrCat(
-            "token_ids { ids: 5 } sampling { max_tokens: 0 } create_session: true "
-            "session_id: 's",
-            sessions, "'")),
-        &response);
+    status = server.Complete(FromText<v1::CompleteRequest>(absl::StrCat(
+                                 "token_ids { ids: 5 } sampling { max_tokens: "
+                                 "0 } create_session: true "
+                                 "session_id: 's",
+                                 sessions, "'")),
+                             &response);
   }
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(ErrorInfoOf(status).reason(), "STATE_POOL_FULL");

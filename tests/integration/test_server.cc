@@ -49,7 +49,8 @@ TestServer::TestServer(const TestServerOptions& options)
   options_.device_state_bytes = 4 << 20;
   options.adjust(&options_);
   auto server = Server::Create(options_);
-  if (!server.ok()) std::fprintf(stderr, "%s\n", server.status().ToString().c_str());
+  if (!server.ok())
+    std::fprintf(stderr, "%s\n", server.status().ToString().c_str());
   TTT_CHECK(server.ok());
   server_ = *std::move(server);
   port_ = server_->port();
@@ -61,14 +62,16 @@ TestServer::TestServer(const TestServerOptions& options)
   admin_ = v1::Admin::NewStub(channel_);
 }
 
-std::string TestServer::address() const { return absl::StrCat("127.0.0.1:", port_); }
+std::string TestServer::address() const {
+  return absl::StrCat("127.0.0.1:", port_);
+}
 
 std::shared_ptr<grpc::Channel> TestServer::NewChannel() const {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetMaxReceiveMessageSize(-1);
-  return grpc::CreateCustomChannel(address(), grpc::InsecureChannelCredentials(),
-                                   arguments);
+  return grpc::CreateCustomChannel(
+      address(), grpc::InsecureChannelCredentials(), arguments);
 }
 
 grpc::Status TestServer::Complete(const v1::CompleteRequest& request,
@@ -81,7 +84,8 @@ v1::CompleteResponse TestServer::Complete(const std::string& request) {
   v1::CompleteResponse response;
   const grpc::Status status =
       Complete(FromText<v1::CompleteRequest>(request), &response);
-  if (!status.ok()) std::fprintf(stderr, "%s\n", status.error_message().c_str());
+  if (!status.ok())
+    std::fprintf(stderr, "%s\n", status.error_message().c_str());
   TTT_CHECK(status.ok());
   return response;
 }
@@ -101,7 +105,8 @@ v1::Session TestServer::GetSession(const std::string& id) {
   return session;
 }
 
-grpc::Status TestServer::CallRaw(const std::string& method, const std::string& request,
+grpc::Status TestServer::CallRaw(const std::string& method,
+                                 const std::string& request,
                                  std::string* response) {
   grpc::ClientContext context;
   grpc::GenericStub stub(channel_);
@@ -109,14 +114,15 @@ grpc::Status TestServer::CallRaw(const std::string& method, const std::string& r
   const grpc::ByteBuffer request_bytes(&slice, 1);
   grpc::ByteBuffer response_bytes;
   std::promise<grpc::Status> done;
-  stub.UnaryCall(&context, method, grpc::StubOptions(), &request_bytes,
-                 &response_bytes,
-                 [&done](grpc::Status status) { done.set_value(std::move(status)); });
+  stub.UnaryCall(
+      &context, method, grpc::StubOptions(), &request_bytes, &response_bytes,
+      [&done](grpc::Status status) { done.set_value(std::move(status)); });
   grpc::Status status = done.get_future().get();
   std::vector<grpc::Slice> slices;
   if (status.ok() && response_bytes.Dump(&slices).ok()) {
     for (const grpc::Slice& part : slices) {
-      response->append(reinterpret_cast<const char*>(part.begin()), part.size());
+      response->append(reinterpret_cast<const char*>(part.begin()),
+                       part.size());
     }
   }
   return status;
@@ -212,13 +218,15 @@ bool HasDetail(const grpc::Status& status) {
 template bool HasDetail<google::rpc::RetryInfo>(const grpc::Status&);
 template bool HasDetail<google::rpc::BadRequest>(const grpc::Status&);
 
-std::string EndlessRequest(const std::string& session, const std::string& more) {
+std::string EndlessRequest(const std::string& session,
+                           const std::string& more) {
   std::string request = absl::StrCat(
       "token_ids { ids: [5, 6, 7] } sampling { max_tokens: 2000000000 } "
       "stop { ignore_eos: true } ",
       more);
   if (!session.empty()) {
-    absl::StrAppend(&request, " session_id: '", session, "' create_session: true");
+    absl::StrAppend(&request, " session_id: '", session,
+                    "' create_session: true");
   }
   return request;
 }
@@ -230,7 +238,8 @@ std::string HttpGet(int port, const std::string& path) {
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   std::string reply;
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) ==
+      0) {
     const std::string request =
         absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: localhost\r\n\r\n");
     (void)!write(fd, request.data(), request.size());

@@ -63,7 +63,8 @@ class TestServer {
   grpc::Status Complete(const v1::CompleteRequest& request,
                         v1::CompleteResponse* response);
   v1::CompleteResponse Complete(const std::string& request);  // must succeed
-  grpc::Status Score(const v1::ScoreRequest& request, v1::ScoreResponse* response);
+  grpc::Status Score(const v1::ScoreRequest& request,
+                     v1::ScoreResponse* response);
   v1::Session GetSession(const std::string& id);  // must succeed
   // The method's answer to these bytes.
   grpc::Status CallRaw(const std::string& method, const std::string& request,
@@ -100,7 +101,9 @@ class StreamCall {
   const v1::CompleteEvent::Accepted& accepted() const { return accepted_; }
   const std::vector<int32_t>& ids() const { return ids_; }
   const std::string& text() const { return text_; }
-  const std::vector<v1::CompleteEvent::EventCase>& order() const { return order_; }
+  const std::vector<v1::CompleteEvent::EventCase>& order() const {
+    return order_;
+  }
   const std::optional<v1::CompleteEvent::Finished>& finished() const {
     return finished_;
   }
@@ -131,7 +134,8 @@ template <typename Detail>
 bool HasDetail(const grpc::Status& status);
 
 // A request that runs until it is stopped, in `session` if it has a name.
-std::string EndlessRequest(const std::string& session, const std::string& more = "");
+std::string EndlessRequest(const std::string& session,
+                           const std::string& more = "");
 
 // One GET of HTTP on the loopback: the whole reply, head and body.
 std::string HttpGet(int port, const std::string& path);

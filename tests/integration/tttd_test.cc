@@ -84,14 +84,16 @@ int PortIn(const std::string& line) {
   const size_t at = line.find(" port=");
   int port = 0;
   TTT_CHECK(at != std::string::npos &&
-            absl::SimpleAtoi(line.substr(at + 6, line.find(' ', at + 1) - at - 6), &port));
+            absl::SimpleAtoi(
+                line.substr(at + 6, line.find(' ', at + 1) - at - 6), &port));
   return port;
 }
 
 class ProgramTest : public testing::Test {
  protected:
   // What serves the tiny model on free ports, and `more`.
-  std::vector<std::string> Args(const std::vector<std::string>& more = {}) const {
+  std::vector<std::string> Args(
+      const std::vector<std::string>& more = {}) const {
     std::vector<std::string> args = {absl::StrCat("--model=", model_.path()),
                                      "--load_format=dummy",
                                      "--listen=127.0.0.1:0",
@@ -143,7 +145,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlagCase{{"--memory_log_tokens=1"}, "--memory_log_tokens is 1"},
         BadFlagCase{{"--drain_seconds=-1"}, "--drain_seconds is -1"},
         BadFlagCase{{"--listen="}, "--listen is empty"},
-        BadFlagCase{{"--config=/nonexistent"}, "--config is \"/nonexistent\""}));
+        BadFlagCase{{"--config=/nonexistent"},
+                    "--config is \"/nonexistent\""}));
 
 TEST_F(ProgramTest, AModelThatIsNotThereEndsWith65) {
   Program program(Args({"--model=/nonexistent"}));
@@ -200,7 +203,8 @@ TEST_F(ProgramTest, HelpAndVersionEndWith0) {
 TEST_F(ProgramTest, AFileOfFlagsComesBeforeTheCommandLine) {
   const std::string file = model_.path() + "/flags";
   std::ofstream(file) << "# a comment\n\nmax_batch_rows=3\n--max_queue=-1\n";
-  Program program(Args({absl::StrCat("--config=", file), "--max_queue=5", "--dry_run"}));
+  Program program(
+      Args({absl::StrCat("--config=", file), "--max_queue=5", "--dry_run"}));
   EXPECT_EQ(program.Wait(), 0);
   EXPECT_THAT(program.said(), HasSubstr("scratch_slots       3\n"));
 }

@@ -33,7 +33,8 @@ inline ModelConfig SmallConfig(bool is_mlp = false) {
 }
 
 // `count` ids that depend on `seed` alone.
-inline std::vector<int32_t> RandomIds(uint32_t seed, int count, int32_t vocab_size = 97) {
+inline std::vector<int32_t> RandomIds(uint32_t seed, int count,
+                                      int32_t vocab_size = 97) {
   std::vector<int32_t> ids;
   uint64_t x = seed * 2654435761u + 12345;
   for (int i = 0; i < count; ++i) {
@@ -65,7 +66,8 @@ class PendingTurn {
     while (std::optional<TokenStream::Chunk> chunk = stream_->Take()) {
       for (const TokenPosition& token : chunk->tokens) {
         record_.tokens.push_back(token.token_id);
-        if (token.logprob.has_value()) record_.logprobs.push_back(*token.logprob);
+        if (token.logprob.has_value())
+          record_.logprobs.push_back(*token.logprob);
       }
       record_.text += chunk->text;
       if (!chunk->end.has_value()) continue;
@@ -105,10 +107,11 @@ class EngineFixture {
                              .max_candidates = 5},
                             backend)
                  .value();
-    pool_ = StatePool::Create({.session_slots = options_.session_slots,
-                               .scratch_slots = options_.max_batch_rows},
-                              TttModel::MakeStateLayout(options_.config), backend)
-                .value();
+    pool_ =
+        StatePool::Create({.session_slots = options_.session_slots,
+                           .scratch_slots = options_.max_batch_rows},
+                          TttModel::MakeStateLayout(options_.config), backend)
+            .value();
     store_ = SessionStore::Create({}, &clock_, pool_.get()).value();
     engine_ = Engine::Create({.max_batch_rows = options_.max_batch_rows,
                               .max_batch_tokens = options_.max_batch_tokens},
@@ -121,12 +124,14 @@ class EngineFixture {
   PendingTurn Submit(Request request, const std::string& session = "") {
     auto turn = std::make_unique<Turn>();
     if (!session.empty() && request.kind == RequestKind::kComplete) {
-      turn->lease = store_->Acquire(session, {.create_if_absent = true}).value();
+      turn->lease =
+          store_->Acquire(session, {.create_if_absent = true}).value();
     } else if (!session.empty()) {
       turn->view_session = session;
     }
     turn->request = std::move(request);
-    turn->stream = std::make_shared<TokenStream>(options_.stream_capacity, [] {});
+    turn->stream =
+        std::make_shared<TokenStream>(options_.stream_capacity, [] {});
     PendingTurn pending(turn->stream);
     engine_->Add(std::move(turn));
     return pending;

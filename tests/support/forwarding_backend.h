@@ -4,7 +4,8 @@
 
 namespace ttt {
 
-// A backend that hands every call to another one; tests override what they watch.
+// A backend that hands every call to another one; tests override what they
+// watch.
 class ForwardingBackend : public Backend {
  public:
   // `target` must outlive it.
@@ -12,18 +13,20 @@ class ForwardingBackend : public Backend {
 
   const DeviceInfo& info() const override { return target_.info(); }
   DType operand_type() const override { return target_.operand_type(); }
-  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t size) override {
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
+      int64_t size) override {
     return target_.Allocate(size);
   }
-  absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(const float* weights,
-                                                           int32_t num_outputs,
-                                                           int32_t num_inputs) override {
+  absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(
+      const float* weights, int32_t num_outputs, int32_t num_inputs) override {
     return target_.PackWeights(weights, num_outputs, num_inputs);
   }
-  absl::Status CopyToDevice(void* device, const void* host, int64_t size) override {
+  absl::Status CopyToDevice(void* device, const void* host,
+                            int64_t size) override {
     return target_.CopyToDevice(device, host, size);
   }
-  absl::Status CopyToHost(void* host, const void* device, int64_t size) override {
+  absl::Status CopyToHost(void* host, const void* device,
+                          int64_t size) override {
     return target_.CopyToHost(host, device, size);
   }
   absl::Status CopyOnDevice(void* to, const void* from, int64_t size) override {
@@ -33,19 +36,27 @@ class ForwardingBackend : public Backend {
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     return target_.EmbedTokens(args);
   }
-  absl::Status RmsNorm(const RmsNormArgs& args) override { return target_.RmsNorm(args); }
+  absl::Status RmsNorm(const RmsNormArgs& args) override {
+    return target_.RmsNorm(args);
+  }
   absl::Status CausalConv(const CausalConvArgs& args) override {
     return target_.CausalConv(args);
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
     return target_.LearnerInputs(args);
   }
-  absl::Status Learner(const LearnerArgs& args) override { return target_.Learner(args); }
+  absl::Status Learner(const LearnerArgs& args) override {
+    return target_.Learner(args);
+  }
   absl::Status NormGate(const NormGateArgs& args) override {
     return target_.NormGate(args);
   }
-  absl::Status SwiGlu(const SwiGluArgs& args) override { return target_.SwiGlu(args); }
-  absl::Status Gemm(const GemmArgs& args) override { return target_.Gemm(args); }
+  absl::Status SwiGlu(const SwiGluArgs& args) override {
+    return target_.SwiGlu(args);
+  }
+  absl::Status Gemm(const GemmArgs& args) override {
+    return target_.Gemm(args);
+  }
   absl::Status SaveHidden(const SaveHiddenArgs& args) override {
     return target_.SaveHidden(args);
   }

@@ -56,7 +56,8 @@ std::vector<T> ReadGolden(const std::string& path, const std::string& name) {
 }
 
 // The greatest absolute difference.
-inline double MaxDifference(absl::Span<const float> a, absl::Span<const float> b) {
+inline double MaxDifference(absl::Span<const float> a,
+                            absl::Span<const float> b) {
   TTT_CHECK(a.size() == b.size());
   double greatest = 0;
   for (size_t i = 0; i < a.size(); ++i) {
@@ -75,24 +76,29 @@ struct ModelFixture {
   std::unique_ptr<StatePool> pool;
 
   // From a checkpoint's folder.
-  static ModelFixture Open(const std::string& folder, const CpuBackendOptions& options,
+  static ModelFixture Open(const std::string& folder,
+                           const CpuBackendOptions& options,
                            TttModel::Limits limits = {64, 8, 0}) {
     const ModelConfig config = LoadModelConfig(folder).value();
-    return Make(config, OpenCheckpoint(folder, config).value().get(), options, limits);
+    return Make(config, OpenCheckpoint(folder, config).value().get(), options,
+                limits);
   }
   // With random weights.
-  static ModelFixture Dummy(const ModelConfig& config, const CpuBackendOptions& options,
+  static ModelFixture Dummy(const ModelConfig& config,
+                            const CpuBackendOptions& options,
                             TttModel::Limits limits = {64, 8, 0}) {
     return Make(config, MakeDummyCheckpoint(config).get(), options, limits);
   }
 
   static ModelFixture Make(const ModelConfig& config, Checkpoint* checkpoint,
-                           const CpuBackendOptions& options, TttModel::Limits limits) {
+                           const CpuBackendOptions& options,
+                           TttModel::Limits limits) {
     ModelFixture f;
     f.config = config;
     f.cpu = CreateCpuBackend(options).value();
     f.backend = std::make_unique<LogitsBackend>(f.cpu.get());
-    f.model = TttModel::Load(config, checkpoint, limits, f.backend.get()).value();
+    f.model =
+        TttModel::Load(config, checkpoint, limits, f.backend.get()).value();
     f.pool = StatePool::Create(
                  {.session_slots = 16, .scratch_slots = limits.max_sequences},
                  TttModel::MakeStateLayout(config), f.backend.get())
@@ -122,7 +128,8 @@ struct ModelFixture {
   StateDigest Digest(const StateSlot& slot, int64_t tokens) {
     const int32_t index = slot.index();
     return model
-        ->Digest(*pool, absl::MakeConstSpan(&index, 1), absl::MakeConstSpan(&tokens, 1))
+        ->Digest(*pool, absl::MakeConstSpan(&index, 1),
+                 absl::MakeConstSpan(&tokens, 1))
         .value()[0];
   }
 

@@ -20,7 +20,9 @@ class EngineTest : public testing::Test {
   static Request Complete(std::vector<int32_t> input, int64_t max_tokens) {
     return EngineFixture::Complete(std::move(input), max_tokens);
   }
-  SessionInfo Session(const std::string& id) { return f_.store().GetSession(id).value(); }
+  SessionInfo Session(const std::string& id) {
+    return f_.store().GetSession(id).value();
+  }
   int64_t SlotsInUse() { return f_.pool().usage().slots_in_use; }
 
   EngineFixture f_{{}};
@@ -54,8 +56,10 @@ TEST_F(EngineTest, StateAfterGeneratingIsTheStateAfterReadingTheSameTokens) {
 }
 
 TEST_F(EngineTest, EmptyInputGoesOnFromTheLastToken) {
-  const TurnOutcomeRecord whole = f_.Run(Complete(RandomIds(1, 20), 9), "whole");
-  const TurnOutcomeRecord begin = f_.Run(Complete(RandomIds(1, 20), 4), "parts");
+  const TurnOutcomeRecord whole =
+      f_.Run(Complete(RandomIds(1, 20), 9), "whole");
+  const TurnOutcomeRecord begin =
+      f_.Run(Complete(RandomIds(1, 20), 4), "parts");
   const TurnOutcomeRecord rest = f_.Run(Complete({}, 5), "parts");
   auto tokens = begin.tokens;
   tokens.insert(tokens.end(), rest.tokens.begin(), rest.tokens.end());
@@ -109,7 +113,8 @@ TEST_F(EngineTest, CancelledTurnCanCommitWhatItHas) {
   EXPECT_EQ(record.end->finish_reason, FinishReason::kCancelled);
   EXPECT_GT(record.tokens.size(), 0u);
   EXPECT_LT(record.tokens.size(), 50u);
-  EXPECT_EQ(Session("s").tokens, 30 + static_cast<int64_t>(record.tokens.size()));
+  EXPECT_EQ(Session("s").tokens,
+            30 + static_cast<int64_t>(record.tokens.size()));
 }
 
 TEST_F(EngineTest, PromptCancelledHalfwayCommitsTheTokensThatWereRead) {
@@ -136,7 +141,8 @@ TEST_F(EngineTest, DeadlineEndsATurnInTheQueueAndInTheBatch) {
   f_.engine().Step();
   for (PendingTurn* turn : {&queued, &running, &late}) {
     ASSERT_TRUE(turn->Read().end.has_value());
-    EXPECT_THAT(turn->Read().end->status, StatusIs(StatusCode::kDeadlineExceeded));
+    EXPECT_THAT(turn->Read().end->status,
+                StatusIs(StatusCode::kDeadlineExceeded));
   }
   EXPECT_EQ(f_.engine().num_running(), 0);
 }
@@ -222,7 +228,8 @@ TEST_F(EngineTest, ScoreInASessionStartsFromItsStateAndCommitsNothing) {
   EXPECT_EQ(turn.end->first->token_id, ids[21]);
   EXPECT_EQ(turn.end->first->logprob, expected.end->positions[20].logprob);
   for (int p = 0; p < 18; ++p) {
-    EXPECT_EQ(turn.end->positions[p].logprob, expected.end->positions[21 + p].logprob);
+    EXPECT_EQ(turn.end->positions[p].logprob,
+              expected.end->positions[21 + p].logprob);
   }
   EXPECT_EQ(Session("s").digest, before.digest);
   EXPECT_EQ(Session("s").revision, before.revision);
@@ -260,7 +267,9 @@ TEST_F(EngineTest, PenaltiesCountTheTokensOfEarlierTurns) {
   Request plain = Complete({}, 1);
   plain.sampling = {};
   f_.Run(Complete(RandomIds(1, 20), 0), "a");
-  f_.store().ForkSession("a", "b", absl::InfiniteDuration(), std::nullopt).value();
+  f_.store()
+      .ForkSession("a", "b", absl::InfiniteDuration(), std::nullopt)
+      .value();
   const int32_t chosen = f_.Run(plain, "a").tokens[0];
   f_.Run(Complete({chosen}, 0), "b");
   Request penalised = plain;
@@ -277,11 +286,13 @@ class FaultyBackend : public ForwardingBackend {
   using ForwardingBackend::ForwardingBackend;
 
   absl::Status Learner(const LearnerArgs& args) override {
-    if (std::exchange(fail_next_learner, false)) return absl::InternalError("lost");
+    if (std::exchange(fail_next_learner, false))
+      return absl::InternalError("lost");
     return ForwardingBackend::Learner(args);
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override {
-    if (std::exchange(fail_next_digest, false)) return absl::InternalError("lost");
+    if (std::exchange(fail_next_digest, false))
+      return absl::InternalError("lost");
     return ForwardingBackend::DigestStates(args);
   }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
@@ -310,7 +321,8 @@ class EngineFaultTest : public testing::Test {
 };
 
 TEST_F(EngineFaultTest, FailedStepEndsItsTurnsAndTheEngineGoesOn) {
-  PendingTurn turn = f_.Submit(EngineFixture::Complete(RandomIds(1, 20), 3), "s");
+  PendingTurn turn =
+      f_.Submit(EngineFixture::Complete(RandomIds(1, 20), 3), "s");
   faulty_->fail_next_learner = true;
   f_.RunAll();
   ASSERT_TRUE(turn.Read().end.has_value());
@@ -322,7 +334,8 @@ TEST_F(EngineFaultTest, FailedStepEndsItsTurnsAndTheEngineGoesOn) {
 TEST_F(EngineFaultTest, FailedCommitRollsTheTurnBack) {
   f_.Run(EngineFixture::Complete(RandomIds(1, 20), 3), "s");
   const SessionInfo before = f_.store().GetSession("s").value();
-  PendingTurn turn = f_.Submit(EngineFixture::Complete(RandomIds(2, 20), 3), "s");
+  PendingTurn turn =
+      f_.Submit(EngineFixture::Complete(RandomIds(2, 20), 3), "s");
   faulty_->fail_next_digest = true;
   f_.RunAll();
   EXPECT_THAT(turn.Read().end->status, StatusIs(StatusCode::kInternal));

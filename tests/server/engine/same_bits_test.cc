@@ -1,5 +1,6 @@
-// Promise 2: tokens, log-probabilities and end state of a session do not depend on
-// the batch, on how its input was cut, or on what was tried and cancelled before.
+// Promise 2: tokens, log-probabilities and end state of a session do not depend
+// on the batch, on how its input was cut, or on what was tried and cancelled
+// before.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -33,7 +34,8 @@ struct Result {
   bool operator==(const Result&) const = default;
 
   void Add(const TurnOutcomeRecord& turn) {
-    ASSERT_TRUE(turn.ok()) << (turn.end ? turn.end->status.ToString() : "no end");
+    ASSERT_TRUE(turn.ok()) << (turn.end ? turn.end->status.ToString()
+                                        : "no end");
     tokens.insert(tokens.end(), turn.tokens.begin(), turn.tokens.end());
     logprobs.insert(logprobs.end(), turn.logprobs.begin(), turn.logprobs.end());
     digest = turn.end->digest;
@@ -50,7 +52,8 @@ struct Param {
 class SameBitsTest : public testing::TestWithParam<Param> {
  protected:
   void SetUp() override {
-    if (GetParam().bf16 && !CpuHasBFloat16()) GTEST_SKIP() << "no bfloat16 here";
+    if (GetParam().bf16 && !CpuHasBFloat16())
+      GTEST_SKIP() << "no bfloat16 here";
     options_.config = SmallConfig(GetParam().is_mlp);
     options_.cpu.precision =
         GetParam().bf16 ? Precision::kBFloat16 : Precision::kFloat32;
@@ -127,10 +130,10 @@ TEST_P(SameBitsTest, CutIntoManyCalls) {
         Request request = TurnRequest(s, turn);
         std::vector<int32_t> input = std::move(request.input_ids);
         while (static_cast<int>(input.size()) > cut) {
-          ASSERT_TRUE(
-              f.Run(EngineFixture::Complete({input.begin(), input.begin() + cut}, 0),
-                    Name(s))
-                  .ok());
+          ASSERT_TRUE(f.Run(EngineFixture::Complete(
+                                {input.begin(), input.begin() + cut}, 0),
+                            Name(s))
+                          .ok());
           input.erase(input.begin(), input.begin() + cut);
         }
         request.input_ids = std::move(input);
@@ -166,8 +169,8 @@ TEST_P(SameBitsTest, InAForkAndInItsParent) {
     parent.Add(f.Run(TurnRequest(s, 0), Name(s)));
     Result fork = parent;
     ASSERT_TRUE(f.store()
-                    .ForkSession(Name(s), Name(s) + "-fork", absl::InfiniteDuration(),
-                                 std::nullopt)
+                    .ForkSession(Name(s), Name(s) + "-fork",
+                                 absl::InfiniteDuration(), std::nullopt)
                     .ok());
     PendingTurn parent_turn = f.Submit(TurnRequest(s, 1), Name(s));
     PendingTurn fork_turn = f.Submit(TurnRequest(s, 1), Name(s) + "-fork");
@@ -189,10 +192,12 @@ TEST_P(SameBitsTest, WithAnyNumberOfThreads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, SameBitsTest,
-                         testing::Values(Param{false, false}, Param{false, true},
-                                         Param{true, false}, Param{true, true}),
+                         testing::Values(Param{false, false},
+                                         Param{false, true}, Param{true, false},
+                                         Param{true, true}),
                          [](const auto& info) {
-                           return std::string(info.param.is_mlp ? "Mlp" : "Linear") +
+                           return std::string(info.param.is_mlp ? "Mlp"
+                                                                : "Linear") +
                                   (info.param.bf16 ? "BFloat16" : "Float32");
                          });
 

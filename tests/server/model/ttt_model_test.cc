@@ -47,7 +47,8 @@ std::vector<Case> Cases(const std::string& kind) {
 }
 
 std::string CaseName(const testing::TestParamInfo<Case>& info) {
-  std::string name = info.param.name + (info.param.reference ? "_reference" : "_fast");
+  std::string name =
+      info.param.name + (info.param.reference ? "_reference" : "_fast");
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }
@@ -56,25 +57,31 @@ class PublishedModelTest : public testing::TestWithParam<Case> {
  protected:
   std::string folder_ = Folder("models", GetParam().name);
   std::string golden_ = folder_ + "/golden.safetensors";
-  ModelFixture f_ = ModelFixture::Open(folder_, {.reference = GetParam().reference},
-                                       {.max_rows = 130, .max_sequences = 4});
+  ModelFixture f_ =
+      ModelFixture::Open(folder_, {.reference = GetParam().reference},
+                         {.max_rows = 130, .max_sequences = 4});
 };
 
 TEST_P(PublishedModelTest, LogitsOfAWholeSequenceAreThePublishedOnes) {
   for (const int n : {1, 15, 16, 17, 50, 130}) {
-    const auto tokens = ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
-    const auto expected = ReadGolden<float>(golden_, "logits.N" + std::to_string(n));
+    const auto tokens =
+        ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
+    const auto expected =
+        ReadGolden<float>(golden_, "logits.N" + std::to_string(n));
     const StateSlot slot = f_.EmptySession();
-    EXPECT_LT(MaxDifference(f_.Read(slot, 0, tokens), expected), kLogitsTolerance)
+    EXPECT_LT(MaxDifference(f_.Read(slot, 0, tokens), expected),
+              kLogitsTolerance)
         << n << " tokens";
   }
 }
 
 TEST_P(PublishedModelTest, LogitsOfAPromptAndSingleTokensAreThePublishedOnes) {
   for (const auto& [n, prompt] : {std::pair(17, 1), std::pair(50, 17)}) {
-    const auto tokens = ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
-    const auto expected = ReadGolden<float>(
-        golden_, "cached.N" + std::to_string(n) + ".P" + std::to_string(prompt) + ".logits");
+    const auto tokens =
+        ReadGolden<int32_t>(golden_, "tokens.N" + std::to_string(n));
+    const auto expected =
+        ReadGolden<float>(golden_, "cached.N" + std::to_string(n) + ".P" +
+                                       std::to_string(prompt) + ".logits");
     const StateSlot slot = f_.EmptySession();
     const auto all = absl::MakeConstSpan(tokens);
     std::vector<float> logits = f_.Read(slot, 0, all.first(prompt));
@@ -82,13 +89,15 @@ TEST_P(PublishedModelTest, LogitsOfAPromptAndSingleTokensAreThePublishedOnes) {
       const auto more = f_.Read(slot, p, all.subspan(p, 1));
       logits.insert(logits.end(), more.begin(), more.end());
     }
-    EXPECT_LT(MaxDifference(logits, expected), kLogitsTolerance) << n << "/" << prompt;
+    EXPECT_LT(MaxDifference(logits, expected), kLogitsTolerance)
+        << n << "/" << prompt;
   }
 }
 
-// The published state after a prompt of 17 and 33 single tokens. Its accumulators
-// are the sums over the pending rows of lr * (input^T g, g), the gradients g at the
-// fast weights; its convolution windows hold one column more than the tails.
+// The published state after a prompt of 17 and 33 single tokens. Its
+// accumulators are the sums over the pending rows of lr * (input^T g, g), the
+// gradients g at the fast weights; its convolution windows hold one column more
+// than the tails.
 class PublishedStateTest : public testing::TestWithParam<Case> {
  protected:
   static constexpr int kTokens = 50;
@@ -105,8 +114,8 @@ class PublishedStateTest : public testing::TestWithParam<Case> {
     return {"W1", "b1"};
   }
   std::vector<float> Golden(int layer, const std::string& name) {
-    return ReadGolden<float>(golden_,
-                             "state.N50.layer" + std::to_string(layer) + "." + name);
+    return ReadGolden<float>(
+        golden_, "state.N50.layer" + std::to_string(layer) + "." + name);
   }
   // A layer's part of a plane.
   std::vector<float> Part(const std::string& plane, int layer) {
@@ -118,7 +127,8 @@ class PublishedStateTest : public testing::TestWithParam<Case> {
 
   std::string folder_ = Folder("models", GetParam().name);
   std::string golden_ = folder_ + "/golden.safetensors";
-  ModelFixture f_ = ModelFixture::Open(folder_, {.reference = GetParam().reference});
+  ModelFixture f_ =
+      ModelFixture::Open(folder_, {.reference = GetParam().reference});
   StateSlot slot_ = f_.EmptySession();
 };
 
@@ -134,18 +144,22 @@ TEST_P(PublishedStateTest, FastWeightsAreThePublishedOnes) {
 }
 
 TEST_P(PublishedStateTest, TailsAreTheLastColumnsOfThePublishedWindows) {
-  if (!f_.config.share_qk) return;  // A model without convolutions has no tails.
+  if (!f_.config.share_qk)
+    return;  // A model without convolutions has no tails.
   const int kernel = f_.config.conv_kernel;
   const int hidden = f_.config.hidden_size;
   for (int layer = 0; layer < f_.config.num_hidden_layers; ++layer) {
     for (const auto& [plane, window] : {std::pair("conv_tail", "pre_conv"),
                                         std::pair("qk_tail", "ttt_conv_q")}) {
-      const auto columns = Golden(layer, window);  // [hidden, kernel], oldest first
+      const auto columns =
+          Golden(layer, window);  // [hidden, kernel], oldest first
       std::vector<float> expected;
       for (int tap = 1; tap < kernel; ++tap) {
-        for (int c = 0; c < hidden; ++c) expected.push_back(columns[c * kernel + tap]);
+        for (int c = 0; c < hidden; ++c)
+          expected.push_back(columns[c * kernel + tap]);
       }
-      EXPECT_LT(MaxDifference(Part(plane, layer), expected), kStateTolerance) << plane;
+      EXPECT_LT(MaxDifference(Part(plane, layer), expected), kStateTolerance)
+          << plane;
     }
   }
 }
@@ -161,7 +175,8 @@ Vector Affine(const Vector& x, const float* w, const float* b, size_t width) {
   return y;
 }
 
-// Spec, section 5.1: the gradient of the loss with respect to the learner's output.
+// Spec, section 5.1: the gradient of the loss with respect to the learner's
+// output.
 Vector LossGradient(const Vector& z, const float* target, const float* gamma,
                     const float* beta) {
   const double d = static_cast<double>(z.size());
@@ -183,7 +198,8 @@ Vector LossGradient(const Vector& z, const float* target, const float* gamma,
 }
 
 double Gelu(double x) {
-  return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+  return 0.5 * x *
+         (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
 }
 
 double GeluSlope(double x) {
@@ -211,8 +227,10 @@ std::vector<std::vector<float>> PublishedStateTest::Accumulators(int layer) {
   const auto checkpoint = OpenCheckpoint(folder_, f_.config).value();
   const std::string block =
       "model.layers." + std::to_string(layer) + ".seq_modeling_block.";
-  const auto gamma = checkpoint->Read(block + "ttt_norm_weight", {heads, d}).value();
-  const auto beta = checkpoint->Read(block + "ttt_norm_bias", {heads, d}).value();
+  const auto gamma =
+      checkpoint->Read(block + "ttt_norm_weight", {heads, d}).value();
+  const auto beta =
+      checkpoint->Read(block + "ttt_norm_bias", {heads, d}).value();
   std::vector<std::vector<float>> fast, sums;
   for (const std::string& name : FastWeights()) {
     fast.push_back(Part(absl::AsciiStrToLower(name), layer));
@@ -222,11 +240,13 @@ std::vector<std::vector<float>> PublishedStateTest::Accumulators(int layer) {
   const auto targets = Part("pending_targets", layer);
   const auto rates = Part("pending_rates", layer);
   for (int row = 0; row < heads * room; ++row) {
-    if (row % room >= kTokens % f_.config.mini_batch_size) continue;  // not pending
+    if (row % room >= kTokens % f_.config.mini_batch_size)
+      continue;  // not pending
     const int h = row / room;
     const Vector k(&keys[row * d], &keys[row * d] + d);
     const float* target = &targets[row * d];
-    const Vector z1 = Affine(k, &fast[0][h * d * inner], &fast[1][h * inner], inner);
+    const Vector z1 =
+        Affine(k, &fast[0][h * d * inner], &fast[1][h * inner], inner);
     Vector g1;
     if (f_.config.is_mlp) {
       const float* w2 = &fast[2][h * inner * d];
@@ -252,8 +272,9 @@ TEST_P(PublishedStateTest, PendingRowsSumToThePublishedAccumulators) {
   for (int layer = 0; layer < f_.config.num_hidden_layers; ++layer) {
     const auto sums = Accumulators(layer);
     for (size_t i = 0; i < sums.size(); ++i) {
-      EXPECT_LT(MaxDifference(sums[i], Golden(layer, FastWeights()[i] + "_grad")),
-                kStateTolerance)
+      EXPECT_LT(
+          MaxDifference(sums[i], Golden(layer, FastWeights()[i] + "_grad")),
+          kStateTolerance)
           << FastWeights()[i];
     }
   }
@@ -273,7 +294,8 @@ class RandomConfigTest : public testing::TestWithParam<Case> {
  protected:
   std::string folder_ = Folder("cases", GetParam().name);
   std::string golden_ = folder_ + "/golden.safetensors";
-  ModelFixture f_ = ModelFixture::Open(folder_, {.reference = GetParam().reference});
+  ModelFixture f_ =
+      ModelFixture::Open(folder_, {.reference = GetParam().reference});
 };
 
 TEST_P(RandomConfigTest, EverySplitInTwoCallsGivesTheReferenceLogitsAndState) {
@@ -287,22 +309,26 @@ TEST_P(RandomConfigTest, EverySplitInTwoCallsGivesTheReferenceLogitsAndState) {
   for (size_t split = 0; split <= all.size(); ++split) {
     const StateSlot slot = f_.EmptySession();
     std::vector<float> logits = f_.Read(slot, 0, all.first(split));
-    const auto rest = f_.Read(slot, static_cast<int64_t>(split), all.subspan(split));
+    const auto rest =
+        f_.Read(slot, static_cast<int64_t>(split), all.subspan(split));
     logits.insert(logits.end(), rest.begin(), rest.end());
-    ASSERT_LT(MaxDifference(logits, expected), kLogitsTolerance) << "split at " << split;
+    ASSERT_LT(MaxDifference(logits, expected), kLogitsTolerance)
+        << "split at " << split;
     for (const std::string& plane : planes) {
-      ASSERT_LT(MaxDifference(f_.Plane(slot, plane), ReadGolden<float>(golden_, plane)),
+      ASSERT_LT(MaxDifference(f_.Plane(slot, plane),
+                              ReadGolden<float>(golden_, plane)),
                 kStateTolerance)
           << plane << ", split at " << split;
     }
-    const StateDigest digest = f_.Digest(slot, static_cast<int64_t>(all.size()));
+    const StateDigest digest =
+        f_.Digest(slot, static_cast<int64_t>(all.size()));
     if (split == 0) first_digest = digest;
     ASSERT_EQ(digest, first_digest) << "split at " << split;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Reference, RandomConfigTest, testing::ValuesIn(Cases("cases")),
-                         CaseName);
+INSTANTIATE_TEST_SUITE_P(Reference, RandomConfigTest,
+                         testing::ValuesIn(Cases("cases")), CaseName);
 
 }  // namespace
 }  // namespace ttt

@@ -13,7 +13,8 @@ class PieceTokenizer : public Tokenizer {
   explicit PieceTokenizer(std::vector<std::string> pieces)
       : pieces_(std::move(pieces)) {}
 
-  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view, bool) const override {
+  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view,
+                                              bool) const override {
     return absl::UnimplementedError("not needed");
   }
   absl::StatusOr<std::string> Decode(absl::Span<const int32_t>) const override {
@@ -26,7 +27,9 @@ class PieceTokenizer : public Tokenizer {
     }
     return Tokenizer::Text(id);
   }
-  int32_t vocab_size() const override { return static_cast<int32_t>(pieces_.size()); }
+  int32_t vocab_size() const override {
+    return static_cast<int32_t>(pieces_.size());
+  }
   int32_t bos_id() const override { return -1; }
   int32_t eos_id() const override { return -1; }
 
@@ -85,7 +88,8 @@ TEST(TextOutputTest, OfStopsAtOnePlaceTheLongestIsNamed) {
 
 TEST(TextOutputTest, AStopThatRepeatsItsBeginningIsFound) {
   std::string matched;
-  EXPECT_EQ(Released({"a", "a", "b", "a", "a", "c"}, {"aac"}, &matched).size(), 7u);
+  EXPECT_EQ(Released({"a", "a", "b", "a", "a", "c"}, {"aac"}, &matched).size(),
+            7u);
   EXPECT_EQ(matched, "aac");
 }
 
@@ -96,8 +100,9 @@ TEST(TextOutputTest, CharactersAreNeverSplit) {
 
 TEST(TextOutputTest, StopOfSeveralByteTokensIsFound) {
   std::string matched;
-  EXPECT_EQ(Released({"x", "\xe2", "\x82", "\xac", "!"}, {"\xe2\x82\xac"}, &matched),
-            (Texts{"x", "", "", "", ""}));
+  EXPECT_EQ(
+      Released({"x", "\xe2", "\x82", "\xac", "!"}, {"\xe2\x82\xac"}, &matched),
+      (Texts{"x", "", "", "", ""}));
   EXPECT_EQ(matched, "\xe2\x82\xac");
 }
 

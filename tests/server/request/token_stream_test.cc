@@ -94,7 +94,8 @@ TEST(TokenStreamTest, NoTokenIsLostBetweenTwoThreads) {
     const int seen = told.load();
     while (auto chunk = stream.Take()) {
       EXPECT_EQ(chunk->index, next);
-      for (const TokenPosition& token : chunk->tokens) EXPECT_EQ(token.token_id, next++);
+      for (const TokenPosition& token : chunk->tokens)
+        EXPECT_EQ(token.token_id, next++);
       ended = chunk->end.has_value();
       if (ended) break;
     }

@@ -43,7 +43,8 @@ TEST(StatusTest, EachCodeKeepsItsNumber) {
 TEST(StatusTest, UnknownIsNeverSent) {
   const absl::Status unknown = absl::UnknownError("m");
   EXPECT_EQ(ToGrpcStatus(unknown).error_code(), grpc::StatusCode::INTERNAL);
-  EXPECT_EQ(Find<google::rpc::ErrorInfo>(ToGrpcStatus(unknown)).reason(), "INTERNAL");
+  EXPECT_EQ(Find<google::rpc::ErrorInfo>(ToGrpcStatus(unknown)).reason(),
+            "INTERNAL");
   EXPECT_EQ(CodeName(unknown), "INTERNAL");
 }
 
@@ -72,9 +73,10 @@ TEST(StatusTest, AStatusWithoutAReasonIsNamedByItsCode) {
 TEST(StatusTest, ErrorInfoSaysWhatBecameOfTheTurn) {
   const auto info = Find<google::rpc::ErrorInfo>(
       ToGrpcStatus(absl::CancelledError("m"), {"abc", 7, false}));
-  EXPECT_THAT(info.metadata(),
-              UnorderedElementsAre(Pair("turn_id", "abc"), Pair("revision", "7"),
-                                   Pair("committed", "false")));
+  EXPECT_THAT(
+      info.metadata(),
+      UnorderedElementsAre(Pair("turn_id", "abc"), Pair("revision", "7"),
+                           Pair("committed", "false")));
 }
 
 TEST(StatusTest, AHintBecomesRetryInfo) {
@@ -89,10 +91,11 @@ TEST(StatusTest, WhatMayBeTriedAgainAlwaysSaysWhen) {
   EXPECT_EQ(RetryDelay(absl::ResourceExhaustedError("m")), absl::Seconds(1));
   EXPECT_EQ(RetryDelay(absl::UnavailableError("m")), absl::Seconds(1));
   EXPECT_EQ(RetryDelay(absl::AbortedError("m")), std::nullopt);
-  EXPECT_EQ(Find<google::rpc::RetryInfo>(ToGrpcStatus(absl::UnavailableError("m")))
-                .retry_delay()
-                .seconds(),
-            1);
+  EXPECT_EQ(
+      Find<google::rpc::RetryInfo>(ToGrpcStatus(absl::UnavailableError("m")))
+          .retry_delay()
+          .seconds(),
+      1);
 }
 
 TEST(StatusTest, AFieldBecomesABadRequest) {
@@ -101,11 +104,13 @@ TEST(StatusTest, AFieldBecomesABadRequest) {
   const auto bad_request = Find<google::rpc::BadRequest>(ToGrpcStatus(invalid));
   ASSERT_EQ(bad_request.field_violations_size(), 1);
   EXPECT_EQ(bad_request.field_violations(0).field(), "sampling.top_p");
-  EXPECT_EQ(bad_request.field_violations(0).description(), "sampling.top_p: is 2");
+  EXPECT_EQ(bad_request.field_violations(0).description(),
+            "sampling.top_p: is 2");
 }
 
 TEST(StatusTest, AnUnimplementedFieldIsNamed) {
-  const absl::Status status = UnimplementedField("idempotency_key", "is not here");
+  const absl::Status status =
+      UnimplementedField("idempotency_key", "is not here");
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
   const grpc::Status sent = ToGrpcStatus(status);
   EXPECT_EQ(Find<google::rpc::ErrorInfo>(sent).reason(), "NOT_IMPLEMENTED");
@@ -116,7 +121,8 @@ TEST(StatusTest, AnUnimplementedFieldIsNamed) {
 TEST(StatusTest, ALongMessageIsCutBetweenCharacters) {
   std::string message = "x";
   for (int i = 0; i < 2000; ++i) message += "\xC3\xA9";
-  const std::string sent = ToGrpcStatus(absl::InternalError(message)).error_message();
+  const std::string sent =
+      ToGrpcStatus(absl::InternalError(message)).error_message();
   EXPECT_EQ(sent, message.substr(0, 1023) + "...");
 }
 

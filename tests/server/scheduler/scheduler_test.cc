@@ -10,9 +10,9 @@ namespace {
 std::vector<std::pair<int, int>> Plan(int64_t max_tokens,
                                       std::vector<SchedulerRow> rows) {
   std::vector<std::pair<int, int>> plan;
-  for (const ScheduledRow& row :
-       PlanStep({.max_tokens = static_cast<int32_t>(max_tokens), .mini_batch = 16},
-                rows)) {
+  for (const ScheduledRow& row : PlanStep(
+           {.max_tokens = static_cast<int32_t>(max_tokens), .mini_batch = 16},
+           rows)) {
     plan.emplace_back(row.row, row.num_tokens);
   }
   return plan;
@@ -32,7 +32,8 @@ TEST(SchedulerTest, ALongPromptGetsTheBudgetInWholeMiniBatches) {
 }
 
 TEST(SchedulerTest, AChunkEndsOnABoundaryOfItsSession) {
-  EXPECT_EQ(Plan(64, {{.pending_tokens = 500, .position = 5}}), (Expected{{0, 59}}));
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 500, .position = 5}}),
+            (Expected{{0, 59}}));
 }
 
 TEST(SchedulerTest, AChunkBelowTheMiniBatchStillRuns) {
@@ -52,7 +53,8 @@ TEST(SchedulerTest, PromptsOfEqualLengthShareTheBudget) {
 TEST(SchedulerTest, NeverExceedsTheBudget) {
   for (int budget = 1; budget <= 40; ++budget) {
     std::vector<SchedulerRow> rows;
-    for (int i = 0; i < 9; ++i) rows.push_back({.pending_tokens = 1 + 13 * (i % 4), .position = i});
+    for (int i = 0; i < 9; ++i)
+      rows.push_back({.pending_tokens = 1 + 13 * (i % 4), .position = i});
     int64_t total = 0;
     for (const auto& [row, tokens] : Plan(budget, rows)) {
       EXPECT_GE(tokens, 1);
@@ -65,7 +67,8 @@ TEST(SchedulerTest, NeverExceedsTheBudget) {
 }
 
 TEST(SchedulerTest, BlockedRowsWait) {
-  EXPECT_EQ(Plan(64, {{.pending_tokens = 1, .is_blocked = true}, {.pending_tokens = 1}}),
+  EXPECT_EQ(Plan(64, {{.pending_tokens = 1, .is_blocked = true},
+                      {.pending_tokens = 1}}),
             (Expected{{1, 1}}));
 }
 
