@@ -150,6 +150,7 @@ class CharsmapChecker {
  public:
   CharsmapChecker(absl::string_view units, absl::string_view texts)
       : units_(units.size() / sizeof(uint32_t)), texts_(texts) {
+    if (units_.empty()) return;  // memcpy takes no null
     std::memcpy(units_.data(), units.data(), units_.size() * sizeof(uint32_t));
   }
 
