@@ -284,8 +284,10 @@ struct DigestStatesArgs {
   int32_t num_planes;
   const uint32_t* header;  // [header_words], the same for all
   int32_t header_words;
-  uint8_t* digests;    // [batch, kDigestBytes] out
-  int32_t batch;       // >= 0
+  uint8_t* digests;  // [batch, kDigestBytes] out
+  uint8_t* finite;   // [batch] out: 0 if a word of the planes, as a float32, is
+                     // NaN or infinite; or null
+  int32_t batch;     // >= 0
   int32_t mini_batch;  // in [1, kMaxMiniBatch]
 };
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/commandlineflag.h"
@@ -16,7 +17,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "server/base/error.h"
 #include "server/base/log.h"
@@ -150,8 +153,19 @@ absl::Status ParseConfigFile(const std::string& path) {
   for (std::string line; std::getline(file, line);) {
     const absl::string_view text = absl::StripAsciiWhitespace(line);
     if (text.empty() || text[0] == '#') continue;
-    args.push_back(absl::StartsWith(text, "--") ? std::string(text)
-                                                : absl::StrCat("--", text));
+    std::pair<std::string, std::string> parts =
+        absl::StrSplit(absl::StripPrefix(text, "--"), absl::MaxSplits('=', 1));
+    absl::StripAsciiWhitespace(&parts.first);
+    absl::StripAsciiWhitespace(&parts.second);
+    if (!absl::StrContains(text, '=')) {
+      if (!IsSwitch(parts.first)) {
+        return BadFlag(absl::StrCat("--config is ", QuoteValue(path),
+                                    ", whose line ", QuoteValue(text),
+                                    " is not name=value"));
+      }
+      parts.second = "true";
+    }
+    args.push_back(absl::StrCat("--", parts.first, "=", parts.second));
     if (absl::StartsWith(args.back(), "--config")) {
       return BadFlag(absl::StrCat("--config is ", QuoteValue(path),
                                   ", which names another"));
@@ -194,6 +208,23 @@ absl::Status CheckChoice(const absl::Flag<std::string>& flag,
                               " is ", QuoteValue(value), ", must be ", all));
 }
 
+// Empty, HOST:PORT, or the path of a socket.
+absl::Status CheckAddress(const absl::Flag<std::string>& flag) {
+  const std::string value = absl::GetFlag(flag);
+  if (value.empty() || absl::StartsWith(value, "unix:"))
+    return absl::OkStatus();
+  const size_t colon = value.rfind(':');
+  int32_t port = -1;
+  if (colon != std::string::npos &&
+      absl::SimpleAtoi(value.substr(colon + 1), &port) && port >= 0 &&
+      port <= 65535) {
+    return absl::OkStatus();
+  }
+  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(),
+                              " is ", QuoteValue(value),
+                              ", must be HOST:PORT with a port of 0 to 65535"));
+}
+
 // Flags of features that this version does not have.
 absl::Status CheckUnavailable() {
   if (!absl::GetFlag(FLAGS_data_dir).empty()) {
@@ -234,7 +265,8 @@ absl::Status CheckFlags() {
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_top_logprobs, 0, 1 << 20));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_drain_seconds, 0, 86400));
   if (absl::GetFlag(FLAGS_listen).empty()) return BadFlag("--listen is empty");
-  return absl::OkStatus();
+  TTT_RETURN_IF_ERROR(CheckAddress(FLAGS_listen));
+  return CheckAddress(FLAGS_http_listen);
 }
 
 // Beside an installed program, or in the source tree of a built one; empty if

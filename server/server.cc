@@ -227,6 +227,7 @@ class Server::Parts {
  private:
   absl::Status StartHttp();
   absl::Status LoadModel();
+  absl::Status CheckTokenizer() const;
   absl::Status BuildSessions();
   absl::Status StartRpc();
   Metrics::Gauges ReadGauges() const;
@@ -306,8 +307,26 @@ absl::Status Server::Parts::LoadModel() {
     return As("BAD_MODEL", tokenizer.status());
   }
   tokenizer_ = *std::move(tokenizer);
-  if (tokenizer_->vocab_size() <= plan_.config.vocab_size)
+  return CheckTokenizer();
+}
+
+// A padded vocabulary is fine; one that is too small, or other ids of begin and
+// end of text, are not.
+absl::Status Server::Parts::CheckTokenizer() const {
+  const auto check_id = [](absl::string_view key, int32_t config_id,
+                           int32_t tokenizer_id) {
+    if (config_id < 0 || config_id == tokenizer_id) return absl::OkStatus();
+    return Error(absl::StatusCode::kInvalidArgument, "BAD_MODEL",
+                 absl::StrCat("config.json: ", key, " is ", config_id,
+                              ", and in tokenizer.model it is ", tokenizer_id));
+  };
+  TTT_RETURN_IF_ERROR(check_id("bos_token_id", plan_.config.bos_token_id,
+                               tokenizer_->bos_id()));
+  TTT_RETURN_IF_ERROR(check_id("eos_token_id", plan_.config.eos_token_id,
+                               tokenizer_->eos_id()));
+  if (tokenizer_->vocab_size() <= plan_.config.vocab_size) {
     return absl::OkStatus();
+  }
   return Error(
       absl::StatusCode::kInvalidArgument, "BAD_MODEL",
       absl::StrCat("tokenizer.model has ", tokenizer_->vocab_size(),

@@ -13,6 +13,15 @@ namespace {
 
 using Sums = std::array<uint64_t, 4>;
 
+struct PieceResult {
+  Sums sums = {};
+  bool finite = true;
+};
+
+// Of a float32 that is NaN or infinite, and of no other, all exponent bits are
+// set.
+constexpr uint32_t kExponentBits = 0x7f800000;
+
 // Blocks that one task hashes, at least: 256 KiB.
 constexpr int64_t kWordsPerTask = 16 * kDigestBlockWords;
 
@@ -74,20 +83,32 @@ void AddPieces(const DigestStatesArgs& args, int32_t state,
   }
 }
 
-Sums HashPiece(const DigestStatesArgs& args, const Piece& piece,
-               DigestLanesFunction function) {
-  Sums sums = {};
+bool AllFinite(const uint32_t* words, int64_t count) {
+  // Greatest of the exponents, as integers: no branch in the loop.
+  uint32_t greatest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    greatest = std::max(greatest, words[i] & kExponentBits);
+  }
+  return greatest < kExponentBits;
+}
+
+PieceResult HashPiece(const DigestStatesArgs& args, const Piece& piece,
+                      DigestLanesFunction function) {
+  PieceResult result;
   const DigestPlane& plane = args.planes[piece.plane];
   const uint32_t* const first =
       SlotOf<uint32_t>(args.slots, args.slot_ids[piece.state]) +
       plane.offset_bytes / int64_t{sizeof(uint32_t)};
   const int64_t words = WordsOfRun(args, plane, piece.state);
   for (int64_t run = piece.first_run; run < piece.end_run; ++run) {
-    HashBlocks(first + run * plane.stride, words,
-               DigestBlockKey(piece.plane, run, 0), piece.first_block,
-               piece.end_block, function, sums);
+    const uint32_t* const begin = first + run * plane.stride;
+    HashBlocks(begin, words, DigestBlockKey(piece.plane, run, 0),
+               piece.first_block, piece.end_block, function, result.sums);
+    const int64_t from = piece.first_block * kDigestBlockWords;
+    const int64_t to = std::min(piece.end_block * kDigestBlockWords, words);
+    result.finite = AllFinite(begin + from, to - from) && result.finite;
   }
-  return sums;
+  return result;
 }
 
 }  // namespace
@@ -96,7 +117,7 @@ void DigestStates(const DigestStatesArgs& args, DigestLanesFunction lanes,
                   ThreadPool& pool) {
   std::vector<Piece> pieces;
   for (int32_t i = 0; i < args.batch; ++i) AddPieces(args, i, pieces);
-  std::vector<Sums> results(pieces.size());
+  std::vector<PieceResult> results(pieces.size());
   pool.Run(pieces.size(), [&](int64_t task, int32_t) {
     results[task] = HashPiece(args, pieces[task], lanes);
   });
@@ -106,9 +127,14 @@ void DigestStates(const DigestStatesArgs& args, DigestLanesFunction lanes,
              DigestBlockKey(kDigestHeaderPlane, 0, 0), 0,
              NumBlocks(args.header_words), lanes, header);
   std::vector<Sums> sums(args.batch, header);
+  std::vector<uint8_t> finite(args.batch, 1);
   for (size_t i = 0; i < pieces.size(); ++i) {
-    for (int j = 0; j < 4; ++j) sums[pieces[i].state][j] += results[i][j];
+    const int32_t state = pieces[i].state;
+    for (int j = 0; j < 4; ++j) sums[state][j] += results[i].sums[j];
+    finite[state] &= results[i].finite;
   }
+  if (args.finite != nullptr)
+    std::copy(finite.begin(), finite.end(), args.finite);
   for (int32_t i = 0; i < args.batch; ++i) {
     DigestFinish(args.positions[i], sums[i].data());
     std::memcpy(args.digests + int64_t{i} * kDigestBytes, sums[i].data(),

@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "server/base/check.h"
 #include "server/base/error.h"
+#include "server/base/status_macros.h"
 
 namespace ttt {
 namespace {
@@ -58,9 +59,7 @@ Admission::~Admission() {
   TTT_CHECK(calls_ == 0 && input_tokens_ == 0);
 }
 
-absl::StatusOr<Ticket> Admission::Admit(int64_t input_tokens) {
-  TTT_CHECK(input_tokens >= 0);
-  MutexLock lock(mutex_);
+absl::Status Admission::CheckCalls() const {
   switch (state_) {
     case State::kStarting:
       return RetryableError(absl::StatusCode::kUnavailable, "STARTING",
@@ -71,10 +70,20 @@ absl::StatusOr<Ticket> Admission::Admit(int64_t input_tokens) {
     case State::kServing:
       break;
   }
-  if (calls_ >= options_.max_calls) {
-    return QueueFull(absl::StrCat(calls_, " calls are queued or running"),
-                     calls_);
-  }
+  if (calls_ < options_.max_calls) return absl::OkStatus();
+  return QueueFull(absl::StrCat(calls_, " calls are queued or running"),
+                   calls_);
+}
+
+absl::Status Admission::Check() const {
+  MutexLock lock(mutex_);
+  return CheckCalls();
+}
+
+absl::StatusOr<Ticket> Admission::Admit(int64_t input_tokens) {
+  TTT_CHECK(input_tokens >= 0);
+  MutexLock lock(mutex_);
+  TTT_RETURN_IF_ERROR(CheckCalls());
   // A difference, as the sum may not fit.
   if (calls_ > 0 &&
       input_tokens > options_.max_queued_input_tokens - input_tokens_) {
@@ -91,7 +100,7 @@ absl::StatusOr<Ticket> Admission::Admit(int64_t input_tokens) {
 
 void Admission::SetState(State state) {
   MutexLock lock(mutex_);
-  state_ = state;
+  if (state_ != State::kDraining) state_ = state;
 }
 
 Admission::State Admission::state() const {

@@ -51,6 +51,11 @@ class Admission {
   absl::StatusOr<Ticket> Admit(int64_t input_tokens)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // What Admit would say to a call without input, for refusing before the work
+  // of reading it.
+  absl::Status Check() const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // A server that drains never serves again: kDraining stays.
   void SetState(State state) ABSL_LOCKS_EXCLUDED(mutex_);
   State state() const ABSL_LOCKS_EXCLUDED(mutex_);
   int32_t calls() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -59,6 +64,7 @@ class Admission {
   friend class Ticket;
 
   explicit Admission(const Options& options) : options_(options) {}
+  absl::Status CheckCalls() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Return(int64_t input_tokens) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const Options options_;

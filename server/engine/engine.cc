@@ -28,6 +28,7 @@ std::optional<absl::Status> EndOf(const Turn& turn, absl::Time now) {
 bool IsRolledBack(const absl::Status& status) {
   return status.code() == absl::StatusCode::kCancelled ||
          status.code() == absl::StatusCode::kDeadlineExceeded ||
+         status.code() == absl::StatusCode::kResourceExhausted ||
          status.code() == absl::StatusCode::kUnavailable;
 }
 
@@ -241,20 +242,26 @@ bool Engine::CommitDone() {
     tokens.push_back(turn->position());
   }
   if (!any_done) return false;
-  absl::StatusOr<std::vector<StateDigest>> digests =
+  absl::StatusOr<std::vector<std::optional<StateDigest>>> digests =
       model_->Digest(*pool_, slots, tokens);
   size_t next_digest = 0;
   for (auto& turn : running_) {
     if (!turn->is_done()) continue;
     if (!turn->turn().lease.has_value()) {
       CommitTurn(turn.get(), {});
-    } else if (digests.ok()) {
-      CommitTurn(turn.get(), (*digests)[next_digest++]);
+    } else if (!digests.ok()) {
+      DropTurn(turn.get(), Error(absl::StatusCode::kInternal, "COMMIT_FAILED",
+                                 digests.status().message()));
+    } else if (const auto& digest = (*digests)[next_digest++]) {
+      CommitTurn(turn.get(), *digest);
       metrics_->RecordCommit(clock_->Now() - begin);
       metrics_->RecordTurn(TurnOutcome::kCommitted);
     } else {
-      DropTurn(turn.get(), Error(absl::StatusCode::kInternal, "COMMIT_FAILED",
-                                 digests.status().message()));
+      metrics_->RecordNumericFault();
+      DropTurn(
+          turn.get(),
+          Error(absl::StatusCode::kInternal, "NUMERIC_FAULT",
+                "the state after this turn has a number that is not finite"));
     }
     turn.reset();
   }

@@ -149,7 +149,11 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
     finish_reason_ = FinishReason::kLength;
   }
   if (is_ending_) {
-    if (text_.has_value()) absl::StrAppend(&text, text_->Finish());
+    if (text_.has_value()) {
+      absl::StrAppend(&text, text_->Finish());
+      // What was held back may have been the rest of a stop string.
+      if (!text_->matched_stop().empty()) finish_reason_ = FinishReason::kStop;
+    }
     // Without a session nobody reads the state that the last token makes.
     if (!turn_->lease.has_value()) chosen_.reset();
   }

@@ -94,9 +94,12 @@ class SentencePieceTokenizer : public Tokenizer {
     return text;
   }
 
-  std::string Piece(int32_t id) const override { return At(id).text; }
+  std::string Piece(int32_t id) const override {
+    return id < vocab_size() ? At(id).text : "";
+  }
 
   TokenText Text(int32_t id) const override {
+    if (id >= vocab_size()) return {};
     const SentencePieceModel::Piece& piece = At(id);
     switch (piece.type) {
       case PieceType::kControl:

@@ -37,10 +37,12 @@ class Tokenizer {
   // INVALID_ARGUMENT: an id outside [0, vocab_size).
   virtual absl::StatusOr<std::string> Decode(
       absl::Span<const int32_t> ids) const = 0;
-  // The piece as it stands in the vocabulary. `id` in [0, vocab_size).
+  // The piece as it stands in the vocabulary. `id` >= 0; a model's vocabulary
+  // may be padded past the tokenizer's, and such an id has no piece and no
+  // text.
   virtual std::string Piece(int32_t id) const = 0;
   // What the id adds to a text. As it stands here: the piece, with its space
-  // symbols as spaces. `id` in [0, vocab_size).
+  // symbols as spaces. `id` >= 0, as for Piece.
   virtual TokenText Text(int32_t id) const;
   // Whether a space that begins a text is SentencePiece's and not the text's:
   // none, the one of the dummy prefix, or all, where extra spaces are removed.
@@ -62,7 +64,7 @@ class StreamingDecoder {
   StreamingDecoder(const Tokenizer* tokenizer, bool at_start);
 
   // The text that is certain after `id`; may be empty, as in the middle of a
-  // character of several byte pieces. `id` in [0, vocab_size).
+  // character of several byte pieces. `id` >= 0, as for Piece.
   std::string Append(int32_t id);
   // What is left: bytes that never became a character, each as U+FFFD.
   std::string Finish();

@@ -476,7 +476,7 @@ absl::StatusOr<StepResult> TttModel::ReadResults(
   return result;
 }
 
-absl::StatusOr<std::vector<StateDigest>> TttModel::Digest(
+absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(
     const StatePool& pool, absl::Span<const int32_t> slots,
     absl::Span<const int64_t> tokens) {
   TTT_CHECK(slots.size() == tokens.size());
@@ -484,6 +484,7 @@ absl::StatusOr<std::vector<StateDigest>> TttModel::Digest(
   const std::vector<uint32_t> header =
       FingerprintWords(fingerprint_, backend_->info().numerics_fingerprint);
   std::vector<StateDigest> digests(slots.size());
+  std::vector<uint8_t> finite(slots.size());
   TTT_RETURN_IF_ERROR(backend_->DigestStates(
       {.slots = pool.slots(),
        .slot_ids = slots.data(),
@@ -493,10 +494,15 @@ absl::StatusOr<std::vector<StateDigest>> TttModel::Digest(
        .header = header.data(),
        .header_words = static_cast<int32_t>(header.size()),
        .digests = digests.data()->data(),
+       .finite = finite.data(),
        .batch = static_cast<int32_t>(slots.size()),
        .mini_batch = config_.mini_batch_size}));
   TTT_RETURN_IF_ERROR(backend_->Synchronize());
-  return digests;
+  std::vector<std::optional<StateDigest>> results(slots.size());
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (finite[i] != 0) results[i] = digests[i];
+  }
+  return results;
 }
 
 }  // namespace ttt

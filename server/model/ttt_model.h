@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -75,8 +76,9 @@ class TttModel {
   absl::StatusOr<StepResult> Step(const StatePool& pool,
                                   absl::Span<const StepSequence> sequences,
                                   absl::Span<const LogitsRequest> requests);
-  // The digests of the states in `slots`, whose sessions hold `tokens`.
-  absl::StatusOr<std::vector<StateDigest>> Digest(
+  // The digests of the states in `slots`, whose sessions hold `tokens`; no
+  // value for a state that holds a number that is not finite.
+  absl::StatusOr<std::vector<std::optional<StateDigest>>> Digest(
       const StatePool& pool, absl::Span<const int32_t> slots,
       absl::Span<const int64_t> tokens);
 

@@ -47,7 +47,8 @@ void CompleteReactor::End(const TurnEnd& end) {
   if (is_too_large_) {
     return Finish(call_.End(
         Error(absl::StatusCode::kResourceExhausted, "ANSWER_TOO_LARGE",
-              "the answer does not fit one message, use StreamComplete")));
+              "the answer does not fit one message, use StreamComplete"),
+        end.revision));
   }
   if (end.status.ok()) {
     response_.set_turn_id(call_.turn_id());

@@ -4,10 +4,10 @@ namespace ttt {
 namespace {
 
 void ToMessage(absl::Time time, google::protobuf::Timestamp* message) {
-  const int64_t nanos = absl::ToUnixNanos(time);
-  message->set_seconds(absl::ToUnixSeconds(time));
-  message->set_nanos(
-      static_cast<int32_t>(nanos - message->seconds() * 1000000000));
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  message->set_seconds(seconds);
+  message->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
 }
 
 }  // namespace

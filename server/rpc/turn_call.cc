@@ -77,6 +77,7 @@ absl::Status TurnCall::StartComplete(const grpc::ByteBuffer& bytes) {
   if (!message.sampling().has_seed()) request.sampling.seed = DrawSeed();
   seed_ = request.sampling.seed;
   wants_logprobs_ = request.top_logprobs.has_value();
+  TTT_RETURN_IF_ERROR(shared_.parts.admission->Check());
   if (!message.session_id().empty()) {
     TTT_RETURN_IF_ERROR(Lease(message, &turn->lease));
   }
@@ -96,6 +97,7 @@ absl::Status TurnCall::StartScore(const grpc::ByteBuffer& bytes) {
   TTT_RETURN_IF_ERROR(Parse(bytes, &message));
   auto turn = std::make_unique<Turn>();
   TTT_ASSIGN_OR_RETURN(turn->request, ValidateScore(message, shared_.limits));
+  TTT_RETURN_IF_ERROR(shared_.parts.admission->Check());
   int64_t session_tokens = 0;
   if (!message.session_id().empty()) {
     TTT_ASSIGN_OR_RETURN(
@@ -146,9 +148,11 @@ void TurnCall::Cancel() {
   shared_.parts.engine->Wake();
 }
 
-grpc::Status TurnCall::End(const absl::Status& status) {
+grpc::Status TurnCall::End(const absl::Status& status,
+                           std::optional<uint64_t> committed) {
   ErrorMetadata metadata{turn_id_, base_revision_, std::nullopt};
-  if (commits_) metadata.committed = false;
+  if (commits_) metadata.committed = committed.has_value();
+  if (committed.has_value()) metadata.revision = committed;
   return call_.End(status.code() == absl::StatusCode::kCancelled
                        ? CancelCause(status)
                        : status,

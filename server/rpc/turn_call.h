@@ -49,8 +49,10 @@ class TurnCall {
   void Cancel();
   bool is_cancelled() const { return cancelled_; }
 
-  // Records the call and says how it ended. Once.
-  grpc::Status End(const absl::Status& status);
+  // Records the call and says how it ended. Once. `committed`: the revision
+  // that the turn made although the call fails.
+  grpc::Status End(const absl::Status& status,
+                   std::optional<uint64_t> committed = std::nullopt);
 
   // Of a turn that was started.
   const std::string& turn_id() const { return turn_id_; }

@@ -21,8 +21,8 @@ constexpr size_t kMaxStopStringBytes = 256;
 constexpr int kMaxStopTokens = 64;
 constexpr int kMaxLogitBias = 1024;
 constexpr float kMaxPenalty = 100.0f;
-constexpr int64_t kMaxDurationSeconds =
-    315576000000;  // as google.protobuf says
+// A thousand years; the time of expiry must be a google.protobuf.Timestamp.
+constexpr int64_t kMaxTtlSeconds = 31557600000;
 
 absl::Status CheckRequestId(absl::string_view id) {
   if (id.size() <= kMaxIdBytes) return absl::OkStatus();
@@ -303,13 +303,15 @@ absl::StatusOr<absl::Duration> ValidateTtl(
   if (!has_ttl) return absl::InfiniteDuration();
   const absl::Duration duration =
       absl::Seconds(ttl.seconds()) + absl::Nanoseconds(ttl.nanos());
-  if (std::abs(ttl.nanos()) < 1000000000 &&
-      ttl.seconds() <= kMaxDurationSeconds && ttl.seconds() >= 0 &&
-      ttl.nanos() >= 0 && duration > absl::ZeroDuration()) {
+  if (std::abs(ttl.nanos()) < 1000000000 && ttl.seconds() <= kMaxTtlSeconds &&
+      ttl.seconds() >= 0 && ttl.nanos() >= 0 &&
+      duration > absl::ZeroDuration()) {
     return duration;
   }
-  return InvalidField("ttl", absl::StrCat("is ", ttl.seconds(), " s and ",
-                                          ttl.nanos(), " ns, must be above 0"));
+  return InvalidField(
+      "ttl",
+      absl::StrCat("is ", ttl.seconds(), " s and ", ttl.nanos(),
+                   " ns, must be above 0 and at most ", kMaxTtlSeconds, " s"));
 }
 
 absl::StatusOr<int32_t> ValidatePageSize(int32_t page_size) {

@@ -42,9 +42,10 @@ uint64_t SessionLease::Commit(StateSlot state, int64_t tokens,
 
 void SessionLease::Release() {
   if (store_ == nullptr) return;
-  std::exchange(store_, nullptr)->AbandonTurn(id_, created_here_);
+  // The slot first: whoever takes the room over finds it free.
   state_ = StateSlot();
   reservation_ = StateReservation();
+  std::exchange(store_, nullptr)->AbandonTurn(id_, created_here_);
 }
 
 }  // namespace ttt

@@ -145,6 +145,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlagCase{{"--memory_log_tokens=1"}, "--memory_log_tokens is 1"},
         BadFlagCase{{"--drain_seconds=-1"}, "--drain_seconds is -1"},
         BadFlagCase{{"--listen="}, "--listen is empty"},
+        BadFlagCase{{"--listen=127.0.0.1:99999"}, "\"127.0.0.1:99999\""},
+        BadFlagCase{{"--listen=localhost"}, "--listen is \"localhost\""},
+        BadFlagCase{{"--http_listen=[::1]:x"}, "--http_listen is \"[::1]:x\""},
         BadFlagCase{{"--config=/nonexistent"},
                     "--config is \"/nonexistent\""}));
 
@@ -202,11 +205,30 @@ TEST_F(ProgramTest, HelpAndVersionEndWith0) {
 
 TEST_F(ProgramTest, AFileOfFlagsComesBeforeTheCommandLine) {
   const std::string file = model_.path() + "/flags";
-  std::ofstream(file) << "# a comment\n\nmax_batch_rows=3\n--max_queue=-1\n";
+  std::ofstream(file) << "# a comment\n\nmax_batch_rows = 3\n--max_queue=-1\n";
   Program program(
       Args({absl::StrCat("--config=", file), "--max_queue=5", "--dry_run"}));
   EXPECT_EQ(program.Wait(), 0);
   EXPECT_THAT(program.said(), HasSubstr("scratch_slots       3\n"));
+}
+
+TEST_F(ProgramTest, ALineWithoutAValueInAFileOfFlagsEndsWith64) {
+  const std::string file = model_.path() + "/flags";
+  std::ofstream(file) << "max_batch_rows\n3\n";
+  Program program(Args({absl::StrCat("--config=", file), "--dry_run"}));
+  EXPECT_EQ(program.Wait(), 64);
+  EXPECT_THAT(program.said(), HasSubstr("\"max_batch_rows\""));
+}
+
+TEST_F(ProgramTest, AnotherEndOfTextThanTheTokenizersEndsWith65) {
+  std::string config;
+  std::getline(std::ifstream(model_.path() + "/config.json"), config, '\0');
+  const std::string key = "\"eos_token_id\": ";
+  config.replace(config.find(key), key.size() + 1, key + "3");
+  std::ofstream(model_.path() + "/config.json") << config;
+  Program program(Args());
+  EXPECT_EQ(program.Wait(), 65);
+  EXPECT_THAT(program.said(), HasSubstr("eos_token_id is 3"));
 }
 
 TEST_F(ProgramTest, SigtermDrainsAndEndsWith0) {

@@ -130,7 +130,8 @@ struct ModelFixture {
     return model
         ->Digest(*pool, absl::MakeConstSpan(&index, 1),
                  absl::MakeConstSpan(&tokens, 1))
-        .value()[0];
+        .value()[0]
+        .value();
   }
 
   // One plane of a slot, as float32.

@@ -181,5 +181,22 @@ TEST(AdmissionDeathTest, AdmissionThatGoesBeforeATicketEndsTheProcess) {
   EXPECT_DEATH(admission.reset(), "check failed");
 }
 
+TEST(AdmissionTest, AServerThatDrainsNeverServesAgain) {
+  const auto admission = Admission::Create({}).value();
+  admission->SetState(Admission::State::kDraining);
+  admission->SetState(Admission::State::kServing);
+  EXPECT_EQ(admission->state(), Admission::State::kDraining);
+}
+
+TEST(AdmissionTest, CheckRefusesWhatAdmitWould) {
+  const auto admission = Admission::Create({.max_calls = 1}).value();
+  EXPECT_THAT(admission->Check(), StatusIs(absl::StatusCode::kUnavailable));
+  admission->SetState(Admission::State::kServing);
+  EXPECT_THAT(admission->Check(), IsOk());
+  const Ticket ticket = admission->Admit(1).value();
+  EXPECT_THAT(admission->Check(),
+              StatusIs(absl::StatusCode::kResourceExhausted));
+}
+
 }  // namespace
 }  // namespace ttt

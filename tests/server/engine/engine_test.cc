@@ -288,7 +288,13 @@ class FaultyBackend : public ForwardingBackend {
   absl::Status Learner(const LearnerArgs& args) override {
     if (std::exchange(fail_next_learner, false))
       return absl::InternalError("lost");
-    return ForwardingBackend::Learner(args);
+    const absl::Status status = ForwardingBackend::Learner(args);
+    if (poison_fast_weights) {
+      const int32_t slot = args.rows.sequences[0].slot;
+      *reinterpret_cast<float*>(args.w1.base + slot * args.w1.slot_stride) =
+          std::numeric_limits<float>::infinity();
+    }
+    return status;
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override {
     if (std::exchange(fail_next_digest, false))
@@ -307,6 +313,7 @@ class FaultyBackend : public ForwardingBackend {
 
   bool fail_next_learner = false;
   bool fail_next_digest = false;
+  bool poison_fast_weights = false;  // after they were used
   int32_t poisoned_token = -1;
 };
 
@@ -359,6 +366,15 @@ TEST_F(EngineFaultTest, NumberThatIsNotFiniteFailsItsTurnAlone) {
   EXPECT_THAT(f_.store().GetSession("bad"), StatusIs(StatusCode::kNotFound));
   ASSERT_TRUE(good.Read().ok());
   EXPECT_EQ(good.Read().end->digest, expected.end->digest);
+}
+
+TEST_F(EngineFaultTest, FastWeightsThatAreNotFiniteAreNotCommitted) {
+  PendingTurn turn =
+      f_.Submit(EngineFixture::Complete(RandomIds(1, 16), 0), "s");
+  faulty_->poison_fast_weights = true;
+  f_.RunAll();
+  EXPECT_EQ(ErrorReason(turn.Read().end->status), "NUMERIC_FAULT");
+  EXPECT_THAT(f_.store().GetSession("s"), StatusIs(StatusCode::kNotFound));
 }
 
 TEST_F(EngineFaultTest, NumberThatIsNotFiniteIsSeenInATurnThatOnlyReads) {

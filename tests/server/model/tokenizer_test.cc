@@ -210,6 +210,13 @@ TEST_P(TokenizerTest, StreamHoldsNothingBackWithoutNeed) {
   EXPECT_EQ(streamed, text);
 }
 
+TEST_P(TokenizerTest, IdsOfAPaddedVocabularyHaveNoText) {
+  const int32_t padded = tokenizer_->vocab_size();
+  StreamingDecoder decoder(tokenizer_.get(), false);
+  EXPECT_EQ(decoder.Append(padded), "");
+  EXPECT_EQ(tokenizer_->Piece(padded + 1000), "");
+}
+
 TEST_P(TokenizerTest, TextIsReadFromManyThreads) {
   const std::string text =
       ReadWhole(std::string(kGolden) + "lines.txt").substr(0, 20000);

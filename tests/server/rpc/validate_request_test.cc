@@ -308,7 +308,7 @@ TEST(ValidateTtlTest, IsAboveZeroOrUnset) {
   EXPECT_EQ(ValidateTtl(false, {}).value(), absl::InfiniteDuration());
   EXPECT_EQ(Ttl(1, 500000000).value(), absl::Milliseconds(1500));
   EXPECT_EQ(Ttl(0, 1).value(), absl::Nanoseconds(1));
-  EXPECT_THAT(Ttl(315576000000, 0), IsOk());
+  EXPECT_THAT(Ttl(31557600000, 0), IsOk());
   for (const auto& [seconds, nanos] : std::vector<std::pair<int64_t, int32_t>>{
            {0, 0},
            {-1, 0},
@@ -316,7 +316,7 @@ TEST(ValidateTtlTest, IsAboveZeroOrUnset) {
            {1, -1},
            {-1, 1},
            {1, 1000000000},
-           {315576000001, 0},
+           {31557600001, 0},
            {std::numeric_limits<int64_t>::min(), 0}}) {
     EXPECT_THAT(Ttl(seconds, nanos),
                 StatusIs(absl::StatusCode::kInvalidArgument, "ttl"));
