@@ -109,8 +109,10 @@ void Engine::StartQueued() {
     Queued queued = std::move(queue_.front());
     queue_.pop_front();
     absl::StatusOr<StateSlot> slot = PrepareSlot(queued.turn.get());
-    if (!slot.ok()) {
-      DropQueued(&queued, slot.status());
+    absl::StatusOr<std::vector<int32_t>> context =
+        slot.ok() ? TextContext(*queued.turn, slot->index()) : slot.status();
+    if (!context.ok()) {
+      DropQueued(&queued, context.status());
       continue;
     }
     const absl::Time now = clock_->Now();
@@ -118,6 +120,7 @@ void Engine::StartQueued() {
     running_.push_back(std::make_unique<RunningTurn>(
         RunningTurn::Args{.turn = std::move(queued.turn),
                           .slot = *std::move(slot),
+                          .context = *std::move(context),
                           .tokenizer = tokenizer_,
                           .eos_token_id = model_->config().eos_token_id,
                           .arrival = queued.arrival,
@@ -140,6 +143,15 @@ absl::StatusOr<StateSlot> Engine::PrepareSlot(Turn* turn) {
   }
   turn->view.state = StateSlot();
   return slot;
+}
+
+// What the text of a turn goes on from; its slot holds the session's state.
+absl::StatusOr<std::vector<int32_t>> Engine::TextContext(const Turn& turn,
+                                                         int32_t slot) {
+  if (tokenizer_ == nullptr || turn.lease.tokens() == 0) {
+    return std::vector<int32_t>();
+  }
+  return model_->LastTokens(*pool_, slot, turn.lease.tokens());
 }
 
 Engine::StepPlan Engine::Plan() const {

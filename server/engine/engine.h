@@ -82,6 +82,8 @@ class Engine {
   void EndCancelledAndLate();
   void StartQueued();
   absl::StatusOr<StateSlot> PrepareSlot(Turn* turn);
+  absl::StatusOr<std::vector<int32_t>> TextContext(const Turn& turn,
+                                                   int32_t slot);
   StepPlan Plan() const;
   void Run(const StepPlan& plan);
   void Complete(const StepPlan& plan, const StepResult& result, absl::Time now);

@@ -20,8 +20,11 @@ RunningTurn::RunningTurn(Args args)
       last_progress_(args.start) {
   const Request& request = turn_->request;
   if (args.tokenizer != nullptr && !is_score()) {
-    text_.emplace(args.tokenizer, base_tokens() == 0, request.input_ids,
-                  request.stop.strings);
+    std::vector<int32_t> before = std::move(args.context);
+    const bool at_start = base_tokens() <= static_cast<int64_t>(before.size());
+    before.insert(before.end(), request.input_ids.begin(),
+                  request.input_ids.end());
+    text_.emplace(args.tokenizer, at_start, before, request.stop.strings);
   }
 }
 
@@ -150,7 +153,8 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
   }
   if (is_ending_) {
     if (text_.has_value()) {
-      absl::StrAppend(&text, text_->Finish());
+      absl::StrAppend(&text,
+                      text_->Finish(/*goes_on=*/turn_->lease.has_value()));
       // What was held back may have been the rest of a stop string.
       if (!text_->matched_stop().empty()) finish_reason_ = FinishReason::kStop;
     }
@@ -168,7 +172,8 @@ bool RunningTurn::EndEarly() {
   is_ending_ = true;
   finish_reason_ = FinishReason::kCancelled;
   if (text_.has_value()) {
-    const std::string rest = text_->Finish();
+    const std::string rest =
+        text_->Finish(/*goes_on=*/turn_->lease.has_value());
     if (!rest.empty()) turn_->stream->Push({}, rest);
   }
   return true;

@@ -22,9 +22,10 @@ class RunningTurn {
  public:
   struct Args {
     std::unique_ptr<Turn> turn;
-    StateSlot slot;              // with the session's committed state, or empty
-    const Tokenizer* tokenizer;  // null: no text; must outlive the turn
-    int32_t eos_token_id;        // -1: none
+    StateSlot slot;  // with the session's committed state, or empty
+    std::vector<int32_t> context;  // the last ids of the session, for its text
+    const Tokenizer* tokenizer;    // null: no text; must outlive the turn
+    int32_t eos_token_id;          // -1: none
     absl::Time arrival;
     absl::Time start;
   };

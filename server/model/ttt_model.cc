@@ -1,5 +1,6 @@
 #include "server/model/ttt_model.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 #include <utility>
@@ -158,6 +159,23 @@ absl::Status TttModel::CopyState(const StatePool& pool, int32_t to,
   return backend_->CopyOnDevice(slots.base + to * slots.slot_stride,
                                 slots.base + from * slots.slot_stride,
                                 pool.layout().slot_bytes);
+}
+
+absl::StatusOr<std::vector<int32_t>> TttModel::LastTokens(const StatePool& pool,
+                                                          int32_t slot,
+                                                          int64_t tokens) {
+  const StatePlane ring = SessionPlane(pool, "token_ring");
+  std::vector<int32_t> ids(kTokenRingSize);
+  TTT_RETURN_IF_ERROR(backend_->Synchronize());
+  TTT_RETURN_IF_ERROR(backend_->CopyToHost(ids.data(),
+                                           ring.base + slot * ring.slot_stride,
+                                           ids.size() * sizeof(ids[0])));
+  if (tokens >= kTokenRingSize) {
+    std::rotate(ids.begin(), ids.begin() + tokens % kTokenRingSize, ids.end());
+  } else {
+    ids.resize(tokens);
+  }
+  return ids;
 }
 
 absl::StatusOr<StepResult> TttModel::Step(

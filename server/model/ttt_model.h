@@ -71,6 +71,10 @@ class TttModel {
   // Writes the state of an empty session into the slot.
   absl::Status InitState(const StatePool& pool, int32_t slot);
   absl::Status CopyState(const StatePool& pool, int32_t to, int32_t from);
+  // The last ids of a session that holds `tokens`, at most kTokenRingSize, from
+  // its slot, oldest first.
+  absl::StatusOr<std::vector<int32_t>> LastTokens(const StatePool& pool,
+                                                  int32_t slot, int64_t tokens);
   // Reads each sequence's tokens into its slot and answers the requests, at
   // most Limits of each. The rows of one sequence do not depend on the others.
   absl::StatusOr<StepResult> Step(const StatePool& pool,

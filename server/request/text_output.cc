@@ -28,15 +28,15 @@ size_t HoldFrom(absl::string_view text, const std::vector<std::string>& stops) {
 // A character has at most 4 bytes, and a byte piece is one of them.
 constexpr size_t kContextIds = 4;
 
-// A decoder that stands where `input` ends.
+// A decoder that stands where `before` ends.
 StreamingDecoder DecoderAfter(const Tokenizer* tokenizer, bool at_start,
-                              absl::Span<const int32_t> input) {
+                              absl::Span<const int32_t> before) {
   StreamingDecoder decoder(tokenizer, at_start);
-  for (const int32_t id : input) {
+  for (const int32_t id : before) {
     if (decoder.Append(id).empty()) continue;
     decoder = StreamingDecoder(tokenizer, false);
-    const size_t context = std::min(input.size(), kContextIds);
-    for (const int32_t last : input.subspan(input.size() - context))
+    const size_t context = std::min(before.size(), kContextIds);
+    for (const int32_t last : before.subspan(before.size() - context))
       decoder.Append(last);
     break;
   }
@@ -46,9 +46,9 @@ StreamingDecoder DecoderAfter(const Tokenizer* tokenizer, bool at_start,
 }  // namespace
 
 TextOutput::TextOutput(const Tokenizer* tokenizer, bool at_start,
-                       absl::Span<const int32_t> input,
+                       absl::Span<const int32_t> before,
                        std::vector<std::string> stop_strings)
-    : decoder_(DecoderAfter(tokenizer, at_start, input)),
+    : decoder_(DecoderAfter(tokenizer, at_start, before)),
       stop_strings_(std::move(stop_strings)) {}
 
 std::string TextOutput::Append(int32_t token_id) {
@@ -56,9 +56,9 @@ std::string TextOutput::Append(int32_t token_id) {
   return Release(decoder_.Append(token_id));
 }
 
-std::string TextOutput::Finish() {
+std::string TextOutput::Finish(bool goes_on) {
   if (!matched_stop_.empty()) return "";
-  std::string released = Release(decoder_.Finish());
+  std::string released = goes_on ? "" : Release(decoder_.Finish());
   if (!matched_stop_.empty()) return released;
   return absl::StrCat(released, std::exchange(held_, ""));
 }

@@ -17,17 +17,20 @@ namespace ttt {
 // outlive it.
 class TextOutput {
  public:
-  // `input` is what the turn reads before it generates; `at_start`: its first
-  // id is token 0 of the session. `stop_strings` are UTF-8 and not empty.
+  // `before` is what the session has read before it generates, or the end of
+  // it; `at_start`: its first id is token 0 of the session. `stop_strings` are
+  // UTF-8 and not empty.
   TextOutput(const Tokenizer* tokenizer, bool at_start,
-             absl::Span<const int32_t> input,
+             absl::Span<const int32_t> before,
              std::vector<std::string> stop_strings);
 
   // Adds the text of a token and returns what is certain now. After a match
   // nothing more may be appended.
   std::string Append(int32_t token_id);
-  // What was held back, at the end of a turn that no stop string ended.
-  std::string Finish();
+  // What was held back, at the end of a turn that no stop string ended. Bytes
+  // of a character that is not complete are left to the next turn if `goes_on`,
+  // and are U+FFFD otherwise.
+  std::string Finish(bool goes_on);
 
   // The stop string that was complete first; if one token completed several,
   // the one that begins first, and of these the longest. Empty if none did.

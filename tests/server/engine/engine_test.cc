@@ -280,6 +280,72 @@ TEST_F(EngineTest, PenaltiesCountTheTokensOfEarlierTurns) {
   EXPECT_EQ(std::count(seen.begin(), seen.end(), turn.tokens[0]), 0);
 }
 
+// Ids 10 to 13 are the bytes of one character, 20 is a word, 1 has no text.
+class SmallTokenizer : public Tokenizer {
+ public:
+  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view,
+                                              bool) const override {
+    return absl::UnimplementedError("not needed");
+  }
+  absl::StatusOr<std::string> Decode(absl::Span<const int32_t>) const override {
+    return absl::UnimplementedError("not needed");
+  }
+  std::string Piece(int32_t) const override { return "x"; }
+  TokenText Text(int32_t id) const override {
+    if (id == 1) return {};
+    if (id >= 10 && id < 14) {
+      return {.text = std::string(1, kCharacter[id - 10]), .is_byte = true};
+    }
+    if (id == 20) return {.text = " The", .begins_with_space = true};
+    return {.text = "x"};
+  }
+  int32_t vocab_size() const override { return 97; }
+  int32_t bos_id() const override { return 1; }
+  int32_t eos_id() const override { return -1; }
+
+  static constexpr char kCharacter[] = "\xf0\x9f\x98\x80";
+};
+
+class EngineTextTest : public testing::Test {
+ protected:
+  // The text of a turn that generates `id`.
+  std::string Generate(std::vector<int32_t> input, int32_t id,
+                       const std::string& session) {
+    Request request = EngineFixture::Complete(std::move(input), 1);
+    request.sampling = {};
+    request.sampling.logit_bias = {{id, 100.0f}};
+    const TurnOutcomeRecord turn = f_.Run(std::move(request), session);
+    EXPECT_EQ(turn.tokens, std::vector<int32_t>{id});
+    return turn.text;
+  }
+
+  SmallTokenizer tokenizer_;
+  EngineFixture f_{{.tokenizer = &tokenizer_}};
+};
+
+TEST_F(EngineTextTest, CharacterThatSeveralTurnsGenerateIsWholeInTheLast) {
+  EXPECT_EQ(Generate({5}, 10, "s"), "");
+  EXPECT_EQ(Generate({}, 11, "s"), "");
+  EXPECT_EQ(Generate({}, 12, "s"), "");
+  EXPECT_EQ(Generate({}, 13, "s"), SmallTokenizer::kCharacter);
+}
+
+TEST_F(EngineTextTest, CharacterAcrossTurnsIsWholePastTheRingToo) {
+  EXPECT_EQ(Generate(std::vector<int32_t>(1500, 5), 10, "s"), "");
+  EXPECT_EQ(Generate({11, 12}, 13, "s"), SmallTokenizer::kCharacter);
+  EXPECT_EQ(Generate({}, 20, "s"), " The");
+}
+
+TEST_F(EngineTextTest, SpaceThatBeginsTheTextOfTheSessionIsTakenAway) {
+  f_.Run(EngineFixture::Complete({1}, 0), "s");
+  EXPECT_EQ(Generate({}, 20, "s"), "The");
+  EXPECT_EQ(Generate({}, 20, "s"), " The");
+}
+
+TEST_F(EngineTextTest, WithoutASessionAPartOfACharacterIsReplaced) {
+  EXPECT_EQ(Generate({5}, 10, ""), "\xef\xbf\xbd");
+}
+
 // Fails or poisons what a test asks for.
 class FaultyBackend : public ForwardingBackend {
  public:

@@ -48,7 +48,7 @@ std::vector<std::string> Released(std::vector<std::string> pieces,
     released.push_back(output.Append(id));
     if (!output.matched_stop().empty()) break;
   }
-  released.push_back(output.Finish());
+  released.push_back(output.Finish(/*goes_on=*/false));
   if (matched != nullptr) *matched = output.matched_stop();
   return released;
 }
@@ -118,6 +118,16 @@ TEST(TextOutputTest, LeadingSpaceIsTextWhenSomethingStandsBefore) {
   const std::vector<int32_t> input = {0};
   TextOutput output(&tokenizer, true, input, {});
   EXPECT_EQ(output.Append(1), " two");
+}
+
+TEST(TextOutputTest, CharacterThatIsNotCompleteIsLeftToTheNextTurn) {
+  const PieceTokenizer tokenizer({"x", "\xe2"});
+  TextOutput goes_on(&tokenizer, false, {}, {});
+  goes_on.Append(1);
+  EXPECT_EQ(goes_on.Finish(/*goes_on=*/true), "");
+  TextOutput ends(&tokenizer, false, {}, {});
+  ends.Append(1);
+  EXPECT_EQ(ends.Finish(/*goes_on=*/false), "\xef\xbf\xbd");
 }
 
 }  // namespace
