@@ -8,6 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,10 @@ class ProgramTest : public ::testing::Test {
     for (std::string& arg : args) argv.push_back(arg.data());
     argv.push_back(nullptr);
     pid_ = forkpty(&terminal_, nullptr, nullptr, nullptr);
+    if (pid_ < 0) {  // As where /dev/pts is not mounted.
+      std::perror("forkpty");
+      std::abort();
+    }
     if (pid_ == 0) {
       if (out >= 0) dup2(out, 1);
       execv(argv[0], argv.data());

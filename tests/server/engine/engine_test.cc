@@ -173,10 +173,9 @@ TEST_F(EngineTest, SlowReaderStopsItsOwnTurnAlone) {
   f.RunAll();
   EXPECT_FALSE(slow.stream().Take()->end.has_value());
   EXPECT_TRUE(other.Read().ok());
-  int64_t rest = 0;
   for (int i = 0; i < 10; ++i) {
     f.RunAll();
-    rest += static_cast<int64_t>(slow.Read().tokens.size());
+    slow.Read();
     if (slow.Read().end.has_value()) break;
   }
   EXPECT_TRUE(slow.Read().ok());

@@ -14,7 +14,6 @@ namespace ttt {
 namespace {
 
 using nlohmann::json;
-using ::testing::HasSubstr;
 
 constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
 
