@@ -164,13 +164,13 @@ Engine::StepPlan Engine::Plan() const {
     index.push_back(i);
   }
   StepPlan plan;
-  bool any_prefill = false;
-  bool any_decode = false;
+  int32_t num_prefilling = 0;
   for (const ScheduledRow& row :
        PlanStep({.max_tokens = options_.max_batch_tokens,
-       .mini_batch = model_->config().mini_batch_size},
+       .mini_batch = model_->config().mini_batch_size,
+       .costs = &costs_},
                 rows)) {
-    (rows[row.row].is_decoding ? any_decode : any_prefill) = true;
+    ++(rows[row.row].is_decoding ? plan.num_decoding : num_prefilling);
     const int32_t sequence = static_cast<int32_t>(plan.rows.size());
     const RunningTurn& turn = *running_[index[row.row]];
     plan.rows.push_back({index[row.row], row.num_tokens});
@@ -180,8 +180,9 @@ Engine::StepPlan Engine::Plan() const {
     plan.num_tokens += row.num_tokens;
   }
   plan.first_request.push_back(static_cast<int32_t>(plan.requests.size()));
-  if (any_prefill)
-    plan.kind = any_decode ? StepKind::kMixed : StepKind::kPrefill;
+  if (num_prefilling > 0) {
+    plan.kind = plan.num_decoding > 0 ? StepKind::kMixed : StepKind::kPrefill;
+  }
   return plan;
 }
 
@@ -193,6 +194,9 @@ void Engine::Run(const StepPlan& plan) {
   metrics_->RecordStep(plan.kind, now - begin, plan.rows.size(),
                        plan.num_tokens);
   if (result.ok()) {
+    // A row that decodes reads the token that it chose before.
+    costs_.Record(plan.num_decoding, plan.num_tokens - plan.num_decoding,
+                  now - begin);
     Complete(plan, *result, now);
     return;
   }

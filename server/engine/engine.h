@@ -65,6 +65,7 @@ class Engine {
     std::vector<LogitsRequest> requests;
     std::vector<int32_t> first_request;  // one a row, and the end
     int64_t num_tokens = 0;
+    int32_t num_decoding = 0;  // rows that have chosen a token before
     StepKind kind = StepKind::kDecode;
   };
 
@@ -101,6 +102,7 @@ class Engine {
   SessionStore* const sessions_;
   Metrics* const metrics_;
   const Clock* const clock_;
+  StepCosts costs_;
   std::deque<Queued> queue_;
   std::vector<std::unique_ptr<RunningTurn>> running_;  // oldest first
 };

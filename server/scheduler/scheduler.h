@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "server/scheduler/step_costs.h"
 
 namespace ttt {
 
@@ -25,14 +26,18 @@ struct ScheduledRow {
 struct SchedulerOptions {
   int32_t max_tokens = 0;  // a step, >= 1
   int32_t mini_batch = 1;  // of the model, >= 1
+  // Bounds what prompts may take beside rows that decode, so that a long prompt
+  // does not make the others wait. Null: max_tokens alone bounds it.
+  const StepCosts* costs = nullptr;
 };
 
 // Picks the rows of one step: all rows that want at most one token first,
-// oldest first, then prefill chunks, oldest first, up to the token budget.
-// Prompts share the budget so that a long one leaves room for those behind it:
-// each gets an equal part, and what one does not need goes to the next. A chunk
-// that does not end its prompt ends on a mini-batch boundary where the budget
-// allows it. `rows` is in order of arrival.
+// oldest first, then prefill chunks, up to the token budget. Prompts share the
+// budget, in parts of a mini-batch or more: one part is kept for the oldest, so
+// that none waits for ever, then the shortest come first, and what one does not
+// need goes to the next. A chunk that does not end its prompt ends on a
+// mini-batch boundary where the budget allows it. `rows` is in order of
+// arrival, and so is the answer within its two parts.
 std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
                                    absl::Span<const SchedulerRow> rows);
 

@@ -50,6 +50,70 @@ TEST(SchedulerTest, PromptsOfEqualLengthShareTheBudget) {
             (Expected{{0, 32}, {1, 32}}));
 }
 
+TEST(SchedulerTest, TheOldestPromptIsNotPassedForEver) {
+  EXPECT_EQ(Plan(16, {{.pending_tokens = 50000},
+                      {.pending_tokens = 20},
+                      {.pending_tokens = 20}}),
+            (Expected{{0, 16}}));
+}
+
+TEST(SchedulerTest, ThenTheShortestPromptsAreRead) {
+  EXPECT_EQ(Plan(32, {{.pending_tokens = 50000},
+                      {.pending_tokens = 40000},
+                      {.pending_tokens = 20}}),
+            (Expected{{0, 16}, {2, 16}}));
+}
+
+// A step with one row takes 1 ms, and a token of a prompt 0.01 ms.
+StepCosts KnownCosts() {
+  StepCosts costs;
+  for (int i = 0; i < 50; ++i) {
+    costs.Record(1, 0, absl::Milliseconds(1));
+    costs.Record(1, 20, absl::Milliseconds(1.2));
+  }
+  return costs;
+}
+
+TEST(SchedulerTest, APromptTakesLittleBesideARowThatDecodes) {
+  const StepCosts costs = KnownCosts();
+  const SchedulerOptions options = {
+      .max_tokens = 512, .mini_batch = 16, .costs = &costs};
+  const std::vector<SchedulerRow> rows = {
+      {.pending_tokens = 50000}, {.pending_tokens = 1, .is_decoding = true}};
+  const std::vector<ScheduledRow> plan = PlanStep(options, rows);
+  ASSERT_EQ(plan.size(), 2u);
+  EXPECT_EQ(plan[0].row, 1);
+  EXPECT_GE(plan[1].num_tokens, 16);
+  EXPECT_LE(plan[1].num_tokens, 96);
+}
+
+TEST(SchedulerTest, APromptAloneTakesTheWholeBudget) {
+  const StepCosts costs = KnownCosts();
+  const SchedulerOptions options = {
+      .max_tokens = 512, .mini_batch = 16, .costs = &costs};
+  const std::vector<SchedulerRow> rows = {
+      {.pending_tokens = 50000},
+      {.pending_tokens = 1, .is_decoding = true, .is_blocked = true}};
+  const std::vector<ScheduledRow> plan = PlanStep(options, rows);
+  ASSERT_EQ(plan.size(), 1u);
+  EXPECT_EQ(plan[0].num_tokens, 512);
+}
+
+TEST(SchedulerTest, BesideRowsThereIsRoomForTwoPrompts) {
+  const StepCosts costs;  // knows nothing
+  const SchedulerOptions options = {
+      .max_tokens = 512, .mini_batch = 16, .costs = &costs};
+  const std::vector<SchedulerRow> rows = {
+      {.pending_tokens = 50000},
+      {.pending_tokens = 40000},
+      {.pending_tokens = 30},
+      {.pending_tokens = 1, .is_decoding = true}};
+  const std::vector<ScheduledRow> plan = PlanStep(options, rows);
+  ASSERT_EQ(plan.size(), 3u);
+  EXPECT_EQ(plan[1].row, 0);
+  EXPECT_EQ(plan[2].row, 2);
+}
+
 TEST(SchedulerTest, NeverExceedsTheBudget) {
   for (int budget = 1; budget <= 40; ++budget) {
     std::vector<SchedulerRow> rows;
