@@ -52,6 +52,13 @@ ABSL_FLAG(int64_t, device_state_bytes, 0,
 ABSL_FLAG(int64_t, host_state_bytes, 0,
           "must be 0: there is no host tier in this version");
 ABSL_FLAG(int32_t, max_queue, 1024, "calls that wait for a row, 0 to 1048576");
+ABSL_FLAG(int64_t, max_queue_tokens, 4194304,
+          "tokens of the calls that wait, to read and to generate, 1 to 2^40");
+ABSL_FLAG(int64_t, max_queue_bytes, 268435456,
+          "bytes of the requests that wait or run, 1 to 2^40");
+ABSL_FLAG(double, max_queue_seconds, 10,
+          "how long a call may wait for a row, 0.001 to 86400; one that is "
+          "expected to wait longer is refused at once");
 ABSL_FLAG(int32_t, max_top_logprobs, 20, "candidates a token, 0 to 1048576");
 ABSL_FLAG(int64_t, memory_log_tokens, 65536,
           "must be 65536: there is no rewind in this version");
@@ -81,6 +88,9 @@ constexpr absl::string_view kFlags[] = {"model",
                                         "max_batch_tokens",
                                         "max_input_tokens",
                                         "max_queue",
+                                        "max_queue_tokens",
+                                        "max_queue_bytes",
+                                        "max_queue_seconds",
                                         "device_state_bytes",
                                         "host_state_bytes",
                                         "max_top_logprobs",
@@ -262,6 +272,12 @@ absl::Status CheckFlags() {
   TTT_RETURN_IF_ERROR(
       CheckRange<int64_t>(FLAGS_device_state_bytes, 0, int64_t{1} << 50));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_queue, 0, 1 << 20));
+  TTT_RETURN_IF_ERROR(
+      CheckRange<int64_t>(FLAGS_max_queue_tokens, 1, int64_t{1} << 40));
+  TTT_RETURN_IF_ERROR(
+      CheckRange<int64_t>(FLAGS_max_queue_bytes, 1, int64_t{1} << 40));
+  TTT_RETURN_IF_ERROR(
+      CheckRange<double>(FLAGS_max_queue_seconds, 0.001, 86400));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_top_logprobs, 0, 1 << 20));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_drain_seconds, 0, 86400));
   if (absl::GetFlag(FLAGS_listen).empty()) return BadFlag("--listen is empty");
@@ -302,6 +318,10 @@ absl::StatusOr<ServerOptions> MakeOptions() {
   options.max_input_tokens = absl::GetFlag(FLAGS_max_input_tokens);
   options.device_state_bytes = absl::GetFlag(FLAGS_device_state_bytes);
   options.max_queue = absl::GetFlag(FLAGS_max_queue);
+  options.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
+  options.max_queue_bytes = absl::GetFlag(FLAGS_max_queue_bytes);
+  options.max_queue_wait =
+      absl::Seconds(absl::GetFlag(FLAGS_max_queue_seconds));
   options.max_top_logprobs = absl::GetFlag(FLAGS_max_top_logprobs);
   options.reflection = absl::GetFlag(FLAGS_reflection);
   return options;

@@ -252,8 +252,13 @@ absl::Status Server::Parts::Build() {
   TTT_ASSIGN_OR_RETURN(plan_, MakePlan(options_));
   LogPlan(plan_);
   TTT_ASSIGN_OR_RETURN(
-      admission_, Admission::Create({.max_calls = options_.max_queue +
-                                                  options_.max_batch_rows}));
+      admission_,
+      Admission::Create(
+          {.max_calls = options_.max_queue + options_.max_batch_rows,
+           .max_queued_tokens = options_.max_queue_tokens,
+           .max_bytes = options_.max_queue_bytes,
+           .max_wait = options_.max_queue_wait},
+          &clock_));
   TTT_RETURN_IF_ERROR(StartHttp());
   TTT_RETURN_IF_ERROR(LoadModel());
   TTT_RETURN_IF_ERROR(BuildSessions());
@@ -261,13 +266,17 @@ absl::Status Server::Parts::Build() {
   TTT_ASSIGN_OR_RETURN(
       engine_, Engine::Create({.max_batch_rows = options_.max_batch_rows,
                                .max_batch_tokens = options_.max_batch_tokens,
-                               .max_stall = options_.max_stall},
+                               .max_stall = options_.max_stall,
+                               .max_queue_wait = options_.max_queue_wait},
                               model_.get(), tokenizer_.get(), pool_.get(),
                               store_.get(), &metrics_, &clock_));
   engine_thread_ = std::make_unique<EngineThread>(engine_.get());
   metrics_.SetGaugeSource([this] { return ReadGauges(); });
   TTT_RETURN_IF_ERROR(StartRpc());
-  housekeeping_ = std::make_unique<Periodic>([this] { store_->DropExpired(); });
+  housekeeping_ = std::make_unique<Periodic>([this] {
+    store_->DropExpired();
+    rpc_->CutUnread(options_.max_unread);
+  });
   return absl::OkStatus();
 }
 
@@ -357,6 +366,9 @@ absl::Status Server::Parts::StartRpc() {
   facts.max_batch_rows = options_.max_batch_rows;
   facts.max_batch_tokens = options_.max_batch_tokens;
   facts.max_queue = options_.max_queue;
+  facts.max_queue_tokens = options_.max_queue_tokens;
+  facts.max_queue_bytes = options_.max_queue_bytes;
+  facts.max_queue_wait = options_.max_queue_wait;
   facts.max_input_tokens = options_.max_input_tokens;
   facts.max_top_logprobs = plan_.limits.max_candidates;
   metrics_.SetInfo(facts.version, facts.device.name, facts.model_fingerprint);

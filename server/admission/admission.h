@@ -1,4 +1,4 @@
-// May this call queue now: limits and drain.
+// May this call queue now: limits, the expected wait, and drain.
 #pragma once
 
 #include <cstdint>
@@ -6,13 +6,23 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/base/clock.h"
 #include "server/base/mutex.h"
 
 namespace ttt {
 
 class Admission;
 
-// One admitted call, given back by the destructor. Move-only. Must not outlive
+// What a call would take.
+struct CallCost {
+  int64_t tokens = 0;  // to read and to generate, as far as is known; >= 0
+  int64_t bytes = 0;   // of its request; >= 0
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+// The place of one admitted call, with the bytes it holds, from Admit until its
+// answer has left. Given back by the destructor. Move-only. Must not outlive
 // its Admission.
 class Ticket {
  public:
@@ -23,37 +33,71 @@ class Ticket {
 
  private:
   friend class Admission;
-  Ticket(Admission* admission, int64_t input_tokens)
-      : admission_(admission), input_tokens_(input_tokens) {}
+  Ticket(Admission* admission, int64_t bytes)
+      : admission_(admission), bytes_(bytes) {}
 
   Admission* admission_ = nullptr;
-  int64_t input_tokens_ = 0;
+  int64_t bytes_ = 0;
 };
 
-// Thread-safe. Must outlive its tickets.
+// The tokens of one admitted call: they wait until Start, then are done one by
+// one, or all at once by the destructor. Move-only; used by one thread at a
+// time. Must not outlive its Admission.
+class CallWork {
+ public:
+  CallWork() = default;
+  ~CallWork();
+  CallWork(CallWork&& other) noexcept;
+  CallWork& operator=(CallWork&& other) noexcept;
+
+  void Start();                // once
+  void Done(int64_t tokens);   // after Start; more than there are is all
+
+ private:
+  friend class Admission;
+  CallWork(Admission* admission, int64_t tokens)
+      : admission_(admission), tokens_(tokens) {}
+
+  Admission* admission_ = nullptr;
+  int64_t tokens_ = 0;  // not yet done
+  bool started_ = false;
+};
+
+// Thread-safe. Must outlive what it admits.
 class Admission {
  public:
   enum class State { kStarting, kServing, kDraining };
 
   struct Options {
-    int32_t max_calls = 1024;                    // queued and running, >= 1
-    int64_t max_queued_input_tokens = 16 << 20;  // over all calls, >= 1
+    int32_t max_calls = 1024;                // queued and running, >= 1
+    int64_t max_queued_tokens = 4 << 20;     // of calls not yet started, >= 1
+    int64_t max_bytes = int64_t{256} << 20;  // of all requests, >= 1
+    // A call that is expected to wait longer is refused. How long it will wait
+    // is told from the tokens before it and from how fast such were done while
+    // others waited. > 0
+    absl::Duration max_wait = absl::InfiniteDuration();
+  };
+  struct Admitted {
+    Ticket ticket;
+    CallWork work;
   };
 
-  // Begins as kStarting. INVALID_ARGUMENT: an option out of range.
+  // Begins as kStarting. `clock` must outlive it. INVALID_ARGUMENT: an option
+  // out of range.
   static absl::StatusOr<std::unique_ptr<Admission>> Create(
-      const Options& options);
+      const Options& options, const Clock* clock);
   ~Admission();
 
-  // `input_tokens` >= 0. UNAVAILABLE (STARTING, DRAINING). RESOURCE_EXHAUSTED
-  // (QUEUE_FULL); a single call is never refused for its tokens alone when no
-  // other is in. All with a retry hint.
-  absl::StatusOr<Ticket> Admit(int64_t input_tokens)
+  // UNAVAILABLE (STARTING, DRAINING). RESOURCE_EXHAUSTED (QUEUE_FULL); a call
+  // is never refused for its tokens alone when no other waits, nor for its
+  // bytes when no other is in. RESOURCE_EXHAUSTED (DEADLINE_INFEASIBLE): it
+  // would still wait at its deadline. All with a retry hint.
+  absl::StatusOr<Admitted> Admit(const CallCost& cost)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // What Admit would say to a call without input, for refusing before the work
-  // of reading it.
-  absl::Status Check() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // What Admit would say to a call without tokens, for refusing before the work
+  // of reading its text.
+  absl::Status Check(const CallCost& cost) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   // A server that drains never serves again: kDraining stays.
   void SetState(State state) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -62,16 +106,33 @@ class Admission {
 
  private:
   friend class Ticket;
+  friend class CallWork;
 
-  explicit Admission(const Options& options) : options_(options) {}
-  absl::Status CheckCalls() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Return(int64_t input_tokens) ABSL_LOCKS_EXCLUDED(mutex_);
+  Admission(const Options& options, const Clock* clock)
+      : options_(options), clock_(clock) {}
+  absl::Status CheckLocked(const CallCost& cost) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Full(absl::string_view what) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration ExpectedWait() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Leave(int64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Start(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Drop(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Done(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
+  void TakeFromQueue(int64_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
+  const Clock* const clock_;
   mutable Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kStarting;
   int32_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t input_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  int32_t queued_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t queued_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  // While calls wait: since when tokens are counted, and how many were done.
+  absl::Time window_begin_ ABSL_GUARDED_BY(mutex_);
+  int64_t window_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
+  double tokens_per_second_ ABSL_GUARDED_BY(mutex_) = 0;  // 0: not known
 };
 
 }  // namespace ttt

@@ -12,6 +12,8 @@
 namespace ttt {
 namespace {
 
+constexpr absl::Duration kQueueTimeoutRetry = absl::Seconds(1);
+
 // Why a turn must end now, if it must.
 std::optional<absl::Status> EndOf(const Turn& turn, absl::Time now) {
   if (turn.stream->IsCancelled()) {
@@ -23,6 +25,15 @@ std::optional<absl::Status> EndOf(const Turn& turn, absl::Time now) {
                  "the call's deadline has passed");
   }
   return std::nullopt;
+}
+
+absl::Status QueueTimeout(absl::Duration wait) {
+  return RetryableError(
+      absl::StatusCode::kResourceExhausted, "QUEUE_TIMEOUT",
+      absl::StrCat("the call waited for ",
+                   absl::FormatDuration(absl::Trunc(wait, absl::Seconds(1))),
+                   " and was not begun"),
+      kQueueTimeoutRetry);
 }
 
 bool IsRolledBack(const absl::Status& status) {
@@ -78,11 +89,19 @@ void Engine::EndAll(const absl::Status& status) {
 void Engine::EndCancelledAndLate() {
   const absl::Time now = clock_->Now();
   for (Queued& queued : queue_) {
-    if (const auto status = EndOf(*queued.turn, now))
+    if (const auto status = EndOf(*queued.turn, now)) {
       DropQueued(&queued, *status);
+    } else if (now - queued.arrival > options_.max_queue_wait) {
+      DropQueued(&queued, QueueTimeout(now - queued.arrival));
+    }
   }
   std::erase_if(queue_,
                 [](const Queued& queued) { return queued.turn == nullptr; });
+  const bool row_is_wanted =
+      !queue_.empty() && num_running() >= options_.max_batch_rows;
+  const absl::Duration max_stall =
+      row_is_wanted ? std::min(options_.max_stall, options_.max_stall_if_wanted)
+                    : options_.max_stall;
   for (auto& turn : running_) {
     const auto status = EndOf(turn->turn(), now);
     if (status.has_value()) {
@@ -93,11 +112,11 @@ void Engine::EndCancelledAndLate() {
       if (!keeps_part) DropTurn(turn.get(), *status);
       if (!keeps_part) turn.reset();
     } else if (turn->scheduler_row().is_blocked &&
-               now - turn->last_progress() >= options_.max_stall) {
+               now - turn->last_progress() >= max_stall) {
       DropTurn(turn.get(),
                Error(absl::StatusCode::kResourceExhausted, "SLOW_CONSUMER",
                      absl::StrCat("the client read nothing for ",
-                                  absl::FormatDuration(options_.max_stall))));
+                                  absl::FormatDuration(max_stall))));
       turn.reset();
     }
   }
@@ -117,6 +136,7 @@ void Engine::StartQueued() {
     }
     const absl::Time now = clock_->Now();
     metrics_->RecordQueue(now - queued.arrival);
+    queued.turn->work.Start();
     running_.push_back(std::make_unique<RunningTurn>(
         RunningTurn::Args{.turn = std::move(queued.turn),
                           .slot = *std::move(slot),
@@ -311,7 +331,7 @@ void Engine::DropQueued(Queued* queued, const absl::Status& status) {
   end.timing.queue = clock_->Now() - queued->arrival;
   turn->lease = SessionLease();
   turn->view = SessionView();
-  turn->ticket = Ticket();
+  turn->work = CallWork();
   turn->stream->End(std::move(end));
 }
 

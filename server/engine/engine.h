@@ -32,6 +32,11 @@ class Engine {
     // A turn whose reader takes nothing for that long ends with
     // RESOURCE_EXHAUSTED (SLOW_CONSUMER).
     absl::Duration max_stall = absl::Seconds(60);
+    // The same, when all rows are taken and another turn waits for one.
+    absl::Duration max_stall_if_wanted = absl::Seconds(2);
+    // A turn that has waited longer ends with RESOURCE_EXHAUSTED
+    // (QUEUE_TIMEOUT).
+    absl::Duration max_queue_wait = absl::InfiniteDuration();
   };
 
   // `tokenizer` may be null: then no text and no stop strings. `model` has

@@ -91,6 +91,7 @@ absl::Status RunningTurn::Advance(int32_t num_tokens, bool finite,
                               position_));
   }
   last_progress_ = now;
+  turn_->work.Done(num_tokens);
   if (is_score()) TakeScores(results);
   position_ += num_tokens;
   if (chosen_.has_value()) {
@@ -216,7 +217,7 @@ void RunningTurn::End(TurnEnd end) {
   slot_ = StateSlot();
   turn_->lease = SessionLease();
   turn_->view = SessionView();
-  turn_->ticket = Ticket();
+  turn_->work = CallWork();
   turn_->stream->End(std::move(end));
 }
 

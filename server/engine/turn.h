@@ -12,7 +12,7 @@
 namespace ttt {
 
 // What a call hands to the engine. The engine owns it from Submit on, and gives
-// lease, view and ticket back before it ends the stream.
+// lease, view and work back before it ends the stream.
 //
 // A Score call names its session, and the engine takes the view when it starts
 // the call: a call that waits keeps no state alive that its session has left
@@ -20,7 +20,7 @@ namespace ttt {
 struct Turn {
   Request request;
   std::shared_ptr<TokenStream> stream;
-  Ticket ticket;
+  CallWork work;
   SessionLease lease;        // no value: stateless, or a Score call
   std::string view_session;  // of a Score call; empty: from nothing
   SessionView view;          // filled by the engine

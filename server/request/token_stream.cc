@@ -7,14 +7,14 @@
 
 namespace ttt {
 
-TokenStream::TokenStream(int64_t capacity, std::function<void()> on_ready)
-    : capacity_(capacity), on_ready_(std::move(on_ready)) {
-  TTT_CHECK(capacity >= 1);
+TokenStream::TokenStream(int64_t capacity_bytes, std::function<void()> on_ready)
+    : capacity_bytes_(capacity_bytes), on_ready_(std::move(on_ready)) {
+  TTT_CHECK(capacity_bytes >= 1);
 }
 
 bool TokenStream::IsFull() const {
   MutexLock lock(mutex_);
-  return static_cast<int64_t>(gathered_.tokens.size()) >= capacity_;
+  return gathered_.bytes >= capacity_bytes_;
 }
 
 void TokenStream::Push(std::vector<TokenPosition> tokens,
@@ -23,6 +23,9 @@ void TokenStream::Push(std::vector<TokenPosition> tokens,
   {
     MutexLock lock(mutex_);
     TTT_CHECK(!gathered_.end.has_value());
+    for (const TokenPosition& token : tokens)
+      gathered_.bytes += Bytes(token, "");
+    gathered_.bytes += static_cast<int64_t>(text.size());
     std::move(tokens.begin(), tokens.end(),
               std::back_inserter(gathered_.tokens));
     absl::StrAppend(&gathered_.text, text);

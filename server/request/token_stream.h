@@ -12,8 +12,8 @@
 
 namespace ttt {
 
-// The engine's thread pushes, one reader takes. Holds at most `capacity` tokens
-// that were not taken: a turn whose stream is full is not run until its reader
+// The engine's thread pushes, one reader takes. A turn whose stream holds
+// `capacity_bytes` or more that were not taken is not run until its reader
 // takes some. Thread-safe; shared by the turn and its reader.
 class TokenStream {
  public:
@@ -22,13 +22,20 @@ class TokenStream {
     int64_t index = 0;  // of the first token among the turn's generated ones
     std::vector<TokenPosition> tokens;
     std::string text;            // complete UTF-8
+    int64_t bytes = 0;           // of tokens and text, see Bytes
     std::optional<TurnEnd> end;  // the last chunk has it
   };
 
-  // `capacity` >= 1. `on_ready` is called, without a lock, on the engine's
-  // thread (or the one that ends the turn) when a chunk is there after an empty
-  // Take or at first; it must only post.
-  TokenStream(int64_t capacity, std::function<void()> on_ready);
+  // What a token and its text count against the capacity.
+  static int64_t Bytes(const TokenPosition& token, absl::string_view text) {
+    return static_cast<int64_t>(sizeof(token) + text.size() +
+                                token.top.size() * sizeof(TokenLogprob));
+  }
+
+  // `capacity_bytes` >= 1. `on_ready` is called, without a lock, on the
+  // engine's thread (or the one that ends the turn) when a chunk is there after
+  // an empty Take or at first; it must only post.
+  TokenStream(int64_t capacity_bytes, std::function<void()> on_ready);
 
   // The engine's side.
   bool IsFull() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -45,7 +52,7 @@ class TokenStream {
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  const int64_t capacity_;
+  const int64_t capacity_bytes_;
   const std::function<void()> on_ready_;
   mutable Mutex mutex_;
   Chunk gathered_ ABSL_GUARDED_BY(mutex_);

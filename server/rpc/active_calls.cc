@@ -1,24 +1,25 @@
 #include "server/rpc/active_calls.h"
 
 #include <chrono>
+#include <vector>
 
 namespace ttt {
 
-void ActiveCalls::Add(const Stream& stream) {
-  bool cancel = false;
-  {
-    MutexLock lock(mutex_);
-    streams_.insert(stream);
-    cancel = is_ending_;
-  }
-  if (cancel) stream->Cancel();
+void ActiveCalls::Add(ActiveCall* call) {
+  MutexLock lock(mutex_);
+  calls_.insert(call);
+  if (is_ending_) call->stream()->Cancel();
 }
 
-void ActiveCalls::Remove(const Stream& stream) {
+void ActiveCalls::Remove(ActiveCall* call) {
   {
     MutexLock lock(mutex_);
-    streams_.erase(stream);
-    if (!streams_.empty()) return;
+    calls_.erase(call);
+    // Cancelling a call may end it on the same thread, from within.
+    while (cancelling_ == call && canceller_ != std::this_thread::get_id()) {
+      changed_.Wait(mutex_);
+    }
+    if (!calls_.empty()) return;
   }
   changed_.NotifyAll();
 }
@@ -27,7 +28,7 @@ bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
   const auto deadline =
       std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(timeout);
   MutexLock lock(mutex_);
-  while (!streams_.empty()) {
+  while (!calls_.empty()) {
     const auto left = deadline - std::chrono::steady_clock::now();
     if (left <= std::chrono::nanoseconds(0)) return false;
     changed_.WaitFor(mutex_, left);
@@ -36,13 +37,35 @@ bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
 }
 
 void ActiveCalls::CancelAll() {
-  std::vector<Stream> streams;
+  MutexLock lock(mutex_);
+  is_ending_ = true;
+  for (ActiveCall* const call : calls_) call->stream()->Cancel();
+}
+
+int ActiveCalls::CancelWritingSince(absl::Time time) {
+  const int64_t since = absl::ToUnixNanos(time);
+  std::vector<ActiveCall*> stalled;
   {
     MutexLock lock(mutex_);
-    is_ending_ = true;
-    streams.assign(streams_.begin(), streams_.end());
+    for (ActiveCall* const call : calls_) {
+      if (call->writing_since_ < since) stalled.push_back(call);
+    }
   }
-  for (const Stream& stream : streams) stream->Cancel();
+  for (ActiveCall* const call : stalled) {
+    {
+      MutexLock lock(mutex_);
+      if (!calls_.contains(call)) continue;
+      cancelling_ = call;
+      canceller_ = std::this_thread::get_id();
+    }
+    call->cancel_();
+    {
+      MutexLock lock(mutex_);
+      cancelling_ = nullptr;
+    }
+    changed_.NotifyAll();
+  }
+  return static_cast<int>(stalled.size());
 }
 
 bool ActiveCalls::is_ending() const {

@@ -1,8 +1,12 @@
-// The calls whose turns are not yet answered.
+// The calls whose answers have not left.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <functional>
 #include <memory>
-#include <vector>
+#include <thread>
+#include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
@@ -11,25 +15,55 @@
 
 namespace ttt {
 
-// Lets a drain wait for them, and end them. Thread-safe.
+// One of them. Its owner tells when it waits for its client.
+class ActiveCall {
+ public:
+  // `cancel` ends the call; it may come from any thread, and the call may go
+  // while it runs.
+  ActiveCall(std::shared_ptr<TokenStream> stream, std::function<void()> cancel)
+      : stream_(std::move(stream)), cancel_(std::move(cancel)) {}
+
+  TokenStream* stream() const { return stream_.get(); }
+  // Something is being written to the client since `now`.
+  void WriteBegins(absl::Time now) { writing_since_ = absl::ToUnixNanos(now); }
+  void WriteEnds() { writing_since_ = kNoWrite; }
+
+ private:
+  friend class ActiveCalls;
+  static constexpr int64_t kNoWrite = INT64_MAX;
+
+  const std::shared_ptr<TokenStream> stream_;
+  const std::function<void()> cancel_;
+  std::atomic<int64_t> writing_since_ = kNoWrite;  // nanoseconds, Unix
+};
+
+// Lets a drain wait for them, and ends those whose client does not read.
+// Thread-safe.
 class ActiveCalls {
  public:
-  using Stream = std::shared_ptr<TokenStream>;
-
-  void Add(const Stream& stream) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Remove(const Stream& stream) ABSL_LOCKS_EXCLUDED(mutex_);
+  // `call` stays until Remove.
+  void Add(ActiveCall* call) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Returns when nobody uses the call any more.
+  void Remove(ActiveCall* call) ABSL_LOCKS_EXCLUDED(mutex_);
   // False: there were still some after `timeout`.
   bool WaitUntilNone(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Cancels all, those that are added later too; the engine must be woken.
+  // Cancels the turns of all, those that are added later too; the engine must
+  // be woken.
   void CancelAll() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Cancels the calls whose write began before `time`. How many there were.
+  // One thread at a time.
+  int CancelWritingSince(absl::Time time) ABSL_LOCKS_EXCLUDED(mutex_);
   // True once CancelAll was called: a turn that ends CANCELLED ended for that.
   bool is_ending() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   mutable Mutex mutex_;
   CondVar changed_;
-  absl::flat_hash_set<Stream> streams_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_set<ActiveCall*> calls_ ABSL_GUARDED_BY(mutex_);
   bool is_ending_ ABSL_GUARDED_BY(mutex_) = false;
+  // Of CancelWritingSince: the call that is being cancelled, and by whom.
+  ActiveCall* cancelling_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  std::thread::id canceller_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ttt

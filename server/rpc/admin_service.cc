@@ -1,6 +1,15 @@
 #include "server/rpc/admin_service.h"
 
 namespace ttt {
+namespace {
+
+void ToMessage(absl::Duration duration, google::protobuf::Duration* message) {
+  message->set_seconds(absl::ToInt64Seconds(duration));
+  message->set_nanos(
+      static_cast<int32_t>(absl::ToInt64Nanoseconds(duration) % 1000000000));
+}
+
+}  // namespace
 
 void AdminService::FillModel(v1::ServerInfo::Model* model) const {
   const ModelConfig& config = facts_.config;
@@ -23,6 +32,9 @@ void AdminService::FillLimits(v1::ServerInfo::Limits* limits) const {
   limits->set_max_batch_tokens(facts_.max_batch_tokens);
   limits->set_max_input_tokens(facts_.max_input_tokens);
   limits->set_max_queue(facts_.max_queue);
+  limits->set_max_queue_tokens(facts_.max_queue_tokens);
+  limits->set_max_queue_bytes(facts_.max_queue_bytes);
+  ToMessage(facts_.max_queue_wait, limits->mutable_max_queue_wait());
   limits->set_max_top_logprobs(facts_.max_top_logprobs);
   limits->set_state_slots(parts_.pool->usage().session_slots);
   limits->set_state_bytes_per_session(parts_.pool->layout().slot_bytes);
@@ -43,10 +55,7 @@ void AdminService::FillInfo(v1::ServerInfo* info) const {
                                                                       : "fp32");
   info->set_model_fingerprint(facts_.model_fingerprint);
   info->set_numerics_fingerprint(facts_.device.numerics_fingerprint);
-  const absl::Duration uptime = parts_.clock->Now() - start_time_;
-  info->mutable_uptime()->set_seconds(absl::ToInt64Seconds(uptime));
-  info->mutable_uptime()->set_nanos(
-      static_cast<int32_t>(absl::ToInt64Nanoseconds(uptime) % 1000000000));
+  ToMessage(parts_.clock->Now() - start_time_, info->mutable_uptime());
   FillModel(info->mutable_model());
   FillLimits(info->mutable_limits());
   FillLoad(info->mutable_load());

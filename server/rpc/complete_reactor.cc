@@ -16,8 +16,9 @@ CompleteReactor::CompleteReactor(const TurnCallContext& shared,
                                  grpc::ByteBuffer* response)
     : response_bytes_(response),
       call_("Complete", shared, context, [this] { Next(); }) {
-  const absl::Status status = call_.StartComplete(*request);
-  if (!status.ok()) Finish(call_.End(status));
+  call_.StartComplete(*request, [this](const absl::Status& status) {
+    if (!status.ok()) Finish(call_.End(status));
+  });
 }
 
 void CompleteReactor::OnCancel() { call_.Cancel(); }
@@ -64,6 +65,7 @@ void CompleteReactor::End(const TurnEnd& end) {
     }
     *response_bytes_ = Serialize(response_);
   }
+  call_.WriteBegins();
   Finish(call_.End(end.status));
 }
 

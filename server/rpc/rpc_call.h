@@ -61,6 +61,18 @@ class RpcCall {
   const absl::Time arrival_;
 };
 
+// Parses, calls `handler(request, &response)`, and serializes what it made.
+template <typename RequestMessage, typename ResponseMessage, typename Handler>
+absl::Status AnswerMessage(const grpc::ByteBuffer& request_bytes,
+                           grpc::ByteBuffer* response_bytes, Handler handler) {
+  RequestMessage request;
+  ResponseMessage response;
+  absl::Status status = Parse(request_bytes, &request);
+  if (status.ok()) status = handler(request, &response);
+  if (status.ok()) *response_bytes = Serialize(response);
+  return status;
+}
+
 // An RPC that is answered where it stands: `handler(request, &response)`
 // returns an absl::Status and waits for nothing.
 template <typename RequestMessage, typename ResponseMessage, typename Handler>
@@ -71,13 +83,9 @@ grpc::ServerUnaryReactor* Answer(absl::string_view method,
                                  grpc::ByteBuffer* response_bytes,
                                  Handler handler) {
   RpcCall call(method, parts, context);
-  RequestMessage request;
-  ResponseMessage response;
-  absl::Status status = Parse(*request_bytes, &request);
-  if (status.ok()) status = handler(request, &response);
-  if (status.ok()) *response_bytes = Serialize(response);
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(call.End(status));
+  reactor->Finish(call.End(AnswerMessage<RequestMessage, ResponseMessage>(
+      *request_bytes, response_bytes, handler)));
   return reactor;
 }
 

@@ -28,6 +28,9 @@ struct ServerFacts {
   int32_t max_batch_rows = 0;
   int32_t max_batch_tokens = 0;
   int32_t max_queue = 0;
+  int64_t max_queue_tokens = 0;
+  int64_t max_queue_bytes = 0;
+  absl::Duration max_queue_wait;
   int64_t max_input_tokens = 0;
   int32_t max_top_logprobs = 0;
 };

@@ -14,10 +14,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/error.h"
+#include "server/base/log.h"
 #include "server/rpc/active_calls.h"
 #include "server/rpc/admin_service.h"
 #include "server/rpc/inference_service.h"
 #include "server/rpc/sessions_service.h"
+#include "server/rpc/text_threads.h"
 #include "server/rpc/tokenizer_service.h"
 
 namespace ttt {
@@ -85,9 +87,10 @@ class RpcServer::Impl {
   Impl(const RpcParts& parts, const ServerFacts& facts)
       : parts_(parts),
         inference_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
-                   &active_calls_),
+                   &active_calls_, &texts_),
         sessions_(parts, facts.model_fingerprint),
-        tokenizer_(parts, MakeLimits(facts, parts.tokenizer != nullptr)),
+        tokenizer_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
+                   &texts_),
         admin_(parts, facts, [this] { StartDrain(); }) {}
 
   absl::Status Listen(const Options& options) {
@@ -131,6 +134,15 @@ class RpcServer::Impl {
     return active_calls_.WaitUntilNone(timeout);
   }
 
+  void CutUnread(absl::Duration max_unread) {
+    const int cut =
+        active_calls_.CancelWritingSince(parts_.clock->Now() - max_unread);
+    if (cut > 0) {
+      Log(LogLevel::kWarning, "calls were cut, their clients do not read",
+          {{"calls", absl::StrCat(cut)}});
+    }
+  }
+
   void Shutdown(absl::Duration grace) {
     if (server_ == nullptr) return;
     StartDrain();
@@ -156,6 +168,7 @@ class RpcServer::Impl {
 
   const RpcParts parts_;
   ActiveCalls active_calls_;
+  TextThreads texts_;
   InferenceService inference_;
   SessionsService sessions_;
   TokenizerService tokenizer_;
@@ -185,6 +198,10 @@ void RpcServer::StartDrain() { impl_->StartDrain(); }
 
 bool RpcServer::WaitUntilIdle(absl::Duration timeout) {
   return impl_->WaitUntilIdle(timeout);
+}
+
+void RpcServer::CutUnread(absl::Duration max_unread) {
+  impl_->CutUnread(max_unread);
 }
 
 void RpcServer::Shutdown(absl::Duration grace) { impl_->Shutdown(grace); }

@@ -35,6 +35,9 @@ class RpcServer {
   void StartDrain();
   // False: turns were still running after `timeout`.
   bool WaitUntilIdle(absl::Duration timeout);
+  // Cuts the calls whose client has taken nothing for `max_unread` although
+  // there was something to take. Not from two threads at once.
+  void CutUnread(absl::Duration max_unread);
   // Ends the turns that run with UNAVAILABLE (DRAINING), closes the port, and
   // cuts the calls that have not ended after `grace`.
   void Shutdown(absl::Duration grace);

@@ -10,8 +10,9 @@ ScoreReactor::ScoreReactor(const TurnCallContext& shared,
                            grpc::ByteBuffer* response)
     : response_bytes_(response),
       call_("Score", shared, context, [this] { Next(); }) {
-  const absl::Status status = call_.StartScore(*request);
-  if (!status.ok()) Finish(call_.End(status));
+  call_.StartScore(*request, [this](const absl::Status& status) {
+    if (!status.ok()) Finish(call_.End(status));
+  });
 }
 
 void ScoreReactor::OnCancel() { call_.Cancel(); }
@@ -28,6 +29,7 @@ void ScoreReactor::End(const TurnEnd& end) {
     ToMessage(end, &response);
     *response_bytes_ = Serialize(response);
   }
+  call_.WriteBegins();
   Finish(call_.End(end.status));
 }
 

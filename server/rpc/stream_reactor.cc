@@ -9,12 +9,13 @@ StreamReactor::StreamReactor(const TurnCallContext& shared,
                              const grpc::ByteBuffer* request)
     : delivery_(shared.delivery),
       call_("StreamComplete", shared, context, [this] { Resume(); }) {
-  const absl::Status status = call_.StartComplete(*request);
-  if (status.ok()) {
-    WriteAccepted();
-  } else {
-    Finish(call_.End(status));
-  }
+  call_.StartComplete(*request, [this](const absl::Status& status) {
+    if (status.ok()) {
+      WriteAccepted();
+    } else {
+      Finish(call_.End(status));
+    }
+  });
 }
 
 void StreamReactor::WriteAccepted() {
@@ -26,10 +27,12 @@ void StreamReactor::WriteAccepted() {
   accepted->set_seed(call_.seed());
   accepted->set_input_tokens(call_.input_tokens());
   in_flight_ = Serialize(event);
+  call_.WriteBegins();
   StartWrite(&in_flight_);
 }
 
 void StreamReactor::OnWriteDone(bool ok) {
+  call_.WriteEnds();
   if (!ok) call_.Cancel();
   delivery_->Post([this] { Resume(); });
 }
@@ -45,7 +48,10 @@ void StreamReactor::Next() {
   while (true) {
     if (call_.is_cancelled()) events_.clear();
     if (!events_.empty()) return WriteFirst();
-    if (end_.has_value()) return Finish(call_.End(*end_));
+    if (end_.has_value()) {
+      call_.WriteBegins();
+      return Finish(call_.End(*end_));
+    }
     const std::optional<TokenStream::Chunk> chunk = call_.Take();
     if (!chunk.has_value()) return;  // The stream goes on from here.
     QueueEvents(*chunk);
@@ -81,6 +87,7 @@ void StreamReactor::QueueEnd(const TurnEnd& end) {
 void StreamReactor::WriteFirst() {
   in_flight_ = Serialize(events_.front());
   events_.pop_front();
+  call_.WriteBegins();
   if (events_.empty() && end_.has_value()) {
     StartWriteAndFinish(&in_flight_, grpc::WriteOptions(), call_.End(*end_));
   } else {

@@ -1,5 +1,7 @@
 #include "server/rpc/tokenizer_service.h"
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "server/base/status_macros.h"
@@ -27,11 +29,37 @@ absl::Status TokenizerService::Decode(const v1::DetokenizeRequest& request,
   return absl::OkStatus();
 }
 
+template <typename RequestMessage, typename ResponseMessage, typename Handler>
+grpc::ServerUnaryReactor* TokenizerService::Answer(
+    absl::string_view method, grpc::CallbackServerContext* context,
+    const grpc::ByteBuffer* request, grpc::ByteBuffer* response,
+    Handler handler) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  const auto call = std::make_shared<RpcCall>(method, parts_, context);
+  const size_t bytes = request->Length();
+  const auto ticket = std::make_shared<Ticket>();
+  if (!TextThreads::IsTiny(bytes)) {
+    absl::StatusOr<Admission::Admitted> admitted =
+        parts_.admission->Admit({.bytes = static_cast<int64_t>(bytes)});
+    if (!admitted.ok()) {
+      reactor->Finish(call->End(admitted.status()));
+      return reactor;
+    }
+    *ticket = std::move(admitted->ticket);
+  }
+  texts_->Run(bytes, [=] {
+    const Ticket held = std::move(*ticket);
+    reactor->Finish(call->End(AnswerMessage<RequestMessage, ResponseMessage>(
+        *request, response, handler)));
+  });
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* TokenizerService::Tokenize(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   return Answer<v1::TokenizeRequest, v1::TokenizeResponse>(
-      "Tokenize", parts_, context, request, response,
+      "Tokenize", context, request, response,
       [this](const auto& in, auto* out) { return Encode(in, out); });
 }
 
@@ -39,7 +67,7 @@ grpc::ServerUnaryReactor* TokenizerService::Detokenize(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   return Answer<v1::DetokenizeRequest, v1::DetokenizeResponse>(
-      "Detokenize", parts_, context, request, response,
+      "Detokenize", context, request, response,
       [this](const auto& in, auto* out) { return Decode(in, out); });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "server/rpc/rpc_call.h"
+#include "server/rpc/text_threads.h"
 #include "server/rpc/validate_request.h"
 #include "ttt/v1/tokenizer.grpc.pb.h"
 
@@ -12,8 +13,10 @@ class TokenizerService final
           v1::Tokenizer::WithRawCallbackMethod_Detokenize<
               v1::Tokenizer::Service>> {
  public:
-  TokenizerService(const RpcParts& parts, const RequestLimits& limits)
-      : parts_(parts), limits_(limits) {}
+  // All must outlive the service; `texts` runs its tasks before it goes.
+  TokenizerService(const RpcParts& parts, const RequestLimits& limits,
+                   TextThreads* texts)
+      : parts_(parts), limits_(limits), texts_(texts) {}
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const grpc::ByteBuffer* request,
@@ -23,6 +26,13 @@ class TokenizerService final
                                        grpc::ByteBuffer* response) override;
 
  private:
+  // Answers on a thread for texts, and counts as a call meanwhile, unless the
+  // request is tiny.
+  template <typename RequestMessage, typename ResponseMessage, typename Handler>
+  grpc::ServerUnaryReactor* Answer(absl::string_view method,
+                                   grpc::CallbackServerContext* context,
+                                   const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* response, Handler handler);
   absl::Status Encode(const v1::TokenizeRequest& request,
                       v1::TokenizeResponse* response) const;
   absl::Status Decode(const v1::DetokenizeRequest& request,
@@ -30,6 +40,7 @@ class TokenizerService final
 
   const RpcParts parts_;
   const RequestLimits limits_;
+  TextThreads* const texts_;
 };
 
 }  // namespace ttt

@@ -1,5 +1,6 @@
 #include "server/rpc/turn_call.h"
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 #include <utility>
@@ -10,14 +11,25 @@
 namespace ttt {
 namespace {
 
-// Tokens that wait for a client to read. Beyond it the turn is not run.
-constexpr int64_t kStreamCapacity = 256;
+// What may wait for a client to read. Beyond it the turn is not run.
+constexpr int64_t kStreamBytes = 256 << 10;
+// Of what a call may generate, what counts before it has begun: most stop
+// earlier than they may.
+constexpr int64_t kMostCountedOutput = 1024;
+// A token has about this many bytes of text.
+constexpr int64_t kTextBytesPerToken = 4;
 // Candidates that one Score answer may hold, so that it stays below 2 GiB.
 constexpr int64_t kMaxScoreCandidates = int64_t{64} << 20;
 
 uint64_t DrawSeed() {
   std::random_device device;
   return uint64_t{device()} << 32 | device();
+}
+
+int64_t OutputTokens(const Request& request) {
+  return request.kind == RequestKind::kScore
+             ? 0
+             : std::min(request.max_tokens, kMostCountedOutput);
 }
 
 absl::Status CheckScoreSize(const Request& request) {
@@ -38,11 +50,14 @@ TurnCall::TurnCall(absl::string_view method, const TurnCallContext& shared,
                    std::function<void()> resume)
     : shared_(shared),
       call_(method, shared.parts, context),
-      resume_(std::move(resume)) {}
-
-TurnCall::~TurnCall() {
-  if (stream_ != nullptr) shared_.active_calls->Remove(stream_);
+      resume_(std::move(resume)),
+      stream_(std::make_shared<TokenStream>(
+          kStreamBytes, [this] { executor_->Post(resume_); })),
+      active_(stream_, [context] { context->TryCancel(); }) {
+  shared_.active_calls->Add(&active_);
 }
+
+TurnCall::~TurnCall() { shared_.active_calls->Remove(&active_); }
 
 absl::Time TurnCall::Deadline() const {
   const auto deadline = call_.context()->deadline();
@@ -66,83 +81,125 @@ absl::Status TurnCall::Lease(const v1::CompleteRequest& message,
   return absl::OkStatus();
 }
 
-absl::Status TurnCall::StartComplete(const grpc::ByteBuffer& bytes) {
+CallCost TurnCall::Cost(int64_t tokens) const {
+  return {.tokens = tokens, .bytes = request_bytes_, .deadline = Deadline()};
+}
+
+// Before the work of reading a text.
+absl::Status TurnCall::CheckRoom(absl::string_view text) const {
+  return shared_.parts.admission->Check(
+      Cost(static_cast<int64_t>(text.size()) / kTextBytesPerToken));
+}
+
+void TurnCall::StartComplete(const grpc::ByteBuffer& bytes, Started started) {
+  executor_ = shared_.delivery;
+  auto turn = std::make_unique<Turn>();
+  Text text;
+  const absl::Status status = PrepareComplete(bytes, turn.get(), &text);
+  if (!status.ok()) return started(status);
+  ReadText(std::move(turn), std::move(text), std::move(started));
+}
+
+void TurnCall::StartScore(const grpc::ByteBuffer& bytes, Started started) {
+  executor_ = shared_.scoring;
+  auto turn = std::make_unique<Turn>();
+  Text text;
+  const absl::Status status = PrepareScore(bytes, turn.get(), &text);
+  if (!status.ok()) return started(status);
+  ReadText(std::move(turn), std::move(text), std::move(started));
+}
+
+absl::Status TurnCall::PrepareComplete(const grpc::ByteBuffer& bytes,
+                                       Turn* turn, Text* text) {
   commits_ = true;
   turn_id_ = RandomId();
+  request_bytes_ = static_cast<int64_t>(bytes.Length());
   v1::CompleteRequest message;
   TTT_RETURN_IF_ERROR(Parse(bytes, &message));
-  auto turn = std::make_unique<Turn>();
   Request& request = turn->request;
   TTT_ASSIGN_OR_RETURN(request, ValidateComplete(message, shared_.limits));
   if (!message.sampling().has_seed()) request.sampling.seed = DrawSeed();
   seed_ = request.sampling.seed;
   wants_logprobs_ = request.top_logprobs.has_value();
-  TTT_RETURN_IF_ERROR(shared_.parts.admission->Check());
+  TTT_RETURN_IF_ERROR(CheckRoom(message.text()));
   if (!message.session_id().empty()) {
     TTT_RETURN_IF_ERROR(Lease(message, &turn->lease));
   }
-  const int64_t session_tokens = turn->lease.tokens();
-  if (message.has_text()) {
-    TTT_RETURN_IF_ERROR(AppendText(message.text(), session_tokens,
-                                   *shared_.parts.tokenizer, shared_.limits,
-                                   &request));
-  }
-  TTT_RETURN_IF_ERROR(CheckInput(request, session_tokens));
-  return Submit(std::move(turn), shared_.delivery);
+  text->text = std::move(*message.mutable_text());
+  text->session_tokens = turn->lease.tokens();
+  return absl::OkStatus();
 }
 
-absl::Status TurnCall::StartScore(const grpc::ByteBuffer& bytes) {
+absl::Status TurnCall::PrepareScore(const grpc::ByteBuffer& bytes, Turn* turn,
+                                    Text* text) {
   turn_id_ = RandomId();
+  request_bytes_ = static_cast<int64_t>(bytes.Length());
   v1::ScoreRequest message;
   TTT_RETURN_IF_ERROR(Parse(bytes, &message));
-  auto turn = std::make_unique<Turn>();
   TTT_ASSIGN_OR_RETURN(turn->request, ValidateScore(message, shared_.limits));
-  TTT_RETURN_IF_ERROR(shared_.parts.admission->Check());
-  int64_t session_tokens = 0;
+  TTT_RETURN_IF_ERROR(CheckRoom(message.text()));
   if (!message.session_id().empty()) {
     TTT_ASSIGN_OR_RETURN(
         const SessionInfo session,
         shared_.parts.sessions->GetSession(message.session_id()));
     base_revision_ = session.revision;
-    session_tokens = session.tokens;
+    text->session_tokens = session.tokens;
     // An empty session is as good as none, whatever becomes of it meanwhile.
-    if (session_tokens > 0) turn->view_session = session.id;
+    if (session.tokens > 0) turn->view_session = session.id;
   }
-  if (message.has_text()) {
-    TTT_RETURN_IF_ERROR(AppendText(message.text(), session_tokens,
-                                   *shared_.parts.tokenizer, shared_.limits,
-                                   &turn->request));
-  }
-  TTT_RETURN_IF_ERROR(CheckInput(turn->request, /*session_tokens=*/0));
-  TTT_RETURN_IF_ERROR(CheckScoreSize(turn->request));
-  return Submit(std::move(turn), shared_.scoring);
+  text->text = std::move(*message.mutable_text());
+  return absl::OkStatus();
 }
 
-absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, Executor* executor) {
-  input_tokens_ = static_cast<int64_t>(turn->request.input_ids.size());
-  TTT_ASSIGN_OR_RETURN(turn->ticket,
-                       shared_.parts.admission->Admit(input_tokens_));
-  turn->request.turn_id = turn_id_;
-  turn->request.deadline = Deadline();
-  stream_ = std::make_shared<TokenStream>(
-      kStreamCapacity, [this, executor] { executor->Post(resume_); });
+void TurnCall::ReadText(std::unique_ptr<Turn> turn, Text text,
+                        Started started) {
+  // std::function holds only what can be copied.
+  struct Task {
+    std::unique_ptr<Turn> turn;
+    Text text;
+    Started started;
+  };
+  auto task = std::make_shared<Task>(
+      Task{std::move(turn), std::move(text), std::move(started)});
+  shared_.texts->Run(task->text.text.size(), [this, task] {
+    // The reactor, and this with it, may be gone once `started` has run.
+    const Started then = std::move(task->started);
+    then(Submit(std::move(task->turn), task->text));
+  });
+}
+
+absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
+  Request& request = turn->request;
+  if (!text.text.empty()) {
+    TTT_RETURN_IF_ERROR(AppendText(text.text, text.session_tokens,
+                                   *shared_.parts.tokenizer, shared_.limits,
+                                   &request));
+  }
+  const bool is_score = request.kind == RequestKind::kScore;
+  TTT_RETURN_IF_ERROR(CheckInput(request, is_score ? 0 : text.session_tokens));
+  if (is_score) TTT_RETURN_IF_ERROR(CheckScoreSize(request));
+  input_tokens_ = static_cast<int64_t>(request.input_ids.size());
+  TTT_ASSIGN_OR_RETURN(Admission::Admitted admitted,
+                       shared_.parts.admission->Admit(
+                           Cost(input_tokens_ + OutputTokens(request))));
+  ticket_ = std::move(admitted.ticket);
+  turn->work = std::move(admitted.work);
+  request.turn_id = turn_id_;
+  request.deadline = Deadline();
   turn->stream = stream_;
-  shared_.active_calls->Add(stream_);
   shared_.parts.engine->Submit(std::move(turn));
   return absl::OkStatus();
 }
 
 std::optional<TokenStream::Chunk> TurnCall::Take() {
   std::optional<TokenStream::Chunk> chunk = stream_->Take();
-  if (chunk.has_value() &&
-      static_cast<int64_t>(chunk->tokens.size()) >= kStreamCapacity) {
+  if (chunk.has_value() && chunk->bytes >= kStreamBytes) {
     shared_.parts.engine->Wake();  // It was full, and the turn stood still.
   }
   return chunk;
 }
 
 void TurnCall::Cancel() {
-  if (stream_ == nullptr) return;  // It was refused.
   cancelled_ = true;
   stream_->Cancel();
   shared_.parts.engine->Wake();

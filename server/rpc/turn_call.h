@@ -12,6 +12,7 @@
 #include "server/engine/turn.h"
 #include "server/rpc/active_calls.h"
 #include "server/rpc/rpc_call.h"
+#include "server/rpc/text_threads.h"
 #include "server/rpc/validate_request.h"
 #include "ttt/v1/inference.pb.h"
 
@@ -22,12 +23,14 @@ struct TurnCallContext {
   const RpcParts& parts;
   const RequestLimits& limits;
   ActiveCalls* active_calls;
+  TextThreads* texts;
   Executor* delivery;  // where turns go on when they have something to deliver
   Executor* scoring;   // the same for Score, whose answers can be large
 };
 
-// One turn of Complete, StreamComplete or Score, as its reactor sees it. Start,
-// Take and End belong to one thread at a time; Cancel may come from any.
+// One turn of Complete, StreamComplete or Score, as its reactor sees it. Take
+// and End belong to one thread at a time; Cancel may come from any. Holds its
+// place in the admission until it is destroyed, when its answer has left.
 class TurnCall {
  public:
   // `resume` is run on an executor when there is something to Take, after Start
@@ -38,16 +41,22 @@ class TurnCall {
   TurnCall(const TurnCall&) = delete;
   TurnCall& operator=(const TurnCall&) = delete;
 
-  // Checks, leases, admits and submits. After an error nothing is held, and
-  // `resume` is never run.
-  absl::Status StartComplete(const grpc::ByteBuffer& bytes);
-  absl::Status StartScore(const grpc::ByteBuffer& bytes);
+  // Checks, leases, admits and submits, then calls `started` once, on this
+  // thread or on that of the texts; `resume` may run before it. After an error
+  // nothing is held, and `resume` never runs.
+  using Started = std::function<void(const absl::Status&)>;
+  void StartComplete(const grpc::ByteBuffer& bytes, Started started);
+  void StartScore(const grpc::ByteBuffer& bytes, Started started);
 
   // What has gathered. No value: `resume` will run.
   std::optional<TokenStream::Chunk> Take();
   // The client wants no more: the turn ends, `resume` still runs.
   void Cancel();
   bool is_cancelled() const { return cancelled_; }
+  // Around each write, so that a client that does not read is noticed; the
+  // status is a write that ends with the call.
+  void WriteBegins() { active_.WriteBegins(shared_.parts.clock->Now()); }
+  void WriteEnds() { active_.WriteEnds(); }
 
   // Records the call and says how it ended. Once. `committed`: the revision
   // that the turn made although the call fails.
@@ -63,8 +72,21 @@ class TurnCall {
   bool wants_logprobs() const { return wants_logprobs_; }
 
  private:
+  // The request's text, which goes on from `session_tokens` tokens, and all
+  // that comes after it.
+  struct Text {
+    std::string text;
+    int64_t session_tokens = 0;
+  };
+  absl::Status PrepareComplete(const grpc::ByteBuffer& bytes, Turn* turn,
+                               Text* text);
+  absl::Status PrepareScore(const grpc::ByteBuffer& bytes, Turn* turn,
+                            Text* text);
   absl::Status Lease(const v1::CompleteRequest& message, SessionLease* lease);
-  absl::Status Submit(std::unique_ptr<Turn> turn, Executor* executor);
+  absl::Status CheckRoom(absl::string_view text) const;
+  void ReadText(std::unique_ptr<Turn> turn, Text text, Started started);
+  absl::Status Submit(std::unique_ptr<Turn> turn, const Text& text);
+  CallCost Cost(int64_t tokens) const;
   absl::Time Deadline() const;
   // Why a turn ended CANCELLED: the client, the server's end, or the deadline.
   absl::Status CancelCause(const absl::Status& status) const;
@@ -72,7 +94,11 @@ class TurnCall {
   const TurnCallContext& shared_;
   RpcCall call_;
   const std::function<void()> resume_;
-  std::shared_ptr<TokenStream> stream_;
+  Executor* executor_ = nullptr;  // where `resume_` runs
+  const std::shared_ptr<TokenStream> stream_;
+  ActiveCall active_;
+  Ticket ticket_;
+  int64_t request_bytes_ = 0;
   std::atomic<bool> cancelled_ = false;
   std::string turn_id_;
   std::string session_id_;

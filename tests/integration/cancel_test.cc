@@ -136,5 +136,15 @@ TEST_F(CancelTest, AReaderWhoNeverReadsLosesTheTurnAndTheSessionIsFree) {
             stream.accepted().turn_id());
 }
 
+TEST_F(CancelTest, AnAnswerThatNobodyTakesIsCut) {
+  TestServer server({.adjust = [](ServerOptions* options) {
+    options->max_unread = absl::Milliseconds(100);
+  }});
+  StreamCall stream(&server, EndlessRequest("s", "top_logprobs: 20"));
+  stream.ReadTokens(1);
+  EXPECT_TRUE(server.server().WaitUntilIdle(kLong));
+  EXPECT_EQ(stream.Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
 }  // namespace
 }  // namespace ttt

@@ -90,8 +90,9 @@ class EngineFixture {
     int32_t max_batch_rows = 8;
     int32_t max_batch_tokens = 64;
     int64_t session_slots = 64;
-    int64_t stream_capacity = 1 << 20;
+    int64_t stream_tokens = 1 << 20;  // that a stream holds
     const Tokenizer* tokenizer = nullptr;
+    absl::Duration max_queue_wait = absl::InfiniteDuration();
     // Puts a backend of the test's own before the CPU's.
     std::function<std::unique_ptr<Backend>(Backend* cpu)> wrap;
   };
@@ -114,7 +115,8 @@ class EngineFixture {
             .value();
     store_ = SessionStore::Create({}, &clock_, pool_.get()).value();
     engine_ = Engine::Create({.max_batch_rows = options_.max_batch_rows,
-                              .max_batch_tokens = options_.max_batch_tokens},
+                              .max_batch_tokens = options_.max_batch_tokens,
+                              .max_queue_wait = options_.max_queue_wait},
                              model_.get(), options_.tokenizer, pool_.get(),
                              store_.get(), &metrics_, &clock_)
                   .value();
@@ -130,8 +132,9 @@ class EngineFixture {
       turn->view_session = session;
     }
     turn->request = std::move(request);
-    turn->stream =
-        std::make_shared<TokenStream>(options_.stream_capacity, [] {});
+    turn->stream = std::make_shared<TokenStream>(
+        options_.stream_tokens * TokenStream::Bytes(TokenPosition(), ""),
+        [] {});
     PendingTurn pending(turn->stream);
     engine_->Add(std::move(turn));
     return pending;

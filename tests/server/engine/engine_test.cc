@@ -166,10 +166,15 @@ TEST_F(EngineTest, NewTurnsJoinAndFinishedOnesLeaveBetweenSteps) {
   EXPECT_EQ(f_.engine().num_running(), 1);
 }
 
+Request WithoutLogprobs(Request request) {
+  request.top_logprobs.reset();
+  return request;
+}
+
 TEST_F(EngineTest, SlowReaderStopsItsOwnTurnAlone) {
-  EngineFixture f({.stream_capacity = 4});
-  PendingTurn slow = f.Submit(Complete(RandomIds(1, 5), 20));
-  PendingTurn other = f.Submit(Complete(RandomIds(2, 5), 4));
+  EngineFixture f({.stream_tokens = 4});
+  PendingTurn slow = f.Submit(WithoutLogprobs(Complete(RandomIds(1, 5), 20)));
+  PendingTurn other = f.Submit(WithoutLogprobs(Complete(RandomIds(2, 5), 4)));
   f.RunAll();
   EXPECT_FALSE(slow.stream().Take()->end.has_value());
   EXPECT_TRUE(other.Read().ok());
@@ -183,7 +188,7 @@ TEST_F(EngineTest, SlowReaderStopsItsOwnTurnAlone) {
 }
 
 TEST_F(EngineTest, ReaderThatNeverReadsEndsItsTurn) {
-  EngineFixture f({.stream_capacity = 4});
+  EngineFixture f({.stream_tokens = 4});
   PendingTurn slow = f.Submit(Complete(RandomIds(1, 5), 20), "s");
   f.RunAll();
   f.clock().Advance(absl::Minutes(2));
@@ -191,6 +196,37 @@ TEST_F(EngineTest, ReaderThatNeverReadsEndsItsTurn) {
   const TurnOutcomeRecord& record = slow.Read();
   ASSERT_TRUE(record.end.has_value());
   EXPECT_EQ(ErrorReason(record.end->status), "SLOW_CONSUMER");
+}
+
+TEST_F(EngineTest, ReaderThatHoldsAWantedRowEndsItsTurnSooner) {
+  EngineFixture f({.max_batch_rows = 1, .stream_tokens = 4});
+  PendingTurn slow = f.Submit(Complete(RandomIds(1, 5), 20), "s");
+  f.RunAll();
+  f.clock().Advance(absl::Seconds(3));
+  f.RunAll();
+  EXPECT_FALSE(slow.Read().end.has_value());  // Nobody else waits.
+  f.RunAll();
+  PendingTurn other = f.Submit(Complete(RandomIds(2, 5), 1));
+  f.clock().Advance(absl::Seconds(3));
+  f.RunAll();
+  EXPECT_EQ(ErrorReason(slow.Read().end->status), "SLOW_CONSUMER");
+  EXPECT_TRUE(other.Read().ok());
+}
+
+TEST_F(EngineTest, TurnThatWaitedTooLongIsNotBegun) {
+  EngineFixture f({.max_batch_rows = 1, .max_queue_wait = absl::Seconds(5)});
+  PendingTurn running = f.Submit(Complete(RandomIds(1, 5), 20));
+  PendingTurn waiting = f.Submit(Complete(RandomIds(2, 5), 4), "s");
+  f.engine().Step();
+  f.clock().Advance(absl::Seconds(6));
+  f.engine().Step();
+  const TurnOutcomeRecord& record = waiting.Read();
+  ASSERT_TRUE(record.end.has_value());
+  EXPECT_EQ(ErrorReason(record.end->status), "QUEUE_TIMEOUT");
+  EXPECT_TRUE(RetryAfter(record.end->status).has_value());
+  EXPECT_THAT(f.store().GetSession("s"), StatusIs(StatusCode::kNotFound));
+  f.RunAll();
+  EXPECT_TRUE(running.Read().ok());
 }
 
 TEST_F(EngineTest, ScoreGivesTheLogprobOfEachNextToken) {

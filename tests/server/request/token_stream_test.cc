@@ -14,8 +14,13 @@ std::vector<TokenPosition> Tokens(std::vector<int32_t> ids) {
   return tokens;
 }
 
+// Capacity for so many tokens without text.
+int64_t Room(int64_t tokens) {
+  return tokens * TokenStream::Bytes(TokenPosition(), "");
+}
+
 TEST(TokenStreamTest, TakeGivesAllThatGathered) {
-  TokenStream stream(10, [] {});
+  TokenStream stream(Room(10), [] {});
   stream.Push(Tokens({1}), "a");
   stream.Push(Tokens({2, 3}), "b");
   const auto chunk = stream.Take();
@@ -27,7 +32,7 @@ TEST(TokenStreamTest, TakeGivesAllThatGathered) {
 }
 
 TEST(TokenStreamTest, IndexCountsTheTokensTakenBefore) {
-  TokenStream stream(10, [] {});
+  TokenStream stream(Room(10), [] {});
   stream.Push(Tokens({1, 2}), "");
   stream.Take();
   stream.Push(Tokens({3}), "");
@@ -36,7 +41,7 @@ TEST(TokenStreamTest, IndexCountsTheTokensTakenBefore) {
 
 TEST(TokenStreamTest, TellsTheReaderOnlyWhenItWaits) {
   int told = 0;
-  TokenStream stream(10, [&told] { ++told; });
+  TokenStream stream(Room(10), [&told] { ++told; });
   stream.Push(Tokens({1}), "");
   stream.Push(Tokens({2}), "");
   EXPECT_EQ(told, 1);
@@ -50,7 +55,7 @@ TEST(TokenStreamTest, TellsTheReaderOnlyWhenItWaits) {
 }
 
 TEST(TokenStreamTest, IsFullUntilTheReaderTakes) {
-  TokenStream stream(2, [] {});
+  TokenStream stream(Room(2), [] {});
   stream.Push(Tokens({1}), "");
   EXPECT_FALSE(stream.IsFull());
   stream.Push(Tokens({2}), "");
@@ -59,8 +64,19 @@ TEST(TokenStreamTest, IsFullUntilTheReaderTakes) {
   EXPECT_FALSE(stream.IsFull());
 }
 
+TEST(TokenStreamTest, TextAndCandidatesFillItToo) {
+  TokenStream with_text(Room(2), [] {});
+  with_text.Push(Tokens({1}), std::string(Room(1), 'x'));
+  EXPECT_TRUE(with_text.IsFull());
+  TokenStream with_candidates(Room(2), [] {});
+  std::vector<TokenPosition> tokens = Tokens({1});
+  tokens[0].top.resize(Room(1) / sizeof(TokenLogprob) + 1);
+  with_candidates.Push(std::move(tokens), "");
+  EXPECT_TRUE(with_candidates.IsFull());
+}
+
 TEST(TokenStreamTest, LastChunkHasTheEnd) {
-  TokenStream stream(2, [] {});
+  TokenStream stream(Room(2), [] {});
   stream.Push(Tokens({1}), "a");
   TurnEnd end;
   end.revision = 7;
@@ -74,7 +90,7 @@ TEST(TokenStreamTest, LastChunkHasTheEnd) {
 TEST(TokenStreamTest, NoTokenIsLostBetweenTwoThreads) {
   constexpr int kCount = 20000;
   std::atomic<int> told = 0;
-  TokenStream stream(8, [&told] {
+  TokenStream stream(Room(8), [&told] {
     ++told;
     told.notify_one();
   });

@@ -2,14 +2,21 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <memory>
 #include <thread>
+
+#include "absl/time/clock.h"
 
 namespace ttt {
 namespace {
 
-ActiveCalls::Stream NewStream() {
-  return std::make_shared<TokenStream>(1, [] {});
-}
+// A call that counts how often it is cancelled.
+struct Call {
+  int cancelled = 0;
+  ActiveCall active{std::make_shared<TokenStream>(1, [] {}),
+                    [this] { ++cancelled; }};
+};
 
 TEST(ActiveCallsTest, NothingIsWaitedForWithoutCalls) {
   ActiveCalls calls;
@@ -18,46 +25,95 @@ TEST(ActiveCallsTest, NothingIsWaitedForWithoutCalls) {
 
 TEST(ActiveCallsTest, ACallIsWaitedForNoLongerThanAsked) {
   ActiveCalls calls;
-  calls.Add(NewStream());
+  Call call;
+  calls.Add(&call.active);
   EXPECT_FALSE(calls.WaitUntilNone(absl::Milliseconds(1)));
 }
 
 TEST(ActiveCallsTest, TheLastCallToGoEndsTheWait) {
   ActiveCalls calls;
-  const ActiveCalls::Stream first = NewStream();
-  const ActiveCalls::Stream second = NewStream();
-  calls.Add(first);
-  calls.Add(second);
-  calls.Remove(first);
-  std::jthread remover([&] { calls.Remove(second); });
+  Call first, second;
+  calls.Add(&first.active);
+  calls.Add(&second.active);
+  calls.Remove(&first.active);
+  std::jthread remover([&] { calls.Remove(&second.active); });
   EXPECT_TRUE(calls.WaitUntilNone(absl::Minutes(1)));
 }
 
-TEST(ActiveCallsTest, CancelAllReachesEachCall) {
+TEST(ActiveCallsTest, CancelAllReachesEachTurn) {
   ActiveCalls calls;
-  const ActiveCalls::Stream stream = NewStream();
-  calls.Add(stream);
+  Call call;
+  calls.Add(&call.active);
   EXPECT_FALSE(calls.is_ending());
   calls.CancelAll();
   EXPECT_TRUE(calls.is_ending());
-  EXPECT_TRUE(stream->IsCancelled());
+  EXPECT_TRUE(call.active.stream()->IsCancelled());
 }
 
 TEST(ActiveCallsTest, ACallThatComesAfterCancelAllIsCancelledToo) {
   ActiveCalls calls;
   calls.CancelAll();
-  const ActiveCalls::Stream stream = NewStream();
-  calls.Add(stream);
-  EXPECT_TRUE(stream->IsCancelled());
+  Call call;
+  calls.Add(&call.active);
+  EXPECT_TRUE(call.active.stream()->IsCancelled());
 }
 
 TEST(ActiveCallsTest, ARemovedCallIsLeftAlone) {
   ActiveCalls calls;
-  const ActiveCalls::Stream stream = NewStream();
-  calls.Add(stream);
-  calls.Remove(stream);
+  Call call;
+  calls.Add(&call.active);
+  call.active.WriteBegins(absl::UnixEpoch());
+  calls.Remove(&call.active);
   calls.CancelAll();
-  EXPECT_FALSE(stream->IsCancelled());
+  EXPECT_FALSE(call.active.stream()->IsCancelled());
+  EXPECT_EQ(calls.CancelWritingSince(absl::Now()), 0);
+  EXPECT_EQ(call.cancelled, 0);
+}
+
+TEST(ActiveCallsTest, CutsTheCallsWhoseWriteHasLastedTooLong) {
+  const absl::Time begin = absl::FromUnixSeconds(1000);
+  ActiveCalls calls;
+  Call early, late, idle, ended;
+  for (Call* call : {&early, &late, &idle, &ended}) calls.Add(&call->active);
+  early.active.WriteBegins(begin);
+  late.active.WriteBegins(begin + absl::Seconds(10));
+  ended.active.WriteBegins(begin);
+  ended.active.WriteEnds();
+  EXPECT_EQ(calls.CancelWritingSince(begin + absl::Seconds(5)), 1);
+  EXPECT_EQ(early.cancelled, 1);
+  EXPECT_EQ(late.cancelled + idle.cancelled + ended.cancelled, 0);
+}
+
+TEST(ActiveCallsTest, ACallMayEndWithinItsCancel) {
+  ActiveCalls calls;
+  std::unique_ptr<ActiveCall> call;
+  call = std::make_unique<ActiveCall>(std::make_shared<TokenStream>(1, [] {}),
+                                      [&] { calls.Remove(call.get()); });
+  calls.Add(call.get());
+  call->WriteBegins(absl::UnixEpoch());
+  EXPECT_EQ(calls.CancelWritingSince(absl::Now()), 1);
+  EXPECT_TRUE(calls.WaitUntilNone(absl::ZeroDuration()));
+}
+
+TEST(ActiveCallsTest, RemoveWaitsForACancelOnAnotherThread) {
+  ActiveCalls calls;
+  std::atomic<bool> began = false, may_end = false, ended = false;
+  ActiveCall call(std::make_shared<TokenStream>(1, [] {}), [&] {
+    began = true;
+    began.notify_one();
+    may_end.wait(false);
+    ended = true;
+  });
+  calls.Add(&call);
+  call.WriteBegins(absl::UnixEpoch());
+  std::jthread canceller([&] { calls.CancelWritingSince(absl::Now()); });
+  began.wait(false);
+  std::jthread release([&] {
+    may_end = true;
+    may_end.notify_one();
+  });
+  calls.Remove(&call);
+  EXPECT_TRUE(ended);
 }
 
 }  // namespace
