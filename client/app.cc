@@ -31,6 +31,7 @@ Commands MakeCommands() {
   Append(MakeTransferCommands(), &commands);
   Append(MakeTokenizerCommands(), &commands);
   Append(MakeServerCommands(), &commands);
+  commands.push_back(MakeBenchCommand());
   return commands;
 }
 

@@ -18,6 +18,7 @@ std::vector<std::unique_ptr<Command>> MakeSessionCommands();
 std::vector<std::unique_ptr<Command>> MakeTransferCommands();
 std::vector<std::unique_ptr<Command>> MakeTokenizerCommands();
 std::vector<std::unique_ptr<Command>> MakeServerCommands();
+std::unique_ptr<Command> MakeBenchCommand();
 
 // A session for people, in lines of `name  value`.
 std::string SessionText(const v1::Session& session);

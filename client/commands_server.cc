@@ -1,4 +1,4 @@
-// info, health, bench
+// info, health
 #include <string>
 #include <utility>
 #include <vector>
@@ -92,23 +92,12 @@ class HealthCommand : public Command {
   std::string service_;
 };
 
-class BenchCommand : public Command {
- public:
-  BenchCommand()
-      : Command({.name = "bench", .summary = "not in this version"}) {}
-
-  int Run(Context& context, const std::vector<std::string>&) override {
-    return Fail(context, UsageError("bench is not in this version"));
-  }
-};
-
 }  // namespace
 
 std::vector<std::unique_ptr<Command>> MakeServerCommands() {
   std::vector<std::unique_ptr<Command>> commands;
   commands.push_back(std::make_unique<InfoCommand>());
   commands.push_back(std::make_unique<HealthCommand>());
-  commands.push_back(std::make_unique<BenchCommand>());
   return commands;
 }
 
