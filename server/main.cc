@@ -60,6 +60,9 @@ ABSL_FLAG(double, max_queue_seconds, 10,
           "how long a call may wait for a row, 0.001 to 86400; one that is "
           "expected to wait longer is refused at once");
 ABSL_FLAG(int32_t, max_top_logprobs, 20, "candidates a token, 0 to 1048576");
+ABSL_FLAG(int32_t, stream_interval_ms, 10,
+          "least time between two events of a stream with tokens, 0 to 10000; "
+          "what comes meanwhile is in one event; 0: an event a step");
 ABSL_FLAG(int64_t, memory_log_tokens, 65536,
           "must be 65536: there is no rewind in this version");
 ABSL_FLAG(int32_t, drain_seconds, 30,
@@ -94,6 +97,7 @@ constexpr absl::string_view kFlags[] = {"model",
                                         "device_state_bytes",
                                         "host_state_bytes",
                                         "max_top_logprobs",
+                                        "stream_interval_ms",
                                         "memory_log_tokens",
                                         "drain_seconds",
                                         "reflection",
@@ -279,6 +283,7 @@ absl::Status CheckFlags() {
   TTT_RETURN_IF_ERROR(
       CheckRange<double>(FLAGS_max_queue_seconds, 0.001, 86400));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_top_logprobs, 0, 1 << 20));
+  TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_stream_interval_ms, 0, 10000));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_drain_seconds, 0, 86400));
   if (absl::GetFlag(FLAGS_listen).empty()) return BadFlag("--listen is empty");
   TTT_RETURN_IF_ERROR(CheckAddress(FLAGS_listen));
@@ -323,6 +328,8 @@ absl::StatusOr<ServerOptions> MakeOptions() {
   options.max_queue_wait =
       absl::Seconds(absl::GetFlag(FLAGS_max_queue_seconds));
   options.max_top_logprobs = absl::GetFlag(FLAGS_max_top_logprobs);
+  options.stream_interval =
+      absl::Milliseconds(absl::GetFlag(FLAGS_stream_interval_ms));
   options.reflection = absl::GetFlag(FLAGS_reflection);
   return options;
 }

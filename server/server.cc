@@ -380,9 +380,10 @@ absl::Status Server::Parts::StartRpc() {
                           .metrics = &metrics_,
                           .clock = &clock_};
   TTT_ASSIGN_OR_RETURN(
-      rpc_, RpcServer::Start(
-                {.listen = options_.listen, .reflection = options_.reflection},
-                parts, facts));
+      rpc_, RpcServer::Start({.listen = options_.listen,
+                              .reflection = options_.reflection,
+                              .stream_interval = options_.stream_interval},
+                             parts, facts));
   return absl::OkStatus();
 }
 

@@ -29,10 +29,12 @@ struct ServerOptions {
   int64_t max_queue_bytes = int64_t{256} << 20;  // of all requests
   absl::Duration max_queue_wait = absl::Seconds(10);
   int32_t max_top_logprobs = 20;
+  absl::Duration stream_interval = absl::Milliseconds(10);
   bool reflection = false;
   absl::Duration max_stall = absl::Seconds(60);  // see Engine::Options
-  // A call whose client takes nothing of its answer for that long is cut. Longer
-  // than max_stall, so that the client may still learn that its turn has ended.
+  // A call whose client takes nothing of its answer for that long is cut.
+  // Longer than max_stall, so that the client may still learn that its turn has
+  // ended.
   absl::Duration max_unread = absl::Seconds(90);
 };
 

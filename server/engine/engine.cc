@@ -108,7 +108,7 @@ void Engine::EndCancelledAndLate() {
       const bool keeps_part =
           turn->turn().lease.has_value() &&
           turn->turn().request.on_cancel == OnCancel::kCommitPartial &&
-          (turn->is_ending() || turn->EndEarly());
+          (turn->is_ending() || turn->EndEarly(now));
       if (!keeps_part) DropTurn(turn.get(), *status);
       if (!keeps_part) turn.reset();
     } else if (turn->scheduler_row().is_blocked &&

@@ -164,10 +164,10 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
   }
   std::vector<TokenPosition> tokens;
   tokens.push_back(std::move(token));
-  turn_->stream->Push(std::move(tokens), text);
+  turn_->stream->Push(std::move(tokens), text, now);
 }
 
-bool RunningTurn::EndEarly() {
+bool RunningTurn::EndEarly(absl::Time now) {
   TTT_CHECK(!is_ending_);
   if (num_read_ == 0 && num_generated_ == 0) return false;
   is_ending_ = true;
@@ -175,7 +175,7 @@ bool RunningTurn::EndEarly() {
   if (text_.has_value()) {
     const std::string rest =
         text_->Finish(/*goes_on=*/turn_->lease.has_value());
-    if (!rest.empty()) turn_->stream->Push({}, rest);
+    if (!rest.empty()) turn_->stream->Push({}, rest, now);
   }
   return true;
 }

@@ -44,7 +44,7 @@ class RunningTurn {
                        absl::Span<const LogitsResult> results, absl::Time now);
   // Ends the turn with what it read and chose so far, CANCELLED; false if it
   // has read nothing, so that there is nothing to commit.
-  bool EndEarly();
+  bool EndEarly(absl::Time now);
 
   // All is read and chosen: the slot holds the state to commit.
   bool is_done() const { return is_ending_ && num_pending() == 0; }

@@ -7,28 +7,35 @@
 
 namespace ttt {
 
-TokenStream::TokenStream(int64_t capacity_bytes, std::function<void()> on_ready)
-    : capacity_bytes_(capacity_bytes), on_ready_(std::move(on_ready)) {
-  TTT_CHECK(capacity_bytes >= 1);
+TokenStream::TokenStream(const Options& options, std::function<void()> on_ready)
+    : options_(options), on_ready_(std::move(on_ready)) {
+  TTT_CHECK(options.capacity_bytes >= 1);
 }
 
 bool TokenStream::IsFull() const {
   MutexLock lock(mutex_);
-  return gathered_.bytes >= capacity_bytes_;
+  return gathered_.bytes >= options_.capacity_bytes;
 }
 
 void TokenStream::Push(std::vector<TokenPosition> tokens,
-                       absl::string_view text) {
+                       absl::string_view text, absl::Time now) {
   bool notify = false;
   {
     MutexLock lock(mutex_);
     TTT_CHECK(!gathered_.end.has_value());
-    for (const TokenPosition& token : tokens)
+    for (const TokenPosition& token : tokens) {
       gathered_.bytes += Bytes(token, "");
+    }
     gathered_.bytes += static_cast<int64_t>(text.size());
     std::move(tokens.begin(), tokens.end(),
               std::back_inserter(gathered_.tokens));
     absl::StrAppend(&gathered_.text, text);
+    if (now - last_ready_ < options_.interval &&
+        gathered_.bytes < options_.capacity_bytes) {
+      return;
+    }
+    last_ready_ = now;
+    is_ready_ = true;
     notify = std::exchange(reader_waits_, false);
   }
   if (notify) on_ready_();
@@ -40,6 +47,7 @@ void TokenStream::End(TurnEnd end) {
     MutexLock lock(mutex_);
     TTT_CHECK(!gathered_.end.has_value());
     gathered_.end = std::move(end);
+    is_ready_ = true;
     notify = std::exchange(reader_waits_, false);
   }
   if (notify) on_ready_();
@@ -52,8 +60,7 @@ bool TokenStream::IsCancelled() const {
 
 std::optional<TokenStream::Chunk> TokenStream::Take() {
   MutexLock lock(mutex_);
-  if (gathered_.tokens.empty() && gathered_.text.empty() &&
-      !gathered_.end.has_value()) {
+  if (!std::exchange(is_ready_, false)) {
     reader_waits_ = true;
     return std::nullopt;
   }

@@ -7,14 +7,17 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "server/base/mutex.h"
 #include "server/request/request.h"
 
 namespace ttt {
 
-// The engine's thread pushes, one reader takes. A turn whose stream holds
-// `capacity_bytes` or more that were not taken is not run until its reader
-// takes some. Thread-safe; shared by the turn and its reader.
+// The engine's thread pushes, one reader takes. What is pushed within an
+// interval after a chunk that could be taken waits for the next push or the
+// end, so that fast steps do not cost an event each. A turn whose stream holds
+// `capacity_bytes` or more is not run until its reader takes some. Thread-safe;
+// shared by the turn and its reader.
 class TokenStream {
  public:
   // All that gathered since the last Take.
@@ -32,30 +35,39 @@ class TokenStream {
                                 token.top.size() * sizeof(TokenLogprob));
   }
 
-  // `capacity_bytes` >= 1. `on_ready` is called, without a lock, on the
-  // engine's thread (or the one that ends the turn) when a chunk is there after
-  // an empty Take or at first; it must only post.
-  TokenStream(int64_t capacity_bytes, std::function<void()> on_ready);
+  struct Options {
+    int64_t capacity_bytes = 256 << 10;  // >= 1
+    // Least time between two chunks that can be taken, but for the first, the
+    // last, and a full one. Infinite: the reader wants only those.
+    absl::Duration interval = absl::ZeroDuration();
+  };
+
+  // `on_ready` is called, without a lock, on the engine's thread (or the one
+  // that ends the turn) when a chunk can be taken after a Take in vain or at
+  // first; it must only post.
+  TokenStream(const Options& options, std::function<void()> on_ready);
 
   // The engine's side.
   bool IsFull() const ABSL_LOCKS_EXCLUDED(mutex_);
-  void Push(std::vector<TokenPosition> tokens, absl::string_view text)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  void Push(std::vector<TokenPosition> tokens, absl::string_view text,
+            absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
   // Once, last; nothing is pushed after it.
   void End(TurnEnd end) ABSL_LOCKS_EXCLUDED(mutex_);
   bool IsCancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The reader's side. No value: nothing yet, on_ready will be called.
+  // The reader's side. No value: not yet, on_ready will be called.
   std::optional<Chunk> Take() ABSL_LOCKS_EXCLUDED(mutex_);
   // The reader wants no more. The turn ends within one step, and End still
   // comes.
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  const int64_t capacity_bytes_;
+  const Options options_;
   const std::function<void()> on_ready_;
   mutable Mutex mutex_;
   Chunk gathered_ ABSL_GUARDED_BY(mutex_);
+  bool is_ready_ ABSL_GUARDED_BY(mutex_) = false;  // gathered_ can be taken
+  absl::Time last_ready_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool reader_waits_ ABSL_GUARDED_BY(mutex_) = true;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -15,7 +15,8 @@ CompleteReactor::CompleteReactor(const TurnCallContext& shared,
                                  const grpc::ByteBuffer* request,
                                  grpc::ByteBuffer* response)
     : response_bytes_(response),
-      call_("Complete", shared, context, [this] { Next(); }) {
+      call_("Complete", shared, context, TurnCall::Reads::kAtTheEnd,
+            [this] { Next(); }) {
   call_.StartComplete(*request, [this](const absl::Status& status) {
     if (!status.ok()) Finish(call_.End(status));
   });

@@ -17,10 +17,12 @@ class InferenceService final
  public:
   // All must outlive the service.
   InferenceService(const RpcParts& parts, const RequestLimits& limits,
-                   ActiveCalls* active_calls, TextThreads* texts)
-      : parts_(parts), limits_(limits), shared_{parts_,       limits_,
-                                                active_calls, texts,
-                                                &delivery_,   &scoring_} {}
+                   absl::Duration stream_interval, ActiveCalls* active_calls,
+                   TextThreads* texts)
+      : parts_(parts), limits_(limits), shared_{parts_,          limits_,
+                                                stream_interval, active_calls,
+                                                texts,           &delivery_,
+                                                &scoring_} {}
 
   grpc::ServerUnaryReactor* Complete(grpc::CallbackServerContext* context,
                                      const grpc::ByteBuffer* request,

@@ -84,10 +84,10 @@ void Configure(grpc::ServerBuilder* builder) {
 
 class RpcServer::Impl {
  public:
-  Impl(const RpcParts& parts, const ServerFacts& facts)
+  Impl(const Options& options, const RpcParts& parts, const ServerFacts& facts)
       : parts_(parts),
         inference_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
-                   &active_calls_, &texts_),
+                   options.stream_interval, &active_calls_, &texts_),
         sessions_(parts, facts.model_fingerprint),
         tokenizer_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
                    &texts_),
@@ -185,7 +185,7 @@ RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     const Options& options, const RpcParts& parts, const ServerFacts& facts) {
-  auto impl = std::make_unique<Impl>(parts, facts);
+  auto impl = std::make_unique<Impl>(options, parts, facts);
   if (absl::Status status = impl->Listen(options); !status.ok()) return status;
   return std::unique_ptr<RpcServer>(new RpcServer(std::move(impl)));
 }

@@ -18,6 +18,7 @@ class RpcServer {
   struct Options {
     std::string listen;  // host:port; port 0: a free one
     bool reflection = false;
+    absl::Duration stream_interval;  // see TokenStream::Options
   };
 
   // Serves with Admission in the state it has: SetServing opens it.

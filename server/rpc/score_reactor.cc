@@ -9,7 +9,8 @@ ScoreReactor::ScoreReactor(const TurnCallContext& shared,
                            const grpc::ByteBuffer* request,
                            grpc::ByteBuffer* response)
     : response_bytes_(response),
-      call_("Score", shared, context, [this] { Next(); }) {
+      call_("Score", shared, context, TurnCall::Reads::kAtTheEnd,
+            [this] { Next(); }) {
   call_.StartScore(*request, [this](const absl::Status& status) {
     if (!status.ok()) Finish(call_.End(status));
   });

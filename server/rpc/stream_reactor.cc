@@ -8,7 +8,8 @@ StreamReactor::StreamReactor(const TurnCallContext& shared,
                              grpc::CallbackServerContext* context,
                              const grpc::ByteBuffer* request)
     : delivery_(shared.delivery),
-      call_("StreamComplete", shared, context, [this] { Resume(); }) {
+      call_("StreamComplete", shared, context, TurnCall::Reads::kAtOnce,
+            [this] { Resume(); }) {
   call_.StartComplete(*request, [this](const absl::Status& status) {
     if (status.ok()) {
       WriteAccepted();

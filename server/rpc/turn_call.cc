@@ -46,13 +46,17 @@ absl::Status CheckScoreSize(const Request& request) {
 }  // namespace
 
 TurnCall::TurnCall(absl::string_view method, const TurnCallContext& shared,
-                   grpc::CallbackServerContext* context,
+                   grpc::CallbackServerContext* context, Reads reads,
                    std::function<void()> resume)
     : shared_(shared),
       call_(method, shared.parts, context),
       resume_(std::move(resume)),
       stream_(std::make_shared<TokenStream>(
-          kStreamBytes, [this] { executor_->Post(resume_); })),
+          TokenStream::Options{.capacity_bytes = kStreamBytes,
+                               .interval = reads == Reads::kAtOnce
+                                               ? shared.stream_interval
+                                               : absl::InfiniteDuration()},
+          [this] { executor_->Post(resume_); })),
       active_(stream_, [context] { context->TryCancel(); }) {
   shared_.active_calls->Add(&active_);
 }

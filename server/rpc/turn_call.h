@@ -22,6 +22,7 @@ namespace ttt {
 struct TurnCallContext {
   const RpcParts& parts;
   const RequestLimits& limits;
+  absl::Duration stream_interval;  // see TokenStream::Options
   ActiveCalls* active_calls;
   TextThreads* texts;
   Executor* delivery;  // where turns go on when they have something to deliver
@@ -33,10 +34,13 @@ struct TurnCallContext {
 // place in the admission until it is destroyed, when its answer has left.
 class TurnCall {
  public:
+  enum class Reads { kAtOnce, kAtTheEnd };  // how its output is wanted
+
   // `resume` is run on an executor when there is something to Take, after Start
   // and after each Take that gave nothing; it must outlive the turn.
   TurnCall(absl::string_view method, const TurnCallContext& shared,
-           grpc::CallbackServerContext* context, std::function<void()> resume);
+           grpc::CallbackServerContext* context, Reads reads,
+           std::function<void()> resume);
   ~TurnCall();
   TurnCall(const TurnCall&) = delete;
   TurnCall& operator=(const TurnCall&) = delete;

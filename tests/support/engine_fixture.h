@@ -133,7 +133,9 @@ class EngineFixture {
     }
     turn->request = std::move(request);
     turn->stream = std::make_shared<TokenStream>(
-        options_.stream_tokens * TokenStream::Bytes(TokenPosition(), ""),
+        TokenStream::Options{.capacity_bytes =
+                                 options_.stream_tokens *
+                                 TokenStream::Bytes(TokenPosition(), "")},
         [] {});
     PendingTurn pending(turn->stream);
     engine_->Add(std::move(turn));

@@ -14,15 +14,21 @@ std::vector<TokenPosition> Tokens(std::vector<int32_t> ids) {
   return tokens;
 }
 
-// Capacity for so many tokens without text.
-int64_t Room(int64_t tokens) {
+constexpr absl::Time kNow = absl::UnixEpoch();
+
+int64_t Bytes(int64_t tokens) {
   return tokens * TokenStream::Bytes(TokenPosition(), "");
+}
+
+// Room for so many tokens without text.
+TokenStream::Options Room(int64_t tokens) {
+  return {.capacity_bytes = Bytes(tokens)};
 }
 
 TEST(TokenStreamTest, TakeGivesAllThatGathered) {
   TokenStream stream(Room(10), [] {});
-  stream.Push(Tokens({1}), "a");
-  stream.Push(Tokens({2, 3}), "b");
+  stream.Push(Tokens({1}), "a", kNow);
+  stream.Push(Tokens({2, 3}), "b", kNow);
   const auto chunk = stream.Take();
   ASSERT_TRUE(chunk.has_value());
   EXPECT_EQ(chunk->index, 0);
@@ -33,20 +39,20 @@ TEST(TokenStreamTest, TakeGivesAllThatGathered) {
 
 TEST(TokenStreamTest, IndexCountsTheTokensTakenBefore) {
   TokenStream stream(Room(10), [] {});
-  stream.Push(Tokens({1, 2}), "");
+  stream.Push(Tokens({1, 2}), "", kNow);
   stream.Take();
-  stream.Push(Tokens({3}), "");
+  stream.Push(Tokens({3}), "", kNow);
   EXPECT_EQ(stream.Take()->index, 2);
 }
 
 TEST(TokenStreamTest, TellsTheReaderOnlyWhenItWaits) {
   int told = 0;
   TokenStream stream(Room(10), [&told] { ++told; });
-  stream.Push(Tokens({1}), "");
-  stream.Push(Tokens({2}), "");
+  stream.Push(Tokens({1}), "", kNow);
+  stream.Push(Tokens({2}), "", kNow);
   EXPECT_EQ(told, 1);
   stream.Take();
-  stream.Push(Tokens({3}), "");
+  stream.Push(Tokens({3}), "", kNow);
   EXPECT_EQ(told, 1);  // The reader has not found it empty.
   stream.Take();
   EXPECT_FALSE(stream.Take().has_value());
@@ -56,9 +62,9 @@ TEST(TokenStreamTest, TellsTheReaderOnlyWhenItWaits) {
 
 TEST(TokenStreamTest, IsFullUntilTheReaderTakes) {
   TokenStream stream(Room(2), [] {});
-  stream.Push(Tokens({1}), "");
+  stream.Push(Tokens({1}), "", kNow);
   EXPECT_FALSE(stream.IsFull());
-  stream.Push(Tokens({2}), "");
+  stream.Push(Tokens({2}), "", kNow);
   EXPECT_TRUE(stream.IsFull());
   stream.Take();
   EXPECT_FALSE(stream.IsFull());
@@ -66,18 +72,63 @@ TEST(TokenStreamTest, IsFullUntilTheReaderTakes) {
 
 TEST(TokenStreamTest, TextAndCandidatesFillItToo) {
   TokenStream with_text(Room(2), [] {});
-  with_text.Push(Tokens({1}), std::string(Room(1), 'x'));
+  with_text.Push(Tokens({1}), std::string(Bytes(1), 'x'), kNow);
   EXPECT_TRUE(with_text.IsFull());
   TokenStream with_candidates(Room(2), [] {});
   std::vector<TokenPosition> tokens = Tokens({1});
-  tokens[0].top.resize(Room(1) / sizeof(TokenLogprob) + 1);
-  with_candidates.Push(std::move(tokens), "");
+  tokens[0].top.resize(Bytes(1) / sizeof(TokenLogprob) + 1);
+  with_candidates.Push(std::move(tokens), "", kNow);
   EXPECT_TRUE(with_candidates.IsFull());
+}
+
+TEST(TokenStreamTest, WhatComesWithinTheIntervalWaitsForWhatComesAfterIt) {
+  int told = 0;
+  TokenStream stream({.interval = absl::Milliseconds(10)}, [&] { ++told; });
+  stream.Push(Tokens({1}), "a", kNow);
+  EXPECT_EQ(told, 1);  // The first waits for nothing.
+  EXPECT_EQ(stream.Take()->tokens.size(), 1u);
+  EXPECT_FALSE(stream.Take().has_value());
+  stream.Push(Tokens({2}), "b", kNow + absl::Milliseconds(4));
+  EXPECT_EQ(told, 1);
+  EXPECT_FALSE(stream.Take().has_value());
+  stream.Push(Tokens({3}), "c", kNow + absl::Milliseconds(10));
+  EXPECT_EQ(told, 2);
+  const auto chunk = stream.Take();
+  EXPECT_EQ(chunk->tokens.size(), 2u);
+  EXPECT_EQ(chunk->text, "bc");
+}
+
+TEST(TokenStreamTest, TheEndWaitsForNoInterval) {
+  int told = 0;
+  TokenStream stream({.interval = absl::InfiniteDuration()}, [&] { ++told; });
+  stream.Push(Tokens({1}), "a", kNow);
+  EXPECT_EQ(told, 1);
+  stream.Take();
+  EXPECT_FALSE(stream.Take().has_value());
+  stream.Push(Tokens({2}), "b", kNow + absl::Hours(1));
+  EXPECT_EQ(told, 1);
+  stream.End({});
+  EXPECT_EQ(told, 2);
+  const auto chunk = stream.Take();
+  EXPECT_EQ(chunk->text, "b");
+  EXPECT_TRUE(chunk->end.has_value());
+}
+
+TEST(TokenStreamTest, AFullStreamWaitsForNoInterval) {
+  TokenStream stream(
+      {.capacity_bytes = Bytes(2), .interval = absl::InfiniteDuration()},
+      [] {});
+  stream.Push(Tokens({1}), "", kNow);
+  stream.Take();
+  stream.Push(Tokens({2}), "", kNow);
+  EXPECT_FALSE(stream.Take().has_value());
+  stream.Push(Tokens({3}), "", kNow);
+  EXPECT_TRUE(stream.Take().has_value());
 }
 
 TEST(TokenStreamTest, LastChunkHasTheEnd) {
   TokenStream stream(Room(2), [] {});
-  stream.Push(Tokens({1}), "a");
+  stream.Push(Tokens({1}), "a", kNow);
   TurnEnd end;
   end.revision = 7;
   stream.End(std::move(end));
@@ -100,7 +151,7 @@ TEST(TokenStreamTest, NoTokenIsLostBetweenTwoThreads) {
         std::this_thread::yield();
         continue;
       }
-      stream.Push(Tokens({i++}), "x");
+      stream.Push(Tokens({i++}), "x", kNow);
     }
     stream.End({});
   });

@@ -11,11 +11,14 @@
 namespace ttt {
 namespace {
 
+std::shared_ptr<TokenStream> NewStream() {
+  return std::make_shared<TokenStream>(TokenStream::Options(), [] {});
+}
+
 // A call that counts how often it is cancelled.
 struct Call {
   int cancelled = 0;
-  ActiveCall active{std::make_shared<TokenStream>(1, [] {}),
-                    [this] { ++cancelled; }};
+  ActiveCall active{NewStream(), [this] { ++cancelled; }};
 };
 
 TEST(ActiveCallsTest, NothingIsWaitedForWithoutCalls) {
@@ -87,7 +90,7 @@ TEST(ActiveCallsTest, CutsTheCallsWhoseWriteHasLastedTooLong) {
 TEST(ActiveCallsTest, ACallMayEndWithinItsCancel) {
   ActiveCalls calls;
   std::unique_ptr<ActiveCall> call;
-  call = std::make_unique<ActiveCall>(std::make_shared<TokenStream>(1, [] {}),
+  call = std::make_unique<ActiveCall>(NewStream(),
                                       [&] { calls.Remove(call.get()); });
   calls.Add(call.get());
   call->WriteBegins(absl::UnixEpoch());
@@ -98,7 +101,7 @@ TEST(ActiveCallsTest, ACallMayEndWithinItsCancel) {
 TEST(ActiveCallsTest, RemoveWaitsForACancelOnAnotherThread) {
   ActiveCalls calls;
   std::atomic<bool> began = false, may_end = false, ended = false;
-  ActiveCall call(std::make_shared<TokenStream>(1, [] {}), [&] {
+  ActiveCall call(NewStream(), [&] {
     began = true;
     began.notify_one();
     may_end.wait(false);
