@@ -37,6 +37,7 @@ build-packages:
 test-packages:
 	@scripts/install_packages build test
 	@scripts/fetch_promtool build/tools
+	@scripts/python_env build/tools/python
 
 lint-packages:
 	@scripts/install_packages build lint

@@ -1,0 +1,74 @@
+"""When to make a call again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import time
+from typing import Optional
+
+from tttd_client._errors import SessionBusy, TttError
+
+# How long a session may take to be free after a turn of this client broke off,
+# and the first wait for it.
+SETTLE_SECONDS = 5.0
+_SETTLE_BASE_SECONDS = 0.005
+_SETTLE_MAX_SECONDS = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Retry:
+    """Calls that the server refused at the door are made again.
+
+    Never one that was under way: such a call may have been committed. The wait
+    is the server's hint, and on top of it a random part of a time that doubles
+    from `base_seconds` to `max_seconds`. A call whose timeout would end before
+    the wait fails at once.
+    """
+
+    attempts: int = 5  # the first one too
+    base_seconds: float = 0.1
+    max_seconds: float = 5.0
+
+    def delay(self, attempt: int, error: TttError) -> Optional[float]:
+        """Seconds to wait after the failure of attempt 1, 2, ...; None: give up."""
+        if attempt >= self.attempts or not error.was_refused:
+            return None
+        backoff = min(self.max_seconds, self.base_seconds * 2 ** (attempt - 1))
+        return (error.retry_after or 0.0) + random.uniform(0.0, backoff)
+
+
+class Attempts:
+    """The attempts of one call."""
+
+    def __init__(
+        self, retry: Optional[Retry], timeout: Optional[float], settled_at: float = 0.0
+    ) -> None:
+        self._retry = retry
+        self._settled_at = settled_at
+        self._attempt = 0
+        self._settling = 0
+        unbounded = timeout is None or math.isinf(timeout)
+        self._deadline = None if timeout is None or unbounded else time.monotonic() + timeout
+
+    def remaining(self) -> Optional[float]:
+        """Seconds until the deadline, if there is one."""
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - time.monotonic())
+
+    def delay(self, error: TttError) -> Optional[float]:
+        """Seconds until the next attempt; None: there is none."""
+        delay = self._next(error)
+        remaining = self.remaining()
+        if delay is None or (remaining is not None and delay >= remaining):
+            return None
+        return delay
+
+    def _next(self, error: TttError) -> Optional[float]:
+        if isinstance(error, SessionBusy) and time.monotonic() < self._settled_at:
+            self._settling += 1
+            return min(_SETTLE_MAX_SECONDS, _SETTLE_BASE_SECONDS * 2.0**self._settling)
+        self._attempt += 1
+        return None if self._retry is None else self._retry.delay(self._attempt, error)
