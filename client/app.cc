@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -61,10 +62,10 @@ std::string ProgramHelp(const Commands& commands) {
   AddCommonFlags(&common, &flags);
   absl::StrAppend(
       &text, "\nFlags of every command:\n", flags.Help(),
-      "\n'ttt help COMMAND' tells the rest.\n\n"
+      "\n'ttt help COMMAND' tells the rest, 'ttt --version' the version.\n\n"
       "Exit codes: 0 done; 1 the call failed, or health: not serving;\n"
-      "64 wrong usage; 65 unreadable data; 69 no server; 130 ended by "
-      "Ctrl-C.\n");
+      "64 wrong usage; 65 unreadable data; 69 no server, or one that is "
+      "starting or\ndraining: try again later; 130 ended by Ctrl-C.\n");
   return text;
 }
 
@@ -211,7 +212,7 @@ int RunTtt(const Terminal& terminal, const std::vector<std::string>& args) {
   Console console(terminal);
   const Commands commands = MakeCommands();
   for (const std::string& arg : args) {
-    if (FindInvalidUtf8(arg).has_value()) {
+    if (InvalidUtf8Position(arg).has_value()) {
       return FailUsage(console, absl::StrCat("an argument is not UTF-8: '",
                                              ForTerminal(arg), "'"));
     }
@@ -238,7 +239,13 @@ int RunTtt(const Terminal& terminal, const std::vector<std::string>& args) {
     return FailUsage(console, "no command; see 'ttt help'");
   }
   Command* const command = FindCommand(commands, &words);
-  if (command == nullptr) return UnknownCommand(console, commands, words);
+  if (command == nullptr) {
+    // Of the commands below a word: `ttt sessions --help`.
+    const bool wants_help = absl::c_linear_search(words, "--help");
+    return wants_help
+               ? CheckOutput(console, Help(console, commands, {words[0]}))
+               : UnknownCommand(console, commands, words);
+  }
 
   FlagSet flags;
   command->AddFlags(&flags);

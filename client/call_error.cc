@@ -2,6 +2,9 @@
 
 #include <grpcpp/support/status.h>
 
+#include <algorithm>
+
+#include "absl/algorithm/container.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -76,6 +79,22 @@ CallError DecodeError(const absl::Status& status) {
     for (const auto& detail : details.details()) AddDetail(detail, &error);
   }
   return error;
+}
+
+bool WasRefused(const CallError& error) {
+  constexpr absl::string_view kRefusals[] = {
+      "QUEUE_FULL",   "STATE_POOL_FULL", "TOO_MANY_SESSIONS",
+      "SESSION_BUSY", "STARTING",        "DRAINING"};
+  return absl::c_linear_search(kRefusals, error.reason);
+}
+
+absl::Duration RetryWait(int attempt, absl::Duration hint, double jitter) {
+  constexpr absl::Duration kFirst = absl::Milliseconds(100);
+  constexpr absl::Duration kMost = absl::Seconds(5);
+  // 100 ms doubled six times is past the most.
+  const absl::Duration most =
+      std::min(kFirst * (1 << std::clamp(attempt - 1, 0, 6)), kMost);
+  return hint + most * jitter;
 }
 
 std::string DescribeError(const CallError& error) {

@@ -233,6 +233,12 @@ absl::StatusOr<v1::ServerInfo> Client::GetServerInfo(
                            v1::GetServerInfoRequest());
 }
 
+absl::Status Client::Drain(const CallOptions& options) {
+  return Call(options)
+      .Run(stubs_->admin, &v1::Admin::Stub::Drain, v1::DrainRequest())
+      .status();
+}
+
 absl::StatusOr<bool> Client::IsServing(absl::string_view service,
                                        const CallOptions& options) {
   Call call(options);

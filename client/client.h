@@ -95,6 +95,7 @@ class Client {
       const v1::DetokenizeRequest& request, const CallOptions& options);
 
   absl::StatusOr<v1::ServerInfo> GetServerInfo(const CallOptions& options);
+  absl::Status Drain(const CallOptions& options);
 
   // grpc.health.v1: whether `service` ("" for all) is serving. NOT_FOUND: no
   // such service.

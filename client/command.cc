@@ -97,7 +97,7 @@ int FailUsage(Console& console, absl::string_view message) {
 }
 
 absl::Status CheckUtf8(absl::string_view text, absl::string_view what) {
-  const std::optional<size_t> place = FindInvalidUtf8(text);
+  const std::optional<size_t> place = InvalidUtf8Position(text);
   if (!place.has_value()) return absl::OkStatus();
   return DataError(absl::StrCat(what, " is not UTF-8 at byte ", *place));
 }

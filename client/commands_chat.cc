@@ -21,9 +21,9 @@ namespace ttt {
 namespace {
 
 constexpr char kCommands[] =
-    "an empty line lets it go on; /new [NAME], /fork NAME, /info, /quit; "
-    "Ctrl-C "
-    "stops a turn\n//TEXT enters a line that begins with one slash";
+    "an empty line lets it go on; /new [NAME], /fork NAME, /info, /quit;\n"
+    "Ctrl-C stops a turn, at the prompt the chat; //TEXT enters a line that "
+    "begins with\none slash";
 
 // A conversation in one session at a time. A session without a name is made by
 // the first line, and deleted when it is left.
@@ -128,7 +128,6 @@ class Chat {
   }
 
   int Loop() {
-    bool asked_to_leave = false;
     while (true) {
       if (is_interactive_) console_.Prompt("> ");
       std::string line;
@@ -140,15 +139,11 @@ class Chat {
           return Fail(context_, DataError("cannot read standard input"));
         case Console::Input::kInterrupted:
           console_.TakeInterrupt();
-          if (!is_interactive_) return kExitInterrupted;
-          if (asked_to_leave) return kExitOk;
-          asked_to_leave = true;
-          console_.Note("\nCtrl-C again, Ctrl-D or /quit leaves");
-          continue;
+          if (is_interactive_) console_.Note("");
+          return kExitInterrupted;
         case Console::Input::kLine:
           break;
       }
-      asked_to_leave = false;
       const Outcome outcome = TakeLine(line);
       if (outcome.has_value()) return *outcome;
     }
@@ -265,7 +260,11 @@ class Chat {
                           }
                         });
     });
-    if (last != '\n') console_.Print("\n");
+    // The terminal shows a ^C at the end of the line.
+    const bool shows_ctrl_c = was_interrupted_ && is_interactive_;
+    if (last != '\n' || (shows_ctrl_c && !context_.flags.json)) {
+      console_.Print("\n");
+    }
     if (console_.output_errno() != 0) return kExitFailed;
     if (!result.ok()) {
       return was_interrupted_ ? Cancelled() : Settle(result.status());

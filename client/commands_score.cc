@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -205,7 +206,7 @@ class ScoreCommand : public Command {
   // Waits while the server has no room: a long file is worth it.
   absl::StatusOr<v1::ScoreResponse> Call(Context& context,
                                          const v1::ScoreRequest& request) {
-    constexpr int kMaxTries = 600;
+    constexpr int kMaxTries = 100;
     for (int i = 1;; ++i) {
       absl::StatusOr<v1::ScoreResponse> response =
           context.client.Score(request, context.call_options());
@@ -213,10 +214,19 @@ class ScoreCommand : public Command {
           !absl::IsResourceExhausted(response.status())) {
         return response;
       }
-      const std::optional<absl::Duration> wait =
-          DecodeError(response.status()).retry_after;
-      if (!wait.has_value()) return response;
-      absl::SleepFor(std::min(*wait, absl::Milliseconds(100)));
+      const CallError error = DecodeError(response.status());
+      if (!error.retry_after.has_value()) return response;
+      Wait(context, RetryWait(i, *error.retry_after, jitter_(random_)));
+      if (context.canceller.cancelled()) return response;
+    }
+  }
+
+  // Ctrl-C ends it.
+  static void Wait(const Context& context, absl::Duration duration) {
+    constexpr absl::Duration kSlice = absl::Milliseconds(50);
+    const absl::Time end = absl::Now() + duration;
+    while (!context.canceller.cancelled() && absl::Now() < end) {
+      absl::SleepFor(std::min(kSlice, end - absl::Now()));
     }
   }
 
@@ -300,6 +310,9 @@ class ScoreCommand : public Command {
   std::vector<int32_t> token_ids_;
   std::optional<int32_t> window_;
   std::optional<int32_t> logprobs_;
+
+  std::mt19937 random_{std::random_device()()};
+  std::uniform_real_distribution<double> jitter_;  // [0, 1)
 
   absl::Time start_;
   size_t bytes_ = 0;  // of the text; 0: ids alone

@@ -37,7 +37,7 @@ bool IsControl(absl::string_view character) {
 
 }  // namespace
 
-std::optional<size_t> FindInvalidUtf8(absl::string_view text) {
+std::optional<size_t> InvalidUtf8Position(absl::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const size_t length = CharacterLength(text.substr(i));
     if (length == 0) return i;

@@ -12,7 +12,7 @@
 namespace ttt {
 
 // Where `text` stops being UTF-8; nothing if it is UTF-8 throughout.
-std::optional<size_t> FindInvalidUtf8(absl::string_view text);
+std::optional<size_t> InvalidUtf8Position(absl::string_view text);
 
 // `text` without the control characters that could steer a terminal; newlines
 // and tabs stay.

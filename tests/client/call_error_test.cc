@@ -64,5 +64,23 @@ TEST(CallErrorTest, OkStaysOk) {
   EXPECT_THAT(FromGrpcStatus(grpc::Status::OK), IsOk());
 }
 
+TEST(CallErrorTest, RefusalAtTheDoorIsToldFromACallThatHadBegun) {
+  for (const std::string reason : {"QUEUE_FULL", "SESSION_BUSY", "DRAINING"}) {
+    EXPECT_TRUE(WasRefused({.reason = reason})) << reason;
+  }
+  for (const std::string reason : {"", "SLOW_CONSUMER", "STEP_FAILED"}) {
+    EXPECT_FALSE(WasRefused({.reason = reason})) << reason;
+  }
+}
+
+TEST(CallErrorTest, HintIsTheLeastWaitAndADoublingTimeComesOnTop) {
+  const absl::Duration hint = absl::Seconds(2);
+  EXPECT_EQ(RetryWait(1, hint, 0), hint);
+  EXPECT_EQ(RetryWait(100, hint, 0), hint);
+  EXPECT_EQ(RetryWait(1, hint, 0.5), hint + absl::Milliseconds(50));
+  EXPECT_EQ(RetryWait(2, hint, 0.5), hint + absl::Milliseconds(100));
+  EXPECT_EQ(RetryWait(100, hint, 0.5), hint + absl::Milliseconds(2500));
+}
+
 }  // namespace
 }  // namespace ttt

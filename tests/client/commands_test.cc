@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "tests/client/fake_server.h"
@@ -290,6 +291,23 @@ TEST_F(CommandsTest, FileWaitsUntilTheServerHasRoom) {
   EXPECT_EQ(Run({"score", "--file", file.path()}).exit_code, 0);
 }
 
+TEST_F(CommandsTest, HintOfAFullServerIsTheLeastWait) {
+  server_.RefuseScores(2, 150);
+  const MemoryFile file("a bb");
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(Run({"score", "--file", file.path()}).exit_code, 0);
+  EXPECT_GE(std::chrono::steady_clock::now() - start,
+            std::chrono::milliseconds(300));
+}
+
+TEST_F(InterruptTest, CtrlCEndsTheWaitForAFullServer) {
+  server_.RefuseScores(1, 24 * 3600 * 1000);
+  const MemoryFile file("a bb");
+  EXPECT_EQ(Run({"score", "--file", file.path()}, "", terminal_).exit_code,
+            130);
+  EXPECT_THAT(server_.score_requests(), IsEmpty());
+}
+
 TEST_F(CommandsTest, ProgressIsShownOnATerminalAlone) {
   const MemoryFile file("a bb ccc");
   const std::vector<std::string> args = {"score", "--file", file.path(),
@@ -390,6 +408,25 @@ TEST_F(CommandsTest, EveryCommandExplainsItself) {
   EXPECT_EQ(Run({"complete", "--help"}).out, Run({"help", "complete"}).out);
   EXPECT_THAT(Run({"help", "sessions"}).out, HasSubstr("sessions fork"));
   EXPECT_EQ(Run({"help", "nonsense"}).exit_code, 64);
+  EXPECT_EQ(Run({"nonsense", "--help"}).exit_code, 64);
+}
+
+TEST_F(CommandsTest, CommandsBelowAWordExplainThemselves) {
+  const Ran group = Run({"sessions", "--help"});
+  EXPECT_EQ(group.exit_code, 0);
+  EXPECT_THAT(group.err, IsEmpty());
+  EXPECT_EQ(group.out, Run({"help", "sessions"}).out);
+  const Ran create = Run({"sessions", "create", "--help"});
+  EXPECT_EQ(create.exit_code, 0);
+  EXPECT_EQ(create.out, Run({"help", "sessions", "create"}).out);
+  EXPECT_THAT(create.out, HasSubstr("--ttl TIME"));
+}
+
+TEST_F(CommandsTest, HelpTellsOfTheVersionAndWhenToTryAgain) {
+  const std::string help = Run({"help"}).out;
+  EXPECT_THAT(help, HasSubstr("'ttt --version'"));
+  EXPECT_THAT(help, HasSubstr("69 no server, or one that is starting or\n"
+                              "draining: try again later"));
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ struct FakeServer::State {
   std::vector<v1::ScoreRequest> score_requests;
   std::function<void()> on_hold;
   int refuse_scores = 0;
+  int retry_after_ms = 0;  // of a refused score
   int cancelled = 0;
 };
 
@@ -220,8 +221,10 @@ class FakeInference : public InferenceBase {
     const std::lock_guard<std::mutex> lock(state_.mutex);
     if (state_.refuse_scores > 0) {
       --state_.refuse_scores;
+      if (state_.on_hold) state_.on_hold();
       return DetailedStatus(grpc::StatusCode::RESOURCE_EXHAUSTED,
-                            "the queue is full", "QUEUE_FULL", 1, {});
+                            "the queue is full", "QUEUE_FULL",
+                            state_.retry_after_ms, {});
     }
     state_.score_requests.push_back(*request);
     std::vector<int32_t> ids(request->token_ids().ids().begin(),
@@ -395,9 +398,10 @@ std::vector<v1::ScoreRequest> FakeServer::score_requests() const {
   return state_->score_requests;
 }
 
-void FakeServer::RefuseScores(int count) {
+void FakeServer::RefuseScores(int count, int retry_after_ms) {
   const std::lock_guard<std::mutex> lock(state_->mutex);
   state_->refuse_scores = count;
+  state_->retry_after_ms = retry_after_ms;
 }
 
 std::map<std::string, v1::Session> FakeServer::sessions() const {

@@ -37,15 +37,15 @@ class FakeServer {
 
   // HOST:PORT
   const std::string& address() const { return address_; }
-  // Called when a held turn has sent its first token.
+  // Called when a held turn has sent its first token, or a score is refused.
   void OnHold(std::function<void()> callback);
   // Waits until a held turn was cancelled.
   void AwaitCancel();
   // The last request of its kind.
   v1::CompleteRequest complete_request() const;
   std::vector<v1::ScoreRequest> score_requests() const;
-  // The next `count` scores are refused for want of room.
-  void RefuseScores(int count);
+  // The next `count` scores are refused for want of room, with that hint.
+  void RefuseScores(int count, int retry_after_ms = 1);
   std::map<std::string, v1::Session> sessions() const;
 
   struct State;

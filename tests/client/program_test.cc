@@ -86,20 +86,29 @@ class ProgramTest : public ::testing::Test {
   std::string shown_;
 };
 
-TEST_F(ProgramTest, CtrlCInChatCancelsATurnAndTwiceAtThePromptLeaves) {
+TEST_F(ProgramTest, CtrlCInChatCancelsATurnAndAtThePromptLeaves) {
   Start({"chat", "--session", "s"});
   ReadUntil("> ");
   Type("please wait\n");
   ReadUntil("word0");
   Type("\x03");
-  EXPECT_THAT(ReadUntil("> "), HasSubstr("cancelled"));
+  EXPECT_THAT(ReadUntil("> "), HasSubstr("\r\ncancelled"));
   Type("Hello\n");
   EXPECT_THAT(ReadUntil("> "), HasSubstr("revision 1"));
-  Type("\x03");
-  ReadUntil("Ctrl-C again");
+  Type("half a line\x03");
+  EXPECT_EQ(ExitCode(), 130);
+}
+
+TEST_F(ProgramTest, CtrlCAtThePromptDeletesASessionWithoutAName) {
+  Start({"chat"});
   ReadUntil("> ");
+  Type("Hello\n");
+  ReadUntil("revision 1");
+  ReadUntil("> ");
+  EXPECT_EQ(server_.sessions().size(), 1);
   Type("\x03");
-  EXPECT_EQ(ExitCode(), 0);
+  EXPECT_EQ(ExitCode(), 130);
+  EXPECT_EQ(server_.sessions().size(), 0);
 }
 
 TEST_F(ProgramTest, CtrlDLeavesTheChat) {

@@ -7,9 +7,9 @@ namespace ttt {
 namespace {
 
 TEST(TextTest, Utf8OfAllLengthsIsValid) {
-  EXPECT_EQ(FindInvalidUtf8(""), std::nullopt);
-  EXPECT_EQ(FindInvalidUtf8("a\xC2\x80\xDF\xBF\xE0\xA0\x80\xED\x9F\xBF"
-                            "\xEF\xBF\xBF\xF0\x90\x80\x80\xF4\x8F\xBF\xBF"),
+  EXPECT_EQ(InvalidUtf8Position(""), std::nullopt);
+  EXPECT_EQ(InvalidUtf8Position("a\xC2\x80\xDF\xBF\xE0\xA0\x80\xED\x9F\xBF"
+                                "\xEF\xBF\xBF\xF0\x90\x80\x80\xF4\x8F\xBF\xBF"),
             std::nullopt);
 }
 
@@ -18,7 +18,7 @@ TEST(TextTest, InvalidUtf8IsFoundWhereItBegins) {
        {"ab\x80", "ab\xC1\xBF", "ab\xC3", "ab\xC3(", "ab\xE0\x9F\xBF",
         "ab\xED\xA0\x80", "ab\xE2\x82", "ab\xF0\x8F\xBF\xBF",
         "ab\xF4\x90\x80\x80", "ab\xF5\x80\x80\x80", "ab\xFF"}) {
-    EXPECT_EQ(FindInvalidUtf8(bad), 2) << bad;
+    EXPECT_EQ(InvalidUtf8Position(bad), 2) << bad;
   }
 }
 

@@ -1,0 +1,60 @@
+// The example program against a whole server.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <string>
+
+#include "tests/integration/test_server.h"
+
+namespace ttt {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Ran {
+  int exit_code;
+  std::string output;
+};
+
+Ran RunExample(const std::string& address) {
+  const std::string command = std::string(TTT_EXAMPLE) + " " + address + " abc";
+  FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
+  std::string output;
+  char buffer[4096];
+  size_t size;
+  while ((size = fread(buffer, 1, sizeof(buffer), pipe)) > 0) {
+    output.append(buffer, size);
+  }
+  const int status = pclose(pipe);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, output};
+}
+
+TEST(ExampleTest, ConversationTakesATurnForksAndLeavesNothing) {
+  TestServer server;
+  const Ran ran = RunExample(server.address());
+  EXPECT_EQ(ran.exit_code, 0) << ran.output;
+  EXPECT_THAT(ran.output, HasSubstr("[revision 1]"));
+  // The same state and the same seed go on alike.
+  const size_t parent = ran.output.find("parent:");
+  const size_t fork = ran.output.rfind("fork:");
+  ASSERT_NE(parent, std::string::npos);
+  ASSERT_NE(fork, std::string::npos);
+  EXPECT_EQ(ran.output.substr(parent + 7, fork - parent - 7),
+            ran.output.substr(fork + 5));
+  v1::ListSessionsResponse list;
+  grpc::ClientContext context;
+  ASSERT_TRUE(server.sessions().ListSessions(&context, {}, &list).ok());
+  EXPECT_EQ(list.sessions_size(), 0);
+}
+
+TEST(ExampleTest, ConversationTellsWhyItFailed) {
+  TestServer server({.with_tokenizer = false});
+  const Ran ran = RunExample(server.address());
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("NO_TOKENIZER"));
+}
+
+}  // namespace
+}  // namespace ttt
