@@ -1,9 +1,11 @@
 """What failed calls raise, and which are made again."""
 
 import asyncio
+import gc
 import socket
 import threading
 import time
+import weakref
 
 import grpc
 import pytest
@@ -94,6 +96,22 @@ def test_deadline_is_a_timeout_error_and_rolls_back(client):
                 pass
         # Not refused as busy, although the turn may just be ending.
         assert session.complete(max_tokens=1).revision == 2
+
+
+def test_dropped_stream_is_gone_at_once(client):
+    gc.disable()
+    try:
+        with client.session() as session:
+            with session.stream(PROMPT, **ENDLESS) as stream:
+                next(stream)
+            # Refused as busy at first, and made again.
+            stream = session.stream(PROMPT, **ENDLESS)
+            next(stream)
+            reference = weakref.ref(stream)
+            del stream
+            assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_timeout_of_the_client_is_that_of_its_calls(address):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tttd_client
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[3] / "client" / "python" / "examples"
 
@@ -50,6 +51,18 @@ def test_errors_are_told_apart(address):
     ]
     assert "InvalidRequest: " in run("errors.py", address)
     assert run("errors.py", address).endswith("SessionNotFound: gone with its block\n")
+
+
+@pytest.mark.parametrize("readme", ["README.md", "client/python/README.md"])
+def test_code_in_the_readme_runs(readme, address, capsys):
+    text = (EXAMPLES.parents[2] / readme).read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block.replace("127.0.0.1:50051", address), {})
+    assert capsys.readouterr().out
+    with tttd_client.Client(address) as client:
+        client.delete_session("walk")
 
 
 def test_every_example_is_run_here():
