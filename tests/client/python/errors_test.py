@@ -135,11 +135,6 @@ def test_full_queue_is_overload_with_a_hint(start_daemon):
             with pytest.raises(tttd_client.Overloaded):
                 client.stream("x")
 
-            # Where the hint goes beyond the timeout, there is no use in waiting.
-            with Client(daemon.address, retry=Retry()) as patient:
-                with pytest.raises(tttd_client.Overloaded):
-                    patient.complete("x", timeout=error.retry_after / 2)
-
 
 def test_refused_call_is_made_again_after_the_hint(start_daemon):
     daemon = start_daemon("--max_batch_rows=1", "--max_queue=0")
@@ -349,6 +344,11 @@ def test_only_refusals_are_tried_again():
         tttd_client.DeadlineExceeded("late", reason="DEADLINE_EXCEEDED"),
     ):
         assert retry.delay(1, error) is None
+
+
+def test_call_whose_timeout_ends_before_the_hint_fails_at_once():
+    assert Attempts(Retry(), timeout=3600.0).delay(refusal(retry_after=7.0)) is not None
+    assert Attempts(Retry(), timeout=6.0).delay(refusal(retry_after=7.0)) is None
 
 
 def test_without_a_policy_nothing_is_tried_again():
