@@ -1,5 +1,6 @@
 // tttd: flags, signals and exit codes.
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -395,12 +396,21 @@ class Signals {
   bool signalled_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
+// As many connections as the system lets it have; the default is often 1024.
+void RaiseDescriptorLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int Fail(const absl::Status& status) {
   std::fprintf(stderr, "tttd: %s\n", std::string(status.message()).c_str());
   return ExitCode(status);
 }
 
 int Serve(const ServerOptions& options, Signals* signals) {
+  RaiseDescriptorLimit();
   auto server = Server::Create(options);
   if (!server.ok()) {
     return Fail(server.status());

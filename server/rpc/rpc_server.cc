@@ -18,6 +18,7 @@
 #include "server/rpc/active_calls.h"
 #include "server/rpc/admin_service.h"
 #include "server/rpc/inference_service.h"
+#include "server/rpc/listener.h"
 #include "server/rpc/sessions_service.h"
 #include "server/rpc/text_threads.h"
 #include "server/rpc/tokenizer_service.h"
@@ -59,8 +60,6 @@ class WithoutReflection : public grpc::ServerBuilderOption {
 };
 
 void Configure(grpc::ServerBuilder* builder) {
-  // Two daemons on one port would share its connections, and no session.
-  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder->SetMaxReceiveMessageSize(kMaxReceiveBytes);
   builder->SetMaxSendMessageSize(-1);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
@@ -101,23 +100,38 @@ class RpcServer::Impl {
     if (!options.reflection) {
       builder.SetOption(std::make_unique<WithoutReflection>());
     }
-    builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(),
-                             &port_);
+    absl::StatusOr<std::unique_ptr<Listener>> listener =
+        Listener::Open(options.listen);
+    if (!listener.ok()) {
+      return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
+                   absl::StrCat("--listen: cannot listen on ", options.listen,
+                                ": ", listener.status().message()));
+    }
+    acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+        grpc::InsecureServerCredentials());
     builder.RegisterService(&inference_);
     builder.RegisterService(&sessions_);
     builder.RegisterService(&tokenizer_);
     builder.RegisterService(&admin_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) {
-      return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
-                   absl::StrCat("--listen: cannot listen on ", options.listen));
+      return absl::InternalError("gRPC did not start");
     }
     health_ = server_->GetHealthCheckService();
     SetHealth(parts_.admission->state() == Admission::State::kServing);
+    listener_ = *std::move(listener);
+    listener_->Start([this](int listener, int connection) {
+      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
+          accepted;
+      accepted.listener_fd = listener;
+      accepted.fd = connection;
+      acceptor_->HandleNewConnection(&accepted);
+    });
     return absl::OkStatus();
   }
 
-  int port() const { return port_; }
+  int port() const { return listener_->port(); }
 
   void SetServing() {
     if (parts_.admission->state() == Admission::State::kDraining) return;
@@ -149,6 +163,7 @@ class RpcServer::Impl {
     active_calls_.CancelAll();
     parts_.engine->Wake();
     active_calls_.WaitUntilNone(grace);
+    listener_->Stop();
     server_->Shutdown(std::chrono::system_clock::now() +
                       absl::ToChronoMilliseconds(grace));
     // The calls that were cut still hear the end of their turns.
@@ -173,8 +188,9 @@ class RpcServer::Impl {
   SessionsService sessions_;
   TokenizerService tokenizer_;
   AdminService admin_;
-  int port_ = 0;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Listener> listener_;  // feeds server_
   std::atomic<grpc::HealthCheckServiceInterface*> health_ =
       nullptr;  // server_'s
 };

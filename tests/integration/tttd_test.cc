@@ -188,6 +188,7 @@ TEST_F(ProgramTest, APortThatIsTakenEndsWith69) {
   const int port = PortIn(first.WaitForLine("listening"));
   Program second(Args({absl::StrCat("--listen=127.0.0.1:", port)}));
   EXPECT_EQ(second.Wait(), 69);
+  EXPECT_THAT(second.said(), HasSubstr("Address already in use"));
   EXPECT_THAT(second.said(), HasSubstr(absl::StrCat(port)));
 }
 

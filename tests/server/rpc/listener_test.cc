@@ -1,0 +1,185 @@
+#include "server/rpc/listener.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/error.h"
+#include "server/base/mutex.h"
+#include "tests/support/status_matchers.h"
+
+namespace ttt {
+namespace {
+
+constexpr std::chrono::seconds kLong(30);
+
+// Counts the connections of a listener, and closes them.
+class Connections {
+ public:
+  Listener::OnConnection Callback() {
+    return [this](int, int connection) {
+      close(connection);
+      MutexLock lock(mutex_);
+      ++count_;
+      changed_.NotifyAll();
+    };
+  }
+  bool WaitFor(int count) {
+    MutexLock lock(mutex_);
+    while (count_ < count) {
+      if (!changed_.WaitFor(mutex_, kLong)) return false;
+    }
+    return true;
+  }
+  int count() {
+    MutexLock lock(mutex_);
+    return count_;
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar changed_;
+  int count_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// A socket that can connect once no descriptor is left.
+class Client {
+ public:
+  explicit Client(int family = AF_INET)
+      : socket_(socket(family, SOCK_STREAM, 0)) {}
+  ~Client() { close(socket_); }
+  bool Connect(int port) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return connect(socket_, reinterpret_cast<sockaddr*>(&address),
+                   sizeof(address)) == 0;
+  }
+  bool Connect(const std::string& path) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+    return connect(socket_, reinterpret_cast<sockaddr*>(&address),
+                   sizeof(address)) == 0;
+  }
+
+ private:
+  const int socket_;
+};
+
+std::string SocketPath(const std::string& name) {
+  return absl::StrCat(testing::TempDir(), "/", getpid(), name);
+}
+
+TEST(ListenerTest, GivesOnEachConnection) {
+  auto listener = Listener::Open("127.0.0.1:0").value();
+  EXPECT_GT(listener->port(), 0);
+  Connections connections;
+  listener->Start(connections.Callback());
+  Client first, second;
+  EXPECT_TRUE(first.Connect(listener->port()));
+  EXPECT_TRUE(second.Connect(listener->port()));
+  EXPECT_TRUE(connections.WaitFor(2));
+}
+
+TEST(ListenerTest, ANameIsListenedOnAtOnePort) {
+  auto listener = Listener::Open("localhost:0").value();
+  Connections connections;
+  listener->Start(connections.Callback());
+  Client client;
+  EXPECT_TRUE(client.Connect(listener->port()));
+  EXPECT_TRUE(connections.WaitFor(1));
+}
+
+TEST(ListenerTest, APortIsListenedOnByOne) {
+  auto listener = Listener::Open("127.0.0.1:0").value();
+  EXPECT_THAT(Listener::Open(absl::StrCat("127.0.0.1:", listener->port())),
+              StatusIs(absl::StatusCode::kUnavailable, "Address already"));
+}
+
+TEST(ListenerTest, TheOtherAddressesOfANameAreNotTakenAlone) {
+  auto listener = Listener::Open("127.0.0.1:0").value();
+  EXPECT_THAT(Listener::Open(absl::StrCat("localhost:", listener->port())),
+              StatusIs(absl::StatusCode::kUnavailable, "Address already"));
+}
+
+TEST(ListenerTest, AnUnknownHostIsRefused) {
+  EXPECT_THAT(Listener::Open("256.0.0.1:0"),
+              StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(Listener::Open("no_port"),
+              StatusIs(absl::StatusCode::kUnavailable, "there is no port"));
+}
+
+TEST(ListenerTest, StopClosesThePort) {
+  auto listener = Listener::Open("127.0.0.1:0").value();
+  Connections connections;
+  listener->Start(connections.Callback());
+  listener->Stop();
+  Client client;
+  EXPECT_FALSE(client.Connect(listener->port()));
+}
+
+TEST(ListenerTest, ListensOnAPathAndRemovesIt) {
+  const std::string path = SocketPath("path");
+  auto listener = Listener::Open(absl::StrCat("unix:", path)).value();
+  Connections connections;
+  listener->Start(connections.Callback());
+  Client client(AF_UNIX);
+  EXPECT_TRUE(client.Connect(path));
+  EXPECT_TRUE(connections.WaitFor(1));
+  EXPECT_THAT(Listener::Open(absl::StrCat("unix:", path)),
+              StatusIs(absl::StatusCode::kUnavailable, "Address already"));
+  listener.reset();
+  EXPECT_NE(access(path.c_str(), F_OK), 0);
+}
+
+TEST(ListenerTest, APathThatAnotherLeftBehindIsTaken) {
+  const std::string path = SocketPath("left");
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof(address.sun_path) - 1);
+  const int left = socket(AF_UNIX, SOCK_STREAM, 0);
+  ASSERT_EQ(bind(left, reinterpret_cast<sockaddr*>(&address), sizeof(address)),
+            0);
+  close(left);
+  EXPECT_THAT(Listener::Open(absl::StrCat("unix:", path)), IsOk());
+}
+
+TEST(ListenerTest, APathThatIsAFileIsLeftAlone) {
+  const std::string path = SocketPath("file");
+  std::fclose(std::fopen(path.c_str(), "w"));
+  EXPECT_THAT(Listener::Open(absl::StrCat("unix:", path)),
+              StatusIs(absl::StatusCode::kUnavailable, "Address already"));
+  EXPECT_EQ(unlink(path.c_str()), 0);
+}
+
+TEST(ListenerTest, AcceptsAgainAfterDescriptorsHadRunOut) {
+  auto listener = Listener::Open("127.0.0.1:0").value();
+  Connections connections;
+  listener->Start(connections.Callback());
+  Client early, late;
+  rlimit limit = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlimit none = {.rlim_cur = 0, .rlim_max = limit.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  EXPECT_TRUE(early.Connect(listener->port()));  // It waits in the backlog.
+  EXPECT_TRUE(late.Connect(listener->port()));
+  EXPECT_EQ(connections.count(), 0);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_TRUE(connections.WaitFor(2));
+}
+
+}  // namespace
+}  // namespace ttt
