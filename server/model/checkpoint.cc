@@ -91,6 +91,7 @@ absl::StatusOr<std::map<std::string, std::string>> ReadIndex(
     }
     files[name] = file.get<std::string>();
   }
+  if (files.empty()) return IndexError(path, "weight_map is empty");
   return files;
 }
 
@@ -159,8 +160,8 @@ absl::StatusOr<StoredTensor> FindTensor(const Shards& shards,
   const SafetensorsFile* const file = FindFile(shards, spec.name);
   if (file == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(
-        shards.empty() ? "" : shards.begin()->second.path(), ": tensor ",
-        Quoted(spec.name), " is missing; the model of config.json has it"));
+        shards.begin()->second.path(), ": tensor ", Quoted(spec.name),
+        " is missing; the model of config.json has it"));
   }
   const SafetensorsTensor& tensor = file->tensors().find(spec.name)->second;
   const auto refuse = [&](absl::string_view what, absl::string_view wanted) {

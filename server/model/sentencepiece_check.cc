@@ -129,6 +129,10 @@ absl::Status CheckSentencePieceModel(const SentencePieceModel& model) {
        model.unk_surface->size() > kMaxPieceBytes)) {
     return Refused("unk_surface is not UTF-8");
   }
+  // The library takes it for a C string.
+  if (model.unk_surface.value_or("").find('\0') != std::string::npos) {
+    return Refused("unk_surface holds a NUL");
+  }
   return CheckCharsmap(model.charsmap);
 }
 
