@@ -13,6 +13,11 @@ if(TTT_SANITIZE)
     "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TTT_SANITIZE};-fno-omit-frame-pointer>")
   target_link_options(ttt_options INTERFACE -fsanitize=${TTT_SANITIZE})
 endif()
+if(TTT_FUZZ)
+  # What the fuzzer steers by, and a finding of any sanitizer ends the program.
+  target_compile_options(ttt_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=fuzzer-no-link;-fno-sanitize-recover=all>")
+endif()
 
 # ttt_library(name SOURCES a.cc ... DEPS lib ...)
 function(ttt_library name)
@@ -24,8 +29,10 @@ endfunction()
 # Programs keep the symbols of the archives in them to themselves: the packaged
 # SentencePiece carries another protobuf, and the two must not meet.
 function(ttt_hide_archives target)
+  # clang's sanitizers are in an archive too, and the shared libraries need them.
+  set(hidden $<IF:$<BOOL:${TTT_FUZZ}>,libprotobuf.a,ALL>)
   target_link_options(${target} PRIVATE
-    -Wl,--exclude-libs,ALL -Wl,--as-needed -Wl,--gc-sections -Wl,--disable-new-dtags)
+    -Wl,--exclude-libs,${hidden} -Wl,--as-needed -Wl,--gc-sections -Wl,--disable-new-dtags)
 endfunction()
 
 # ttt_binary(name SOURCES a.cc ... DEPS lib ...)
