@@ -82,6 +82,22 @@ absl::Status CheckBytes(const SentencePieceModel& model) {
                               " byte_fallback"));
 }
 
+// In BPE, no control piece is a single character: the library would take it for
+// one in a text, where it stands for nothing, and fail.
+absl::Status CheckControls(
+    const std::vector<SentencePieceModel::Piece>& pieces) {
+  for (const SentencePieceModel::Piece& piece : pieces) {
+    if (piece.type != PieceType::kControl) continue;
+    absl::string_view rest = piece.text;
+    TakeCodePoint(&rest);
+    if (rest.empty()) {
+      return Refused(absl::StrCat("control piece ", Quoted(piece.text),
+                                  " is a single character"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // No user-defined piece begins with too many others.
 absl::Status CheckNesting(
     const std::vector<SentencePieceModel::Piece>& pieces) {
@@ -118,6 +134,9 @@ absl::Status CheckSentencePieceModel(const SentencePieceModel& model) {
   TTT_RETURN_IF_ERROR(CheckPieces(model.pieces));
   TTT_RETURN_IF_ERROR(CheckBytes(model));
   TTT_RETURN_IF_ERROR(CheckNesting(model.pieces));
+  if (model.model_type == SentencePieceModel::kBpe) {
+    TTT_RETURN_IF_ERROR(CheckControls(model.pieces));
+  }
   for (const std::string* text : {&model.unk_piece, &model.bos_piece,
                                   &model.eos_piece, &model.pad_piece}) {
     if (!IsUtf8(*text) || text->size() > kMaxPieceBytes) {
