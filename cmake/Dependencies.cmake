@@ -42,11 +42,12 @@ ttt_archives(TTT_PROTOBUF_ARCHIVES protobuf)
 add_library(ttt_protobuf INTERFACE)
 target_link_libraries(ttt_protobuf INTERFACE ${TTT_PROTOBUF_ARCHIVES} Threads::Threads)
 ttt_archives(TTT_GRPC_ARCHIVES grpc++_reflection ${GRPCPP_STATIC_LIBRARIES} protobuf)
-# Abseil comes after the group, as one of its members needs it.
+# Abseil comes after the group, as one of its members needs it. SentencePiece too: its
+# shared library has another protobuf, whose functions would be taken for ours.
 list(REMOVE_ITEM TTT_GRPC_ARCHIVES ${TTT_ABSL_ARCHIVES} ${archive_grpc})
 add_library(ttt_grpc_core STATIC IMPORTED)
 set_target_properties(ttt_grpc_core PROPERTIES
-  IMPORTED_LOCATION ${archive_grpc} INTERFACE_LINK_LIBRARIES ttt_absl)
+  IMPORTED_LOCATION ${archive_grpc} INTERFACE_LINK_LIBRARIES "ttt_absl;ttt_sentencepiece")
 add_library(ttt_grpc INTERFACE)
 ttt_link_group(ttt_grpc ttt_grpc_core ${TTT_GRPC_ARCHIVES})
 
