@@ -4,6 +4,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "google/rpc/error_details.pb.h"
 #include "server/base/error.h"
 
@@ -112,7 +113,10 @@ grpc::Status ToGrpcStatus(const absl::Status& status,
     google::rpc::BadRequest bad_request;
     auto* violation = bad_request.add_field_violations();
     violation->set_field(std::string(*field));
-    violation->set_description(message);
+    // The field is said already.
+    absl::string_view description = message;
+    absl::ConsumePrefix(&description, absl::StrCat(std::string(*field), ": "));
+    violation->set_description(std::string(description));
     details.add_details()->PackFrom(bad_request);
   }
   return grpc::Status(code, message, details.SerializeAsString());

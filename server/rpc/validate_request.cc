@@ -64,7 +64,12 @@ absl::Status TakeLogitBias(const v1::Sampling& message,
                             message.logit_bias().end());
   std::sort(params->logit_bias.begin(), params->logit_bias.end());
   for (const auto& [id, bias] : params->logit_bias) {
-    TTT_RETURN_IF_ERROR(CheckTokenId("sampling.logit_bias", id, limits));
+    if (id < 0 || id >= limits.vocab_size) {
+      return InvalidField(
+          "sampling.logit_bias",
+          absl::StrCat("has token id ", id, ", ids must be in [0, ",
+                       limits.vocab_size, ")"));
+    }
     TTT_RETURN_IF_ERROR(
         CheckFloat(absl::StrCat("sampling.logit_bias[", id, "]"), bias,
                    std::abs(bias) <= kMaxPenalty, "in [-100, 100]"));
@@ -78,7 +83,7 @@ absl::Status TakePenalties(const v1::Sampling& message,
     params->repetition_penalty = message.repetition_penalty();
     TTT_RETURN_IF_ERROR(
         CheckFloat("sampling.repetition_penalty", params->repetition_penalty,
-                   params->repetition_penalty > 0.0f, "above 0"));
+                   params->repetition_penalty > 0.0f, "finite and above 0"));
   }
   params->presence_penalty = message.presence_penalty();
   TTT_RETURN_IF_ERROR(CheckFloat(
@@ -101,7 +106,8 @@ absl::Status TakeSampling(const v1::Sampling& message,
   }
   params.temperature = message.temperature();
   TTT_RETURN_IF_ERROR(CheckFloat("sampling.temperature", params.temperature,
-                                 params.temperature >= 0.0f, "at least 0"));
+                                 params.temperature >= 0.0f,
+                                 "finite and at least 0"));
   params.top_k = message.top_k();
   if (params.top_k < 0) {
     return InvalidField("sampling.top_k", absl::StrCat("is ", params.top_k,
@@ -309,9 +315,9 @@ absl::StatusOr<absl::Duration> ValidateTtl(
     return duration;
   }
   return InvalidField(
-      "ttl",
-      absl::StrCat("is ", ttl.seconds(), " s and ", ttl.nanos(),
-                   " ns, must be above 0 and at most ", kMaxTtlSeconds, " s"));
+      "ttl", absl::StrCat("is ", ttl.seconds(), " s and ", ttl.nanos(),
+                          " ns, must be above 0 and at most ", kMaxTtlSeconds,
+                          " s, with 0 to 999999999 ns"));
 }
 
 absl::StatusOr<int32_t> ValidatePageSize(int32_t page_size) {

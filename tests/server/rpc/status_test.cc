@@ -104,8 +104,8 @@ TEST(StatusTest, AFieldBecomesABadRequest) {
   const auto bad_request = Find<google::rpc::BadRequest>(ToGrpcStatus(invalid));
   ASSERT_EQ(bad_request.field_violations_size(), 1);
   EXPECT_EQ(bad_request.field_violations(0).field(), "sampling.top_p");
-  EXPECT_EQ(bad_request.field_violations(0).description(),
-            "sampling.top_p: is 2");
+  EXPECT_EQ(bad_request.field_violations(0).description(), "is 2");
+  EXPECT_EQ(invalid.message(), "sampling.top_p: is 2");
 }
 
 TEST(StatusTest, AnUnimplementedFieldIsNamed) {
