@@ -70,6 +70,41 @@ grpc::Status CompleteWithAFullQueue() {
   return Complete(&server, "token_ids { ids: 5 }");
 }
 
+// A server with one row, which is taken, and whose calls wait no longer than
+// `wait`.
+TestServerOptions OneRow(absl::Duration wait) {
+  return {.adjust = [wait](ServerOptions* options) {
+    options->max_batch_rows = 1;
+    options->max_queue_wait = wait;
+  }};
+}
+
+grpc::Status CompleteBehindAnEndlessTurn() {
+  TestServer server(OneRow(absl::Milliseconds(50)));
+  StreamCall running(&server, EndlessRequest(""));
+  running.ReadTokens(1);
+  return Complete(&server, "token_ids { ids: 5 }");
+}
+
+// Others wait for so many tokens that the deadline comes before they are read.
+grpc::Status CompleteThatCannotBeInTime() {
+  TestServer server(OneRow(absl::Hours(10)));
+  StreamCall running(&server, EndlessRequest(""));
+  StreamCall waiting(&server, EndlessRequest(""));
+  running.ReadTokens(1);
+  grpc::Status status;
+  do {  // Until the server has seen how fast it is.
+    v1::CompleteResponse response;
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() +
+                         std::chrono::milliseconds(20));
+    status = server.inference().Complete(
+        &context, FromText<v1::CompleteRequest>("token_ids { ids: 5 }"),
+        &response);
+  } while (status.error_code() == StatusCode::DEADLINE_EXCEEDED);
+  return status;
+}
+
 grpc::Status CompleteWithAFullPool() {
   TestServer server({.adjust = [](ServerOptions* options) {
     options->device_state_bytes = 120000;
@@ -155,6 +190,10 @@ std::vector<Reason> Reasons() {
       {StatusCode::ABORTED, "SESSION_BUSY", CompleteInABusySession, ""},
       {StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", CompleteWithAFullQueue,
        ""},
+      {StatusCode::RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT",
+       CompleteBehindAnEndlessTurn, ""},
+      {StatusCode::RESOURCE_EXHAUSTED, "DEADLINE_INFEASIBLE",
+       CompleteThatCannotBeInTime, ""},
       {StatusCode::RESOURCE_EXHAUSTED, "STATE_POOL_FULL", CompleteWithAFullPool,
        ""},
       {StatusCode::RESOURCE_EXHAUSTED, "SLOW_CONSUMER", StreamTooSlowly, ""},
@@ -220,7 +259,7 @@ TEST(ErrorReasonsTest, TheListHoldsAllThatTheSourcesMakeAndNoMore) {
 TEST(ErrorReasonsTest, WhatTheProtosPromiseIsInTheList) {
   const std::set<std::string> known = Known();
   const std::regex reason(
-      R"(\b(SESSION_|REVISION_|NO_|QUEUE_|STATE_POOL_|)"
+      R"(\b(SESSION_|REVISION_|NO_|QUEUE_|STATE_POOL_|DEADLINE_INF|ANSWER_|)"
       R"(SLOW_|TOO_MANY_)[A-Z_]+\b|\b(STARTING|DRAINING)\b)");
   int found = 0;
   for (const auto& path : Files(TTT_SOURCE_DIR "/proto/ttt/v1")) {

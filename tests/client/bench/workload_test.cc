@@ -150,7 +150,7 @@ TEST(WorkloadTest, PiecesOfTextAreWholeCharactersOfAboutTheLength) {
   const Workload workload(options, Model(512), "a\xC3\xA9\xE2\x82\xAC b", 3.0);
   for (int session = 0; session < 200; ++session) {
     const std::string piece = workload.InputText(session, 0, 10);
-    EXPECT_FALSE(FindInvalidUtf8(piece).has_value());
+    EXPECT_FALSE(InvalidUtf8Position(piece).has_value());
     EXPECT_GE(piece.size(), 30);
     EXPECT_LE(piece.size(), 32);
   }
