@@ -1,237 +1,235 @@
-// The engine's speed without gRPC: decode at several batch sizes, prefill, cost
-// by position. Prints a table, or JSON lines with --json. The read bandwidth
-// that decode is held against is measured in the same run.
+// The engine's speed without gRPC, beside what the machine can do at best.
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <fstream>
-#include <functional>
-#include <iterator>
+#include <memory>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "kernels/cpu/cpu_backend.h"
-#include "server/model/checkpoint.h"
-#include "server/model/ttt_model.h"
-#include "server/session/state_pool.h"
+#include "server/base/status_macros.h"
+#include "tests/bench/bench_device.h"
+#include "tests/bench/engine_cases.h"
+#include "tests/bench/engine_report.h"
+#include "tests/bench/engine_workload.h"
 
 ABSL_FLAG(std::string, model, "", "folder with a config.json");
 ABSL_FLAG(std::string, load_format, "dummy", "dummy (random weights) or auto");
+ABSL_FLAG(std::string, device, "cpu", "cpu or cuda:N");
 ABSL_FLAG(std::string, precision, "auto", "auto, fp32 or bf16");
-ABSL_FLAG(std::string, batch, "1,4,16", "decode batch sizes");
-ABSL_FLAG(std::string, prefill, "1x512,4x128", "sequences x tokens");
-ABSL_FLAG(std::string, positions, "1000,1000000",
-          "positions to decode at, batch 1");
-ABSL_FLAG(int32_t, steps, 20, "timed steps; the median is reported");
-ABSL_FLAG(int32_t, threads, 0, "0: one a core");
+ABSL_FLAG(int32_t, threads, 0, "of the CPU; 0: one a core");
+ABSL_FLAG(std::string, mode, "decode,prefill,mixed,fork,digest,breakdown",
+          "what to time: of these, and position; breakdown is of decode and "
+          "prefill");
+ABSL_FLAG(std::string, batch, "1,4,16", "sequences that decode");
+ABSL_FLAG(std::string, prefill, "1x512,16x256", "sequences x tokens");
+ABSL_FLAG(std::string, mixed, "8x64", "decoding sequences x prompt tokens");
+ABSL_FLAG(std::string, positions, "1000,10000,100000,1000000",
+          "tokens that a session has read when it decodes");
+ABSL_FLAG(bool, set_position, false,
+          "claim the position instead of reading that many tokens");
+ABSL_FLAG(int32_t, rounds, 5, "of all cases in turn; medians are reported");
 ABSL_FLAG(bool, json, false, "one JSON object a line");
 
 namespace ttt {
 namespace {
 
-double Seconds(const std::function<void()>& run) {
-  const auto begin = std::chrono::steady_clock::now();
-  run();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
-      .count();
-}
+struct Shape {
+  int32_t sequences;
+  int32_t tokens;
+};
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
+struct Plan {
+  std::vector<std::string> modes;
+  std::vector<int64_t> batches;
+  std::vector<Shape> prefills;
+  std::vector<Shape> mixed;
+  std::vector<int64_t> positions;
+  EngineWorkload::Options workload;
 
-// Bytes a second that all cores read together from memory, best of five.
-double ReadBandwidth() {
-  const size_t threads = std::max(1u, std::thread::hardware_concurrency());
-  constexpr size_t kWords = size_t{64} << 20;  // 512 MiB
-  const std::vector<uint64_t> data(kWords, 1);
-  std::vector<uint64_t> sums(threads * 8);
-  double best = 1e30;
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    best = std::min(best, Seconds([&] {
-                      std::vector<std::thread> workers;
-                      for (size_t t = 0; t < threads; ++t) {
-                        workers.emplace_back([&, t] {
-                          uint64_t s[8] = {};
-                          const size_t end = (t + 1) * kWords / threads / 8 * 8;
-                          for (size_t i = t * kWords / threads / 8 * 8; i < end;
-                               i += 8) {
-                            for (size_t j = 0; j < 8; ++j) s[j] += data[i + j];
-                          }
-                          for (size_t j = 0; j < 8; ++j) sums[t * 8 + j] = s[j];
-                        });
-                      }
-                      for (auto& worker : workers) worker.join();
-                    }));
+  bool Has(absl::string_view mode) const {
+    return std::find(modes.begin(), modes.end(), mode) != modes.end();
   }
-  return kWords * sizeof(uint64_t) / best;
-}
+};
 
-std::vector<int64_t> Numbers(const std::string& list, char separator = ',') {
+absl::StatusOr<std::vector<int64_t>> Numbers(const std::string& list,
+                                             char separator) {
   std::vector<int64_t> numbers;
   for (const auto part : absl::StrSplit(list, separator, absl::SkipEmpty())) {
     int64_t number = 0;
-    if (!absl::SimpleAtoi(part, &number) || number < 1) {
-      std::fprintf(stderr, "not a number >= 1: %s\n",
-                   std::string(part).c_str());
-      std::exit(64);
+    if (!absl::SimpleAtoi(part, &number) || number < 1 || number > 1 << 30) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("not a number of 1 to 2^30: ", part));
     }
     numbers.push_back(number);
   }
   return numbers;
 }
 
-// One line of the report: a time and what it comes to.
-void Report(const std::string& work, double seconds, double tokens,
-            double floor) {
-  if (absl::GetFlag(FLAGS_json)) {
-    std::printf(
-        "{\"work\": \"%s\", \"seconds\": %.6g, \"tokens_per_second\": %.6g, "
-        "\"floor_seconds\": %.6g}\n",
-        work.c_str(), seconds, tokens / seconds, floor);
-  } else {
-    std::printf("%-28s %10.3f ms %12.1f tokens/s", work.c_str(), seconds * 1e3,
-                tokens / seconds);
-    if (floor > 0) std::printf("   %.2fx the weights' floor", seconds / floor);
-    std::printf("\n");
+absl::StatusOr<std::vector<Shape>> Shapes(const std::string& list) {
+  std::vector<Shape> shapes;
+  for (const auto part : absl::StrSplit(list, ',', absl::SkipEmpty())) {
+    TTT_ASSIGN_OR_RETURN(const std::vector<int64_t> sizes,
+                         Numbers(std::string(part), 'x'));
+    if (sizes.size() != 2) {
+      return absl::InvalidArgumentError(absl::StrCat("not NxT: ", part));
+    }
+    shapes.push_back(
+        {static_cast<int32_t>(sizes[0]), static_cast<int32_t>(sizes[1])});
   }
-  std::fflush(stdout);
+  return shapes;
 }
 
-class Bench {
- public:
-  Bench(const ModelConfig& config, Checkpoint* checkpoint, Backend* backend,
-        int32_t max_sequences, int32_t max_rows)
-      : config_(config),
-        model_(TttModel::Load(
-                   config, checkpoint,
-                   {.max_rows = max_rows, .max_sequences = max_sequences},
-                   backend)
-                   .value()),
-        pool_(StatePool::Create(
-                  {.session_slots = 1, .scratch_slots = max_sequences},
-                  TttModel::MakeStateLayout(config), backend)
-                  .value()) {
-    for (int32_t i = 0; i < max_sequences; ++i) {
-      slots_.push_back(pool_->AcquireSlot().value());
+// The flags, and how much room their cases need.
+absl::StatusOr<Plan> ReadFlags() {
+  Plan plan;
+  plan.modes =
+      absl::StrSplit(absl::GetFlag(FLAGS_mode), ',', absl::SkipEmpty());
+  for (const std::string& mode : plan.modes) {
+    if (mode != "decode" && mode != "prefill" && mode != "mixed" &&
+        mode != "position" && mode != "fork" && mode != "digest" &&
+        mode != "breakdown") {
+      return absl::InvalidArgumentError(absl::StrCat("no such mode: ", mode));
     }
   }
+  const std::string format = absl::GetFlag(FLAGS_load_format);
+  if (format != "dummy" && format != "auto") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("load_format is ", format, ": dummy or auto"));
+  }
+  if (absl::GetFlag(FLAGS_rounds) < 1) {
+    return absl::InvalidArgumentError("rounds must be at least 1");
+  }
+  TTT_ASSIGN_OR_RETURN(plan.batches, Numbers(absl::GetFlag(FLAGS_batch), ','));
+  TTT_ASSIGN_OR_RETURN(plan.prefills, Shapes(absl::GetFlag(FLAGS_prefill)));
+  TTT_ASSIGN_OR_RETURN(plan.mixed, Shapes(absl::GetFlag(FLAGS_mixed)));
+  TTT_ASSIGN_OR_RETURN(plan.positions,
+                       Numbers(absl::GetFlag(FLAGS_positions), ','));
+  // Positions are reached in steps of 512 tokens.
+  int64_t rows = 512;
+  int64_t sequences = kForkSlots;
+  for (const int64_t batch : plan.batches) {
+    rows = std::max(rows, batch);
+    sequences = std::max(sequences, batch);
+  }
+  for (const Shape& shape : plan.prefills) {
+    rows = std::max<int64_t>(rows, int64_t{shape.sequences} * shape.tokens);
+    sequences = std::max<int64_t>(sequences, shape.sequences);
+  }
+  for (const Shape& shape : plan.mixed) {
+    rows = std::max<int64_t>(rows, int64_t{shape.sequences} + shape.tokens);
+    sequences = std::max<int64_t>(sequences, shape.sequences + 1);
+  }
+  plan.workload.model_dir = absl::GetFlag(FLAGS_model);
+  plan.workload.is_dummy = format == "dummy";
+  plan.workload.max_rows = static_cast<int32_t>(rows);
+  plan.workload.max_sequences = static_cast<int32_t>(sequences);
+  plan.workload.num_slots =
+      static_cast<int32_t>(sequences + plan.positions.size());
+  return plan;
+}
 
-  const TttModel& model() const { return *model_; }
-
-  // The median time of a step of `batch` sequences with `tokens` each, sampling
-  // after the last. Sequences begin at different phases.
-  double Step(int64_t batch, int64_t tokens, int64_t position, int32_t steps) {
-    std::vector<int32_t> ids(tokens);
-    SamplingParams greedy;
-    std::vector<StepSequence> sequences;
-    std::vector<LogitsRequest> requests;
-    for (int64_t i = 0; i < batch; ++i) {
-      if (!model_->InitState(*pool_, slots_[i].index()).ok()) std::exit(70);
-      sequences.push_back({slots_[i].index(), position + i * 5, ids});
-      requests.push_back({.sequence = static_cast<int32_t>(i),
-                          .row = static_cast<int32_t>(tokens - 1),
-                          .sampling = &greedy});
+// Leaves in the last slots the states after each of the positions.
+absl::Status ReachPositions(const Plan& plan, EngineWorkload& workload) {
+  std::vector<int64_t> order = plan.positions;
+  std::sort(order.begin(), order.end());
+  TTT_RETURN_IF_ERROR(workload.Restart(0, 0));
+  int64_t position = 0;
+  for (const int64_t wanted : order) {
+    if (!absl::GetFlag(FLAGS_set_position)) {
+      TTT_RETURN_IF_ERROR(workload.ReadOn(0, position, wanted));
     }
-    std::vector<double> times;
-    for (int32_t step = -3; step < steps; ++step) {
-      for (int64_t t = 0; t < tokens; ++t) {
-        ids[t] = static_cast<int32_t>((7919 * (step + 3) + 31 * t) %
-                                      config_.vocab_size);
-      }
-      const double seconds = Seconds([&] {
-        if (!model_->Step(*pool_, sequences, requests).ok()) std::exit(70);
-      });
-      if (step >= 0) times.push_back(seconds);
-      for (StepSequence& sequence : sequences) sequence.position += tokens;
+    position = wanted;
+    for (size_t i = 0; i < plan.positions.size(); ++i) {
+      if (plan.positions[i] != wanted) continue;
+      TTT_RETURN_IF_ERROR(workload.Fork(
+          plan.workload.max_sequences + static_cast<int32_t>(i), 0));
     }
-    return Median(times);
   }
+  return absl::OkStatus();
+}
 
- private:
-  const ModelConfig config_;
-  std::unique_ptr<TttModel> model_;
-  std::unique_ptr<StatePool> pool_;
-  std::vector<StateSlot> slots_;
-};
+std::vector<BenchCase> MakeCases(const Plan& plan, EngineWorkload& workload) {
+  std::vector<BenchCase> cases;
+  const bool breaks_down = plan.Has("breakdown");
+  if (plan.Has("decode") || breaks_down) {
+    for (const int64_t batch : plan.batches) {
+      cases.push_back(DecodeCase(workload, static_cast<int32_t>(batch)));
+    }
+  }
+  if (plan.Has("prefill") || breaks_down) {
+    for (const Shape& shape : plan.prefills) {
+      cases.push_back(PrefillCase(workload, shape.sequences, shape.tokens));
+    }
+  }
+  if (plan.Has("mixed")) {
+    for (const Shape& shape : plan.mixed) {
+      cases.push_back(MixedCase(workload, shape.sequences, shape.tokens));
+    }
+  }
+  if (plan.Has("position")) {
+    for (size_t i = 0; i < plan.positions.size(); ++i) {
+      cases.push_back(
+          PositionCase(workload, plan.positions[i],
+                       plan.workload.max_sequences + static_cast<int32_t>(i)));
+    }
+  }
+  if (plan.Has("fork")) cases.push_back(ForkCase(workload));
+  if (plan.Has("digest")) {
+    for (const int32_t batch : {1, 16}) {
+      cases.push_back(DigestCase(workload, batch));
+    }
+  }
+  return cases;
+}
 
-int Run() {
-  const std::string folder = absl::GetFlag(FLAGS_model);
-  const absl::StatusOr<ModelConfig> config = LoadModelConfig(folder);
-  if (!config.ok()) {
-    std::fprintf(stderr, "%s\n", config.status().ToString().c_str());
-    return 65;
+absl::Status Run(const Plan& plan) {
+  TTT_ASSIGN_OR_RETURN(const BenchDevice device,
+                       CreateBenchDevice(absl::GetFlag(FLAGS_device),
+                                         absl::GetFlag(FLAGS_precision),
+                                         absl::GetFlag(FLAGS_threads)));
+  TimingBackend backend(device.backend.get());
+  TTT_ASSIGN_OR_RETURN(const std::unique_ptr<EngineWorkload> workload,
+                       EngineWorkload::Create(plan.workload, &backend));
+  if (plan.Has("position")) {
+    TTT_RETURN_IF_ERROR(ReachPositions(plan, *workload));
   }
-  const std::string precision = absl::GetFlag(FLAGS_precision);
-  const bool bf16 =
-      precision == "bf16" || (precision == "auto" && CpuHasBFloat16());
-  auto backend = CreateCpuBackend(
-      {.precision = bf16 ? Precision::kBFloat16 : Precision::kFloat32,
-       .num_threads = absl::GetFlag(FLAGS_threads)});
-  if (!backend.ok()) {
-    std::fprintf(stderr, "%s\n", backend.status().ToString().c_str());
-    return 69;
+  const std::vector<BenchCase> cases = MakeCases(plan, *workload);
+  TTT_ASSIGN_OR_RETURN(
+      const std::vector<BenchResult> results,
+      RunCases(cases, absl::GetFlag(FLAGS_rounds), backend, *device.meter));
+  const ReportOptions options = {.json = absl::GetFlag(FLAGS_json),
+                                 .operand_type = backend.operand_type(),
+                                 .streamed_bytes = workload->streamed_bytes(),
+                                 .ceilings = device.meter->best()};
+  ReportMachine(plan.workload.model_dir, backend.info().description, options);
+  for (size_t i = 0; i < cases.size(); ++i) {
+    ReportResult(cases[i], results[i], options);
   }
-  absl::StatusOr<std::unique_ptr<Checkpoint>> checkpoint =
-      absl::GetFlag(FLAGS_load_format) == "dummy"
-          ? MakeDummyCheckpoint(*config)
-          : OpenCheckpoint(folder, *config);
-  if (!checkpoint.ok()) {
-    std::fprintf(stderr, "%s\n", checkpoint.status().ToString().c_str());
-    return 65;
+  if (!plan.Has("breakdown")) return absl::OkStatus();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    if (cases[i].streams_weights) {
+      ReportBreakdown(cases[i], results[i], options);
+    }
   }
-  const std::vector<int64_t> batches = Numbers(absl::GetFlag(FLAGS_batch));
-  std::vector<std::vector<int64_t>> prefills;
-  int64_t max_rows = 1;
-  int64_t max_sequences = 1;
-  for (const int64_t batch : batches)
-    max_rows = max_sequences = std::max(batch, max_rows);
-  for (const auto part :
-       absl::StrSplit(absl::GetFlag(FLAGS_prefill), ',', absl::SkipEmpty())) {
-    prefills.push_back(Numbers(std::string(part), 'x'));
-    if (prefills.back().size() != 2) return 64;
-    max_sequences = std::max(max_sequences, prefills.back()[0]);
-    max_rows = std::max(max_rows, prefills.back()[0] * prefills.back()[1]);
+  return absl::OkStatus();
+}
+
+int Main() {
+  const absl::StatusOr<Plan> plan = ReadFlags();
+  if (!plan.ok()) {
+    std::fprintf(stderr, "%s\n", plan.status().ToString().c_str());
+    return 64;
   }
-  Bench bench(*config, checkpoint->get(), backend->get(),
-              static_cast<int32_t>(max_sequences),
-              static_cast<int32_t>(max_rows));
-  const double bandwidth = ReadBandwidth();
-  // A step reads all of them but the embedding, of which it takes single rows.
-  const double streamed = static_cast<double>(
-      bench.model().weight_bytes() -
-      int64_t{config->vocab_size} * config->hidden_size * (bf16 ? 2 : 4) -
-      TttModel::MakeStateLayout(*config).slot_bytes);
-  const double floor = streamed / bandwidth;
-  if (!absl::GetFlag(FLAGS_json)) {
-    std::printf(
-        "%s, %s, %.1f M parameters, %.1f MB weights a step, memory reads %.1f "
-        "GB/s\n",
-        folder.c_str(), (*backend)->info().description.c_str(),
-        bench.model().num_parameters() / 1e6, streamed / 1e6, bandwidth / 1e9);
-  }
-  const int32_t steps = absl::GetFlag(FLAGS_steps);
-  for (const int64_t batch : batches) {
-    Report("decode batch " + std::to_string(batch),
-           bench.Step(batch, 1, 1000, steps), static_cast<double>(batch),
-           floor);
-  }
-  for (const auto& shape : prefills) {
-    Report("prefill " + std::to_string(shape[0]) + " x " +
-               std::to_string(shape[1]),
-           bench.Step(shape[0], shape[1], 0, std::max(3, steps / 4)),
-           static_cast<double>(shape[0] * shape[1]), 0);
-  }
-  for (const int64_t position : Numbers(absl::GetFlag(FLAGS_positions))) {
-    Report("decode at position " + std::to_string(position),
-           bench.Step(1, 1, position, steps), 1, floor);
+  const absl::Status status = Run(*plan);
+  if (!status.ok()) {
+    std::fprintf(stderr, "%s\n", status.ToString().c_str());
+    return 70;
   }
   return 0;
 }
@@ -243,5 +241,5 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "ttt_engine_bench --model=DIR: the engine without gRPC");
   absl::ParseCommandLine(argc, argv);
-  return ttt::Run();
+  return ttt::Main();
 }

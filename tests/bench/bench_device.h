@@ -1,0 +1,26 @@
+// The device that a benchmark runs on, and what it could do at best.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "kernels/backend.h"
+#include "tests/bench/ceilings.h"
+
+namespace ttt {
+
+struct BenchDevice {
+  std::unique_ptr<Backend> backend;
+  std::unique_ptr<CeilingMeter> meter;  // must not outlive the backend
+};
+
+// `device` is cpu or cuda:N; `precision` is fp32, bf16 or auto: bf16 where the
+// device multiplies it. `num_threads` of the CPU; 0: one a core.
+// INVALID_ARGUMENT: neither of these. Errors of the backend.
+absl::StatusOr<BenchDevice> CreateBenchDevice(absl::string_view device,
+                                              absl::string_view precision,
+                                              int32_t num_threads);
+
+}  // namespace ttt

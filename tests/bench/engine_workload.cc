@@ -1,0 +1,104 @@
+#include "tests/bench/engine_workload.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/base/status_macros.h"
+
+namespace ttt {
+
+absl::StatusOr<std::unique_ptr<EngineWorkload>> EngineWorkload::Create(
+    const Options& options, TimingBackend* backend) {
+  TTT_ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(options.model_dir));
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (options.is_dummy) {
+    checkpoint = MakeDummyCheckpoint(config);
+  } else {
+    TTT_ASSIGN_OR_RETURN(checkpoint, OpenCheckpoint(options.model_dir, config));
+  }
+  auto workload = std::unique_ptr<EngineWorkload>(
+      new EngineWorkload(std::move(config), backend));
+  workload->max_rows_ = options.max_rows;
+  TTT_ASSIGN_OR_RETURN(workload->model_,
+                       TttModel::Load(workload->config_, checkpoint.get(),
+                                      {.max_rows = options.max_rows,
+                                       .max_sequences = options.max_sequences},
+                                      backend));
+  TTT_ASSIGN_OR_RETURN(
+      workload->pool_,
+      StatePool::Create(
+          {.session_slots = 1, .scratch_slots = options.num_slots},
+          TttModel::MakeStateLayout(workload->config_), backend));
+  for (int32_t i = 0; i < options.num_slots; ++i) {
+    TTT_ASSIGN_OR_RETURN(StateSlot slot, workload->pool_->AcquireSlot());
+    workload->slots_.push_back(std::move(slot));
+  }
+  return workload;
+}
+
+double EngineWorkload::streamed_bytes() const {
+  const double element = backend_.operand_type() == DType::kFloat32 ? 4 : 2;
+  return static_cast<double>(model_->weight_bytes()) -
+         element * config_.vocab_size * config_.hidden_size -
+         static_cast<double>(slot_bytes());
+}
+
+absl::Status EngineWorkload::Restart(int32_t slot, int64_t tokens) {
+  TTT_RETURN_IF_ERROR(model_->InitState(*pool_, slots_[slot].index()));
+  return ReadOn(slot, 0, tokens);
+}
+
+absl::Status EngineWorkload::ReadOn(int32_t slot, int64_t from, int64_t to) {
+  while (from < to) {
+    const int64_t tokens = std::min<int64_t>(max_rows_, to - from);
+    std::vector<Sequence> sequence = {
+        {slot, static_cast<int32_t>(tokens), from}};
+    TTT_RETURN_IF_ERROR(Step(sequence));
+    from += tokens;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences) {
+  int64_t num_rows = 0;
+  for (const Sequence& sequence : sequences) num_rows += sequence.tokens;
+  std::vector<int32_t> ids(num_rows);
+  for (int32_t& id : ids) {
+    id = static_cast<int32_t>(random_() % config_.vocab_size);
+  }
+  const SamplingParams greedy;
+  std::vector<StepSequence> steps;
+  std::vector<LogitsRequest> requests;
+  int64_t row = 0;
+  for (Sequence& sequence : sequences) {
+    steps.push_back({slots_[sequence.slot].index(), sequence.position,
+                     absl::MakeConstSpan(&ids[row], sequence.tokens)});
+    requests.push_back({.sequence = static_cast<int32_t>(requests.size()),
+                        .row = sequence.tokens - 1,
+                        .sampling = &greedy});
+    row += sequence.tokens;
+    sequence.position += sequence.tokens;
+  }
+  return model_->Step(*pool_, steps, requests).status();
+}
+
+absl::Status EngineWorkload::Fork(int32_t to, int32_t from) {
+  TTT_RETURN_IF_ERROR(
+      model_->CopyState(*pool_, slots_[to].index(), slots_[from].index()));
+  return backend_.Synchronize();
+}
+
+absl::Status EngineWorkload::Digest(const std::vector<int32_t>& slots,
+                                    int64_t tokens) {
+  std::vector<int32_t> indices;
+  for (const int32_t slot : slots) indices.push_back(slots_[slot].index());
+  const std::vector<int64_t> positions(slots.size(), tokens);
+  return model_->Digest(*pool_, indices, positions).status();
+}
+
+int64_t EngineWorkload::RaggedStart() {
+  return config_.mini_batch_size +
+         static_cast<int64_t>(random_() % config_.mini_batch_size);
+}
+
+}  // namespace ttt

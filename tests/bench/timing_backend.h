@@ -1,0 +1,82 @@
+// Where the time of a step goes.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "tests/bench/op_cost.h"
+#include "tests/bench/stopwatch.h"
+#include "tests/support/forwarding_backend.h"
+
+namespace ttt {
+
+enum class OpKind : uint8_t {
+  kEmbedTokens,
+  kRmsNorm,
+  kCausalConv,
+  kLearnerInputs,
+  kLearner,
+  kNormGate,
+  kSwiGlu,
+  kGemm,
+  kSaveHidden,
+  kGatherHidden,
+  kSampleTokens,
+  kDigestStates,
+  kCopy,  // to, from and on the device
+};
+absl::string_view OpName(OpKind kind);
+
+struct OpCall {
+  OpKind kind;
+  double seconds;  // until the device had done it
+  OpCost cost;
+};
+
+// Hands every call on and, while it records, waits for each op and keeps its
+// time and cost. Not thread-safe, as the backend below.
+class TimingBackend : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+
+  void StartRecording() {
+    calls_.clear();
+    is_recording_ = true;
+  }
+  // The calls since StartRecording, in their order.
+  std::vector<OpCall> StopRecording() {
+    is_recording_ = false;
+    return std::move(calls_);
+  }
+
+  absl::Status CopyToDevice(void* device, const void* host,
+                            int64_t size) override;
+  absl::Status CopyToHost(void* host, const void* device,
+                          int64_t size) override;
+  absl::Status CopyOnDevice(void* to, const void* from, int64_t size) override;
+  absl::Status EmbedTokens(const EmbedTokensArgs& args) override;
+  absl::Status RmsNorm(const RmsNormArgs& args) override;
+  absl::Status CausalConv(const CausalConvArgs& args) override;
+  absl::Status LearnerInputs(const LearnerInputsArgs& args) override;
+  absl::Status Learner(const LearnerArgs& args) override;
+  absl::Status NormGate(const NormGateArgs& args) override;
+  absl::Status SwiGlu(const SwiGluArgs& args) override;
+  absl::Status Gemm(const GemmArgs& args) override;
+  absl::Status SaveHidden(const SaveHiddenArgs& args) override;
+  absl::Status GatherHidden(const GatherHiddenArgs& args) override;
+  absl::Status SampleTokens(const SampleTokensArgs& args) override;
+  absl::Status DigestStates(const DigestStatesArgs& args) override;
+
+ private:
+  // Runs `call`; while recording, times it and asks `cost` what it took.
+  template <typename Call, typename Cost>
+  absl::Status Record(OpKind kind, const Call& call, const Cost& cost);
+
+  bool is_recording_ = false;
+  std::vector<OpCall> calls_;
+};
+
+}  // namespace ttt
