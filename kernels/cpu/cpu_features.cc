@@ -67,11 +67,15 @@ const char* IsaName(Isa isa) {
   return "";
 }
 
+bool HasAvx512BFloat16() {
+  return DetectIsa() == Isa::kAvx512 && HasBit(ReadCpuId(7, 1).eax, 5);
+}
+
 bool CpuHasBFloat16() {
   if (DetectIsa() != Isa::kAvx512) return false;
   const bool has_amx =
       HasBit(ReadCpuId(7, 0).edx, 22) && SystemSaves(kTileState);
-  return has_amx || HasBit(ReadCpuId(7, 1).eax, 5);
+  return has_amx || HasAvx512BFloat16();
 }
 
 std::string CpuModel() {

@@ -13,6 +13,8 @@ enum class Isa : uint8_t { kSse2, kAvx2, kAvx512 };
 // The best one that the CPU and the system support.
 Isa DetectIsa();
 const char* IsaName(Isa isa);
+// True if it also has AVX512-BF16.
+bool HasAvx512BFloat16();
 
 // Vendor, family and model: "AuthenticAMD-26-2". The GEMM library tunes its
 // loops, and so its order of summation, by it.

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "kernels/cpu/bfloat16.h"
+#include "kernels/cpu/cpu_features.h"
+#include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/host_memory.h"
 
 // Of the OpenMP run time that oneDNN runs on.
@@ -134,12 +136,56 @@ absl::Status SlabKernel::DropUnequalTiles(GemmWorker& worker) {
     Run(tiles_.back(), packed, input.data() + row * row_bytes(), worker);
     wanted.insert(wanted.end(), output, output + num_outputs_);
   }
+  const auto is_as_wanted = [&](int64_t num_rows) {
+    return std::memcmp(output, wanted.data(),
+                       num_rows * num_outputs_ * sizeof(float)) == 0;
+  };
   std::erase_if(tiles_, [&](const Tile& tile) {
     Run(tile, packed, input.data(), worker);
-    return std::memcmp(output, wanted.data(),
-                       tile.height * num_outputs_ * sizeof(float)) != 0;
+    return !is_as_wanted(tile.height);
   });
+  if (!FitsFewRows()) return absl::OkStatus();
+  const auto sums_in = [&](int64_t chunk_inputs) {
+    for (int64_t rows = kMaxFewRows; rows >= 1; --rows) {
+      RunFewRows(packed, input.data(), rows, chunk_inputs, worker);
+      if (!is_as_wanted(rows)) return false;
+    }
+    return true;
+  };
+  for (int64_t chunk = 32; chunk < 2 * num_inputs_; chunk *= 2) {
+    const int64_t chunk_inputs = std::min(chunk, num_inputs_);
+    if (sums_in(chunk_inputs)) few_rows_chunk_ = chunk_inputs;
+  }
   return absl::OkStatus();
+}
+
+bool SlabKernel::FitsFewRows() const {
+  if (type_ != DType::kBFloat16 || !HasAvx512BFloat16() ||
+      num_inputs_ % 32 != 0 || num_outputs_ % 16 != 0) {
+    return false;
+  }
+  // Blocks of 16 pairs of inputs by 64 outputs, those of one panel in a row.
+  const dnnl_memory_desc_t& packed = packed_.data;
+  const dnnl_blocking_desc_t& blocks = packed.format_desc.blocking;
+  return packed.format_kind == dnnl_blocked && packed.extra.flags == 0 &&
+         blocks.inner_nblks == 3 && blocks.inner_blks[0] == 16 &&
+         blocks.inner_idxs[0] == 0 && blocks.inner_blks[1] == kPanelOutputs &&
+         blocks.inner_idxs[1] == 1 && blocks.inner_blks[2] == 2 &&
+         blocks.inner_idxs[2] == 0 && blocks.strides[0] == 32 * kPanelOutputs &&
+         blocks.strides[1] == num_inputs_ * kPanelOutputs;
+}
+
+void SlabKernel::RunFewRows(const memory& packed, const std::byte* input,
+                            int64_t num_rows, int64_t chunk_inputs,
+                            GemmWorker& worker) const {
+  MultiplyFewRows(
+      {.input = reinterpret_cast<const uint16_t*>(input),
+       .packed = static_cast<const uint16_t*>(packed.get_data_handle()),
+       .output = worker.output->as<float>(),
+       .num_rows = static_cast<int32_t>(num_rows),
+       .num_inputs = num_inputs_,
+       .num_outputs = num_outputs_,
+       .chunk_inputs = chunk_inputs});
 }
 
 memory SlabKernel::Pack(const float* weights, int64_t num_outputs, void* to,
@@ -172,6 +218,12 @@ const SlabKernel::Tile& SlabKernel::TileFor(int64_t num_rows) const {
 
 int64_t SlabKernel::MultiplySome(const memory& packed, const std::byte* input,
                                  int64_t num_rows, GemmWorker& worker) const {
+  const int32_t tallest = tiles_.front().height;
+  if (few_rows_chunk_ > 0 && (num_rows < tallest || tallest <= kMaxFewRows)) {
+    const int64_t rows = std::min<int64_t>(num_rows, kMaxFewRows);
+    RunFewRows(packed, input, rows, few_rows_chunk_, worker);
+    return rows;
+  }
   const Tile& tile = TileFor(num_rows);
   if (tile.height > num_rows) {
     std::byte* const filled = worker.input->data();

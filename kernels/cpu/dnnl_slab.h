@@ -97,7 +97,13 @@ class SlabKernel {
   // Adds the tile if oneDNN has it; chooses the packed layout if there is none.
   void AddTile(int64_t height);
   absl::Status Grow(std::vector<GemmWorker>& workers) const;
+  // True if MultiplyFewRows can read the packed layout, and this CPU run it.
+  bool FitsFewRows() const;
+  // Keeps what multiplies each row as the tile of height 1 does, bit for bit.
   absl::Status DropUnequalTiles(GemmWorker& worker);
+  void RunFewRows(const dnnl::memory& packed, const std::byte* input,
+                  int64_t num_rows, int64_t chunk_inputs,
+                  GemmWorker& worker) const;
   const Tile& TileFor(int64_t num_rows) const;
   void Run(const Tile& tile, const dnnl::memory& packed, const std::byte* input,
            GemmWorker& worker) const;
@@ -108,6 +114,9 @@ class SlabKernel {
   const int64_t num_outputs_;
   dnnl::memory::desc packed_;
   std::vector<Tile> tiles_;  // by falling height; the last has height 1
+  // Of FewRowsArgs: how oneDNN sums too. 0: none of those tried is. Else
+  // MultiplyFewRows does what does not fill a tile of many rows.
+  int64_t few_rows_chunk_ = 0;
 };
 
 }  // namespace ttt

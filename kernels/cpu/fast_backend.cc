@@ -19,6 +19,10 @@ namespace {
 
 // Floats that are worth a task of their own: a few microseconds of a norm.
 constexpr int64_t kFloatsPerTask = 8192;
+// The same of a convolution, which does more to each.
+constexpr int64_t kConvFloatsPerTask = 2048;
+
+constexpr int32_t kHeadsPerTask = 4;  // of the learner, at most
 
 // What one thread needs.
 struct Scratch {
@@ -107,21 +111,22 @@ class FastBackend : public HostBackend {
     return absl::OkStatus();
   }
 
-  // Calls function(sequence, part, thread) for each part in [0, num_parts) of
-  // each sequence; on one thread if all of it is not worth two.
+  // Calls function(sequence, part) for each part in [0, num_parts) of each
+  // sequence; on one thread if all of it is not worth two. A task is as many
+  // parts as are worth one.
   template <typename Function>
   void RunOverSequences(const StepRows& rows, int64_t num_parts,
                         int64_t row_floats, const Function& function) {
-    const auto run = [&](int64_t task, int32_t thread) {
-      function(rows.sequences[task / num_parts], int32_t(task % num_parts),
-               thread);
-    };
-    const int64_t num_tasks = rows.batch * num_parts;
-    if (rows.num_rows * row_floats >= 2 * kFloatsPerTask) {
-      pool_->Run(num_tasks, run);
-      return;
-    }
-    for (int64_t task = 0; task < num_tasks; ++task) run(task, 0);
+    const int64_t num_calls = rows.batch * num_parts;
+    const int64_t num_tasks =
+        std::clamp<int64_t>(rows.num_rows * row_floats / kConvFloatsPerTask, 1,
+                            std::max<int64_t>(num_calls, 1));
+    pool_->Run(num_tasks, [&](int64_t task, int32_t) {
+      const int64_t end = (task + 1) * num_calls / num_tasks;
+      for (int64_t i = task * num_calls / num_tasks; i < end; ++i) {
+        function(rows.sequences[i / num_parts], int32_t(i % num_parts));
+      }
+    });
   }
 
   const VectorOps& ops_;
@@ -134,7 +139,7 @@ absl::Status FastBackend::CausalConv(const CausalConvArgs& args) {
   if (absl::Status status = Validate(args); !status.ok()) return status;
   const int32_t size = args.hidden_size;
   RunOverSequences(args.rows, (size + kConvChannels - 1) / kConvChannels, size,
-                   [&](const SequenceRows& sequence, int32_t part, int32_t) {
+                   [&](const SequenceRows& sequence, int32_t part) {
                      const int32_t begin = part * kConvChannels;
                      ops_.causal_conv(args, sequence, begin,
                                       std::min(size, begin + kConvChannels));
@@ -145,7 +150,7 @@ absl::Status FastBackend::CausalConv(const CausalConvArgs& args) {
 absl::Status FastBackend::LearnerInputs(const LearnerInputsArgs& args) {
   if (absl::Status status = Validate(args); !status.ok()) return status;
   RunOverSequences(args.rows, args.num_heads, args.num_heads * args.head_dim,
-                   [&](const SequenceRows& sequence, int32_t head, int32_t) {
+                   [&](const SequenceRows& sequence, int32_t head) {
                      ops_.learner_inputs(args, sequence, head);
                    });
   return absl::OkStatus();
@@ -153,11 +158,18 @@ absl::Status FastBackend::LearnerInputs(const LearnerInputsArgs& args) {
 
 absl::Status FastBackend::Learner(const LearnerArgs& args) {
   if (absl::Status status = Validate(args); !status.ok()) return status;
-  const int64_t num_tasks = int64_t{args.rows.batch} * args.num_heads;
-  pool_->Run(num_tasks, [&](int64_t task, int32_t thread) {
-    ops_.learner(args, args.rows.sequences[task / args.num_heads],
-                 int32_t(task % args.num_heads),
-                 scratch_[thread].learner->as<float>());
+  // A few heads of a sequence make a task, as each asks for the fast weights of
+  // the next.
+  const int64_t heads_per_task = std::clamp<int64_t>(
+      int64_t{args.rows.batch} * args.num_heads / (4 * pool_->num_threads()), 1,
+      std::min(args.num_heads, kHeadsPerTask));
+  const int64_t tasks = (args.num_heads + heads_per_task - 1) / heads_per_task;
+  pool_->Run(args.rows.batch * tasks, [&](int64_t task, int32_t thread) {
+    const int64_t first = task % tasks * heads_per_task;
+    ops_.learner(
+        args, args.rows.sequences[task / tasks], int32_t(first),
+        int32_t(std::min<int64_t>(args.num_heads, first + heads_per_task)),
+        scratch_[thread].learner->as<float>());
   });
   return absl::OkStatus();
 }

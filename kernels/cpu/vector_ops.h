@@ -29,8 +29,9 @@ struct VectorOps {
   // One head of one sequence.
   void (*learner_inputs)(const LearnerInputsArgs& args,
                          const SequenceRows& sequence, int32_t head);
+  // Heads [begin, end) of one sequence.
   void (*learner)(const LearnerArgs& args, const SequenceRows& sequence,
-                  int32_t head, float* scratch);
+                  int32_t begin, int32_t end, float* scratch);
   SampleMath sample_math;
   // DigestBlockLanes of digest.h, the same bits.
   void (*digest_lanes)(const uint32_t* words, int64_t num_words,
