@@ -30,7 +30,9 @@ struct Block {
   const uint16_t* weights;  // of the first pair
   int64_t num_pairs;
   bool begins;  // else the sums go on from `sums`
-  bool prefetches;
+  // Vectors of each pair whose counterparts in the next block are asked for.
+  int ask_begin;
+  int ask_end;
 };
 
 // Sums of kRows rows, left in `sums` [kRows, kPanelOutputs].
@@ -50,7 +52,7 @@ inline void AddBlock(const Block& block, float* sums) {
       const uint16_t* const line =
           block.weights + p * kPairHalves + 2 * v * kWidth;
       w[v] = (__m512bh)_mm512_loadu_si512(line);
-      if (block.prefetches) {
+      if (v >= block.ask_begin && v < block.ask_end) {
         _mm_prefetch((const char*)(line + kBlockPairs * kPairHalves),
                      _MM_HINT_T0);
       }
@@ -69,7 +71,8 @@ inline void AddBlock(const Block& block, float* sums) {
   }
 }
 
-// num_rows rows, tile by tile; the first tile asks for the next weights.
+// num_rows rows, tile by tile. Each tile asks for its share of the next block,
+// so that the memory is as busy in the last tile as in the first.
 template <int kRows>
 inline void AddLastRows(const Block& block, int64_t num_rows, float* sums) {
   if (num_rows == kRows) {
@@ -79,10 +82,13 @@ inline void AddLastRows(const Block& block, int64_t num_rows, float* sums) {
   }
 }
 inline void AddRows(Block block, int64_t num_rows, float* sums) {
-  block.prefetches = true;
-  while (num_rows > kTileRows) {
+  int tiles = (int)((num_rows + kTileRows - 1) / kTileRows);
+  block.ask_end = 0;
+  for (; tiles > 0; --tiles) {
+    block.ask_begin = block.ask_end;
+    block.ask_end += (kVecs - block.ask_begin + tiles - 1) / tiles;
+    if (tiles == 1) break;
     AddBlock<kTileRows>(block, sums);
-    block.prefetches = false;
     block.input += kTileRows * block.input_stride;
     sums += kTileRows * kPanelOutputs;
     num_rows -= kTileRows;
@@ -121,7 +127,8 @@ void MultiplyFewRows(const FewRowsArgs& args) {
                  .weights = panel + pair * kPairHalves,
                  .num_pairs = Least(kBlockPairs, end - pair),
                  .begins = pair == chunk,
-                 .prefetches = true},
+                 .ask_begin = 0,
+                 .ask_end = kVecs},
                 args.num_rows, sums);
       }
       Store(sums, args.num_rows, Least(kPanelOutputs, args.num_outputs - n),

@@ -58,8 +58,8 @@ void ReportMachine(const std::string& model, const std::string& device,
       "%-9s %-20s %10s %10s %6s %10s %9s %9s %6s %6s %8s\n",
       model.c_str(), device.c_str(), best.read_bytes_per_second / 1e9,
       best.fp32_flops / 1e9, best.bf16_flops / 1e9,
-      options.streamed_bytes / 1e6, "mode", "case", "ms", "least", "+-", "tokens/s",
-      "MB", "MFLOP", "bytes", "FLOPs", "weights");
+      options.streamed_bytes / 1e6, "mode", "case", "ms", "least", "+-",
+      "tokens/s", "MB", "MFLOP", "bytes", "FLOPs", "weights");
 }
 
 void ReportResult(const BenchCase& bench_case, const BenchResult& result,
@@ -98,10 +98,11 @@ void ReportResult(const BenchCase& bench_case, const BenchResult& result,
     std::snprintf(weights, sizeof(weights), "%7.2fx", over_weights);
   }
   std::printf(
-      "%-9s %-20s %10.4f %10.4f %5.1f%% %10.1f %9.3f %9.1f %5.1f%% %5.1f%% %8s\n",
+      "%-9s %-20s %10.4f %10.4f %5.1f%% %10.1f %9.3f %9.1f %5.1f%% %5.1f%% "
+      "%8s\n",
       bench_case.mode.c_str(), bench_case.name.c_str(), time.median * 1e3,
-      time.spread * 100, rate, result.cost.bytes / 1e6, result.cost.flops / 1e6,
-      bytes_share * 100, flops_share * 100, weights);
+      time.least * 1e3, time.spread * 100, rate, result.cost.bytes / 1e6,
+      result.cost.flops / 1e6, bytes_share * 100, flops_share * 100, weights);
   std::fflush(stdout);
 }
 

@@ -28,6 +28,12 @@ enum class OpKind : uint8_t {
   kDigestStates,
   kCopy,  // to, from and on the device
 };
+inline constexpr OpKind kAllOpKinds[] = {
+    OpKind::kEmbedTokens,   OpKind::kRmsNorm,      OpKind::kCausalConv,
+    OpKind::kLearnerInputs, OpKind::kLearner,      OpKind::kNormGate,
+    OpKind::kSwiGlu,        OpKind::kGemm,         OpKind::kSaveHidden,
+    OpKind::kGatherHidden,  OpKind::kSampleTokens, OpKind::kDigestStates,
+    OpKind::kCopy};
 absl::string_view OpName(OpKind kind);
 
 struct OpCall {

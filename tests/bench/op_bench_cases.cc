@@ -1,0 +1,441 @@
+#include "tests/bench/op_bench_cases.h"
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+
+namespace ttt {
+namespace {
+
+constexpr int64_t kSetsBytes = int64_t{128} << 20;  // more than the caches hold
+
+// Sequences of one row each, at different places of their mini-batches, in
+// several sets of slots.
+struct DecodeRows {
+  DecodeRows(OpInputs& inputs, int32_t batch, int64_t slot_bytes)
+      : batch(batch),
+        num_sets(static_cast<int32_t>(
+            std::clamp<int64_t>(kSetsBytes / (slot_bytes * batch), 1, 1024))),
+        num_slots(int64_t{batch} * num_sets) {
+    std::vector<SequenceRows> all;
+    for (int32_t slot = 0; slot < num_slots; ++slot) {
+      all.push_back({slot % batch, 1, slot, 32 + slot * 5});
+    }
+    host.assign(all.begin(), all.begin() + batch);
+    sequences = inputs.Upload(all);
+  }
+
+  StepRows Next() {
+    next = (next + 1) % num_sets;
+    return {sequences + int64_t{next} * batch, batch, batch};
+  }
+
+  int32_t batch;
+  int32_t num_sets;
+  int64_t num_slots;
+  std::vector<SequenceRows> host;  // of the first set
+  const SequenceRows* sequences;
+  int32_t next = 0;
+};
+
+PreparedOp PrepareEmbedTokens(OpInputs& in, const ModelSizes& m, int32_t n) {
+  DecodeRows rows(in, n, kTokenRingSize * sizeof(int32_t));
+  std::vector<int32_t> ids(n);
+  for (int32_t i = 0; i < n; ++i) ids[i] = i * 7919 % m.vocab_size;
+  const EmbedTokensArgs args = {
+      .rows = rows.Next(),
+      .token_ids = in.Upload(ids),
+      .table = in.Operands(int64_t{m.vocab_size} * m.hidden_size),
+      .hidden = in.Floats(int64_t{n} * m.hidden_size),
+      .ring = in.Plane(rows.num_slots, kTokenRingSize),
+      .vocab_size = m.vocab_size,
+      .hidden_size = m.hidden_size};
+  return {CostOf(args), [&in, args] { return in.backend().EmbedTokens(args); }};
+}
+
+PreparedOp PrepareRmsNorm(OpInputs& in, const ModelSizes& m, int32_t n) {
+  const RmsNormArgs args = {.input = in.Floats(int64_t{n} * m.hidden_size),
+                            .weight = in.Floats(m.hidden_size),
+                            .output = in.Operands(int64_t{n} * m.hidden_size),
+                            .num_rows = n,
+                            .hidden_size = m.hidden_size,
+                            .epsilon = 1e-6f};
+  return {CostOf(args), [&in, args] { return in.backend().RmsNorm(args); }};
+}
+
+PreparedOp PrepareCausalConv(OpInputs& in, const ModelSizes& m, int32_t n) {
+  const int64_t tail = (m.conv_kernel - 1) * m.hidden_size;
+  DecodeRows rows(in, n, tail * sizeof(float));
+  CausalConvArgs args = {
+      .rows = rows.Next(),
+      .input = in.Floats(int64_t{n} * m.hidden_size),
+      .weight = in.Floats(int64_t{m.conv_kernel} * m.hidden_size),
+      .bias = in.Floats(m.hidden_size),
+      .tail = in.Plane(rows.num_slots, tail),
+      .output = in.Floats(int64_t{n} * m.hidden_size),
+      .hidden_size = m.hidden_size,
+      .kernel = m.conv_kernel};
+  return {CostOf(args), [&in, args, rows]() mutable {
+            args.rows = rows.Next();
+            return in.backend().CausalConv(args);
+          }};
+}
+
+PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
+  const int64_t width = m.hidden_size;
+  const int64_t stride = 3 * width + m.num_heads;
+  const int64_t tail = (m.conv_kernel - 1) * width;
+  DecodeRows rows(in, n, tail * sizeof(float));
+  const auto weight = [&] { return in.Floats(m.conv_kernel * width); };
+  LearnerInputsArgs args = {
+      .rows = rows.Next(),
+      .projections = in.Floats(n * stride),
+      .row_stride = stride,
+      .query_offset = 0,
+      .key_offset = 0,
+      .value_offset = m.hidden_size,
+      .rate_offset = 3 * m.hidden_size,
+      .conv_q_weight = weight(),
+      .conv_q_bias = in.Floats(width),
+      .conv_k_weight = weight(),
+      .conv_k_bias = in.Floats(width),
+      .tail = in.Plane(rows.num_slots, tail),
+      .rate_bias = in.Floats(m.num_heads),
+      .rope = in.Floats(int64_t{m.mini_batch} * m.head_dim),
+      .queries = in.Floats(n * width),
+      .keys = in.Floats(n * width),
+      .targets = in.Floats(n * width),
+      .rates = in.Floats(int64_t{n} * m.num_heads),
+      .num_heads = m.num_heads,
+      .head_dim = m.head_dim,
+      .mini_batch = m.mini_batch,
+      .kernel = m.conv_kernel,
+      .base_lr = 0.1f};
+  return {CostOf(args), [&in, args, rows]() mutable {
+            args.rows = rows.Next();
+            return in.backend().LearnerInputs(args);
+          }};
+}
+
+PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
+                          int32_t n) {
+  const int64_t d = m.head_dim;
+  const int64_t e = is_mlp ? 4 * d : d;
+  const int64_t heads = m.num_heads;
+  const int64_t pending = heads * (m.mini_batch - 1);
+  const int64_t width = heads * d;
+  DecodeRows rows(in, n, (is_mlp ? 2 : 1) * heads * d * e * sizeof(float));
+  const int64_t slots = rows.num_slots;
+  LearnerArgs args = {
+      .rows = rows.Next(),
+      .queries = in.Floats(n * width),
+      .keys = in.Floats(n * width),
+      .targets = in.Floats(n * width),
+      // Small and of both signs, so that the weights stay where they are.
+      .rates = in.Floats(n * heads, 1e-5f),
+      .token_scale = in.Upload(std::vector<float>(m.mini_batch, 0.5f)),
+      .norm_weight = in.Floats(width),
+      .norm_bias = in.Floats(width),
+      .w1 = in.Plane(slots, heads * d * e, 0.1f),
+      .b1 = in.Plane(slots, heads * e, 0.1f),
+      .w2 = is_mlp ? in.Plane(slots, heads * e * d, 0.1f) : StatePlane{},
+      .b2 = is_mlp ? in.Plane(slots, heads * d, 0.1f) : StatePlane{},
+      .pending_keys = in.Plane(slots, pending * d),
+      .pending_targets = in.Plane(slots, pending * d),
+      .pending_rates = in.Plane(slots, pending, 1e-5f),
+      .output = in.Floats(n * width),
+      .is_mlp = is_mlp,
+      .num_heads = m.num_heads,
+      .head_dim = m.head_dim,
+      .mini_batch = m.mini_batch};
+  // The mean of a whole mini-batch: a set has each place equally often, or the
+  // sets have.
+  OpCost cost;
+  for (int32_t place = 0; place < m.mini_batch; ++place) {
+    const SequenceRows row = {0, 1, 0, place};
+    cost += CostOf(args, absl::MakeConstSpan(&row, 1));
+  }
+  cost = {cost.bytes * n / m.mini_batch, cost.flops * n / m.mini_batch};
+  return {cost, [&in, args, rows]() mutable {
+            args.rows = rows.Next();
+            return in.backend().Learner(args);
+          }};
+}
+
+PreparedOp PrepareNormGate(OpInputs& in, const ModelSizes& m, int32_t n) {
+  const int64_t size = int64_t{n} * m.hidden_size;
+  const NormGateArgs args = {.input = in.Floats(size),
+                             .weight = in.Floats(m.hidden_size),
+                             .bias = in.Floats(m.hidden_size),
+                             .gate = in.Floats(size),
+                             .gate_stride = m.hidden_size,
+                             .output = in.Operands(size),
+                             .num_rows = n,
+                             .hidden_size = m.hidden_size};
+  return {CostOf(args), [&in, args] { return in.backend().NormGate(args); }};
+}
+
+PreparedOp PrepareSwiGlu(OpInputs& in, const ModelSizes& m, int32_t n) {
+  const SwiGluArgs args = {.gate_up = in.Floats(int64_t{2} * n * m.inner),
+                           .output = in.Operands(int64_t{n} * m.inner),
+                           .num_rows = n,
+                           .inner = m.inner};
+  return {CostOf(args), [&in, args] { return in.backend().SwiGlu(args); }};
+}
+
+PreparedOp PrepareGemm(OpInputs& in, int32_t num_outputs, int32_t num_inputs,
+                       int32_t n) {
+  std::vector<const GemmWeights*> sets = {in.Weights(num_outputs, num_inputs)};
+  const int64_t num_sets =
+      std::clamp<int64_t>(kSetsBytes / sets[0]->bytes(), 1, 32);
+  while (static_cast<int64_t>(sets.size()) < num_sets) {
+    sets.push_back(in.Weights(num_outputs, num_inputs));
+  }
+  GemmArgs args = {.input = in.Operands(int64_t{n} * num_inputs),
+                   .weights = sets[0],
+                   .output = in.Floats(int64_t{n} * num_outputs),
+                   .output_stride = num_outputs,
+                   .num_rows = n,
+                   .accumulate = false};
+  return {CostOf(args), [&in, args, sets, next = size_t{0}]() mutable {
+            next = (next + 1) % sets.size();
+            args.weights = sets[next];
+            return in.backend().Gemm(args);
+          }};
+}
+
+PreparedOp PrepareSaveHidden(OpInputs& in, const ModelSizes& m, int32_t n) {
+  DecodeRows rows(in, n, m.hidden_size * sizeof(float));
+  const SaveHiddenArgs args = {
+      .rows = rows.Next(),
+      .hidden = in.Floats(int64_t{n} * m.hidden_size),
+      .last_hidden = in.Plane(rows.num_slots, m.hidden_size),
+      .finite = in.Upload(std::vector<uint8_t>(n)),
+      .hidden_size = m.hidden_size};
+  return {CostOf(args), [&in, args] { return in.backend().SaveHidden(args); }};
+}
+
+PreparedOp PrepareGatherHidden(OpInputs& in, const ModelSizes& m, int32_t n) {
+  std::vector<int32_t> rows(n);
+  for (int32_t i = 0; i < n; ++i) rows[i] = i;
+  const GatherHiddenArgs args = {
+      .hidden = in.Floats(int64_t{n} * m.hidden_size),
+      .last_hidden = in.Plane(1, m.hidden_size),
+      .rows = in.Upload(rows),
+      .slots = in.Upload(std::vector<int32_t>(n)),
+      .output = in.Floats(int64_t{n} * m.hidden_size),
+      .num_rows = n,
+      .hidden_size = m.hidden_size};
+  return {CostOf(args),
+          [&in, args] { return in.backend().GatherHidden(args); }};
+}
+
+PreparedOp PrepareSampleTokens(OpInputs& in, const ModelSizes& m, int32_t n,
+                               float temperature) {
+  constexpr int32_t kCandidates = 1;
+  const SampleRow row = {.given_token = kSampleToken,
+                         .slot = -1,
+                         .position = 1,
+                         .seed = 1,
+                         .temperature = temperature,
+                         .top_k = 0,
+                         .top_p = temperature > 0 ? 0.95f : 1.0f,
+                         .min_p = 0,
+                         .repetition_penalty = 1,
+                         .presence_penalty = 0,
+                         .frequency_penalty = 0,
+                         .bias_begin = 0,
+                         .bias_end = 0,
+                         .num_candidates = 0};
+  const SampleTokensArgs args = {
+      .logits = in.Floats(int64_t{n} * m.vocab_size, 8.0f),
+      .samples = in.Upload(std::vector<SampleRow>(n, row)),
+      .bias_ids = nullptr,
+      .bias_values = nullptr,
+      .ring = in.Plane(1, kTokenRingSize),
+      .token_ids = in.Upload(std::vector<int32_t>(n)),
+      .logprobs = in.Floats(n),
+      .candidate_ids = in.Upload(std::vector<int32_t>(n)),
+      .candidate_logprobs = in.Floats(n),
+      .finite = in.Upload(std::vector<uint8_t>(n)),
+      .num_rows = n,
+      .vocab_size = m.vocab_size,
+      .max_candidates = kCandidates};
+  return {CostOf(args),
+          [&in, args] { return in.backend().SampleTokens(args); }};
+}
+
+// Whole states of the linear 125m, 12 layers.
+PreparedOp PrepareDigestStates(OpInputs& in, const ModelSizes& m, int32_t n) {
+  struct Host {
+    std::vector<int32_t> slot_ids;
+    std::vector<int64_t> positions;
+    std::vector<DigestPlane> planes;
+    std::vector<uint32_t> header = std::vector<uint32_t>(16, 1);
+    std::vector<uint8_t> digests;
+  };
+  constexpr int64_t kLayers = 12;
+  const int64_t words = kLayers * m.num_heads * m.head_dim * (m.head_dim + 1);
+  const auto host = std::make_shared<Host>();
+  host->planes = {{0, 1, words, words, false}};
+  host->digests.resize(int64_t{n} * kDigestBytes);
+  for (int32_t i = 0; i < n; ++i) {
+    host->slot_ids.push_back(i);
+    host->positions.push_back(31);
+  }
+  const DigestStatesArgs args = {.slots = in.Plane(n, words),
+                                 .slot_ids = host->slot_ids.data(),
+                                 .positions = host->positions.data(),
+                                 .planes = host->planes.data(),
+                                 .num_planes = 1,
+                                 .header = host->header.data(),
+                                 .header_words = 16,
+                                 .digests = host->digests.data(),
+                                 .finite = nullptr,
+                                 .batch = n,
+                                 .mini_batch = m.mini_batch};
+  return {CostOf(args),
+          [&in, args, host] { return in.backend().DigestStates(args); }};
+}
+
+// `n` states of the linear 125m, in turn, as a fork copies them.
+PreparedOp PrepareCopy(OpInputs& in, int32_t n) {
+  constexpr int64_t kStateBytes = 3739072;
+  std::byte* const states =
+      reinterpret_cast<std::byte*>(in.Floats(2 * n * kStateBytes / 4));
+  return {{2.0 * n * kStateBytes, 0}, [&in, states, n] {
+            absl::Status status;
+            for (int32_t i = 0; i < n; ++i) {
+              std::byte* const from = states + 2 * i * kStateBytes;
+              status.Update(in.backend().CopyOnDevice(from + kStateBytes, from,
+                                                      kStateBytes));
+            }
+            return status;
+          }};
+}
+
+constexpr std::array<int32_t, 3> kRows = {1, 16, 256};
+
+// Cases of one op for each number of rows and both sizes.
+template <typename Prepare>
+std::vector<OpCase> ForSizes(OpKind kind, const Prepare& prepare) {
+  std::vector<OpCase> cases;
+  for (const ModelSizes& sizes : {k125m, k1300m}) {
+    for (const int32_t n : kRows) {
+      cases.push_back({kind,
+                       absl::StrCat(OpName(kind), "/", sizes.name, "/", n),
+                       [=](OpInputs& in) { return prepare(in, sizes, n); }});
+    }
+  }
+  return cases;
+}
+
+std::vector<OpCase> LearnerCases() {
+  std::vector<OpCase> cases;
+  for (const bool is_mlp : {false, true}) {
+    for (const ModelSizes& sizes : {k125m, k1300m}) {
+      for (const int32_t n : kRows) {
+        // Hundreds of MLP states of the larger model are too much memory.
+        if (is_mlp && n * sizes.num_heads > 256 * 12) continue;
+        cases.push_back({OpKind::kLearner,
+                         absl::StrCat("Learner/", sizes.name,
+                                      is_mlp ? " mlp/" : " linear/", n),
+                         [=](OpInputs& in) {
+                           return PrepareLearner(in, sizes, is_mlp, n);
+                         }});
+      }
+    }
+  }
+  return cases;
+}
+
+std::vector<OpCase> GemmCases() {
+  struct Matrix {
+    std::string name;
+    int32_t num_outputs;
+    int32_t num_inputs;
+  };
+  std::vector<Matrix> matrices;
+  for (const ModelSizes& m : {k125m, k1300m}) {
+    matrices.push_back(
+        {absl::StrCat(m.name, " gate_up"), 2 * m.inner, m.hidden_size});
+    matrices.push_back({absl::StrCat(m.name, " down"), m.hidden_size, m.inner});
+  }
+  matrices.push_back({"125m head", k125m.vocab_size, k125m.hidden_size});
+  std::vector<OpCase> cases;
+  for (const Matrix& matrix : matrices) {
+    for (const int32_t n : kRows) {
+      cases.push_back(
+          {OpKind::kGemm, absl::StrCat("Gemm/", matrix.name, "/", n),
+           [=](OpInputs& in) {
+             return PrepareGemm(in, matrix.num_outputs, matrix.num_inputs, n);
+           }});
+    }
+  }
+  return cases;
+}
+
+std::vector<OpCase> SampleCases() {
+  std::vector<OpCase> cases;
+  for (const float temperature : {0.0f, 0.8f}) {
+    for (const int32_t n : {1, 16}) {
+      cases.push_back(
+          {OpKind::kSampleTokens,
+           absl::StrCat("SampleTokens/",
+                        temperature > 0 ? "0.8, top_p 0.95/" : "greedy/", n),
+           [=](OpInputs& in) {
+             return PrepareSampleTokens(in, k125m, n, temperature);
+           }});
+    }
+  }
+  return cases;
+}
+
+std::vector<OpCase> StateCases(OpKind kind) {
+  std::vector<OpCase> cases;
+  for (const int32_t n : {1, 16}) {
+    cases.push_back({kind, absl::StrCat(OpName(kind), "/125m linear/", n),
+                     [=](OpInputs& in) {
+                       return kind == OpKind::kCopy
+                                  ? PrepareCopy(in, n)
+                                  : PrepareDigestStates(in, k125m, n);
+                     }});
+  }
+  return cases;
+}
+
+}  // namespace
+
+std::vector<OpCase> CasesOf(OpKind kind) {
+  switch (kind) {
+    case OpKind::kEmbedTokens:
+      return ForSizes(kind, PrepareEmbedTokens);
+    case OpKind::kRmsNorm:
+      return ForSizes(kind, PrepareRmsNorm);
+    case OpKind::kCausalConv:
+      return ForSizes(kind, PrepareCausalConv);
+    case OpKind::kLearnerInputs:
+      return ForSizes(kind, PrepareLearnerInputs);
+    case OpKind::kLearner:
+      return LearnerCases();
+    case OpKind::kNormGate:
+      return ForSizes(kind, PrepareNormGate);
+    case OpKind::kSwiGlu:
+      return ForSizes(kind, PrepareSwiGlu);
+    case OpKind::kGemm:
+      return GemmCases();
+    case OpKind::kSaveHidden:
+      return ForSizes(kind, PrepareSaveHidden);
+    case OpKind::kGatherHidden:
+      return ForSizes(kind, PrepareGatherHidden);
+    case OpKind::kSampleTokens:
+      return SampleCases();
+    case OpKind::kDigestStates:
+    case OpKind::kCopy:
+      return StateCases(kind);
+  }
+  return {};
+}
+
+}  // namespace ttt

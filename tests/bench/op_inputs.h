@@ -1,0 +1,78 @@
+// Arrays in device memory for benchmarks of ops.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "server/base/check.h"
+
+namespace ttt {
+
+// Sizes of a published model.
+struct ModelSizes {
+  const char* name;
+  int32_t hidden_size;
+  int32_t inner;  // of the feed-forward network
+  int32_t num_heads;
+  int32_t vocab_size = 32000;
+  int32_t head_dim = 64;
+  int32_t mini_batch = 16;
+  int32_t conv_kernel = 4;
+};
+inline constexpr ModelSizes k125m = {"125m", 768, 2048, 12};
+inline constexpr ModelSizes k1300m = {"1.3b", 2048, 5504, 32};
+
+// Makes arrays and keeps them. A failure of the device ends the program.
+class OpInputs {
+ public:
+  explicit OpInputs(Backend* backend) : backend_(*backend) {}
+
+  Backend& backend() { return backend_; }
+
+  template <typename T>
+  T* Upload(const std::vector<T>& values) {
+    const int64_t bytes = static_cast<int64_t>(values.size() * sizeof(T));
+    buffers_.push_back(backend_.Allocate(bytes).value());
+    TTT_CHECK(
+        backend_.CopyToDevice(buffers_.back()->data(), values.data(), bytes)
+            .ok());
+    return buffers_.back()->as<T>();
+  }
+  float* Floats(int64_t count, float scale = 1.0f) {
+    return Upload(Random(count, scale));
+  }
+  Operand Operands(int64_t count) {
+    // Random bits of bfloat16 would hold NaN; those of small floats do not.
+    return {Floats(count), backend_.operand_type()};
+  }
+  // A plane of `floats` a slot.
+  StatePlane Plane(int64_t num_slots, int64_t floats, float scale = 1.0f) {
+    return {reinterpret_cast<std::byte*>(Floats(num_slots * floats, scale)),
+            floats * static_cast<int64_t>(sizeof(float))};
+  }
+  const GemmWeights* Weights(int32_t num_outputs, int32_t num_inputs) {
+    const std::vector<float> values =
+        Random(int64_t{num_outputs} * num_inputs, 0.05f);
+    weights_.push_back(
+        backend_.PackWeights(values.data(), num_outputs, num_inputs).value());
+    return weights_.back().get();
+  }
+
+ private:
+  std::vector<float> Random(int64_t count, float scale) {
+    std::uniform_real_distribution<float> uniform(-scale, scale);
+    std::vector<float> values(count);
+    for (float& value : values) value = uniform(random_);
+    return values;
+  }
+
+  Backend& backend_;
+  std::minstd_rand random_{1};
+  std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
+  std::vector<std::unique_ptr<GemmWeights>> weights_;
+};
+
+}  // namespace ttt
