@@ -25,7 +25,7 @@ help:
 	@echo 'make demo     build, serve the bundled model, hold a conversation, stop'
 	@echo 'make test     build, run the tests that need no GPU  (LABEL=unit|grpc|dist)'
 	@echo 'make run      build, serve in the foreground         (MODEL=DIR FLAGS="--flag=value")'
-	@echo 'make bench    build, time the engine               (MODEL=DIR FLAGS="--batch=1,8")'
+	@echo 'make bench    build, time the engine and its ops   (MODEL=DIR FLAGS="--batch=1,8")'
 	@echo 'make format   clang-format every source'
 	@echo 'make lint     format, layering and clang-tidy        (ALL=1, or BASE=commit)'
 	@echo 'make dist     relocatable tree and tarball in build/dist'
@@ -67,8 +67,10 @@ test: test-packages
 
 bench: build-packages
 	@$(CONFIGURE)
-	cmake --build $(BUILD) -j $(JOBS) --target ttt_engine_bench
+	cmake --build $(BUILD) -j $(JOBS) --target ttt_engine_bench ttt_op_bench
 	$(BUILD)/bin/ttt_engine_bench --model=$(or $(MODEL),models/configs/ttt-linear-125m) $(FLAGS)
+	$(BUILD)/bin/ttt_engine_bench --model=models/ttt-linear-14m-books --load_format=auto --mode=position
+	$(BUILD)/bin/ttt_op_bench --benchmark_min_time=0.1
 
 format: lint-packages
 	@scripts/format --write

@@ -9,6 +9,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/strings/str_format.h"
 #include "tests/bench/bench_device.h"
 #include "tests/bench/op_bench_cases.h"
 
@@ -83,11 +84,13 @@ int Main(int argc, char** argv) {
     const Ceilings best = device.meter->best();
     Backend* const backend = device.backend.get();
     const bool is_fp32 = backend->operand_type() == DType::kFloat32;
-    std::printf(
-        "%s: reads %.1f GB/s, products %.0f (fp32) and %.0f (bf16) "
-        "GFLOP/s\n",
-        backend->info().description.c_str(), best.read_bytes_per_second / 1e9,
-        best.fp32_flops / 1e9, best.bf16_flops / 1e9);
+    benchmark::AddCustomContext(
+        is_fp32 ? "fp32" : "bf16",
+        absl::StrFormat("%s; reads %.1f GB/s, products %.0f (fp32) and %.0f "
+                        "(bf16) GFLOP/s",
+                        backend->info().description,
+                        best.read_bytes_per_second / 1e9, best.fp32_flops / 1e9,
+                        best.bf16_flops / 1e9));
     for (const OpKind kind : kAllOpKinds) {
       for (const OpCase& op_case : CasesOf(kind)) {
         benchmark::RegisterBenchmark(
