@@ -7,8 +7,8 @@ JOBS  ?= $(shell scripts/build_jobs)
 # The model that `make run` serves, if not the bundled one, and further flags for it.
 MODEL ?=
 FLAGS ?=
-# `make test LABEL=unit` runs the tests of one label; tests that need a GPU are
-# left out unless LABEL names them.
+# `make test LABEL=unit` runs the tests of one label; those that need a GPU, and
+# the slow ones, are left out unless LABEL names them.
 LABEL ?=
 # `make lint ALL=1` looks at every source, not only at what changed since BASE.
 BASE  ?= HEAD
@@ -23,7 +23,7 @@ unexport MAKEFLAGS MFLAGS
 
 help:
 	@echo 'make demo     build, serve the bundled model, hold a conversation, stop'
-	@echo 'make test     build, run the tests that need no GPU  (LABEL=unit|grpc|dist)'
+	@echo 'make test     build, run the tests that need no GPU  (LABEL=unit|grpc|dist|slow)'
 	@echo 'make run      build, serve in the foreground         (MODEL=DIR FLAGS="--flag=value")'
 	@echo 'make bench    build, time the engine and its ops   (MODEL=DIR FLAGS="--batch=1,8")'
 	@echo 'make format   clang-format every source'
@@ -63,7 +63,7 @@ test: test-packages
 	cmake --preset release
 	cmake --build $(BUILD) -j $(JOBS)
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error -j $(JOBS) \
-	  $(if $(LABEL),-L '^$(LABEL)$$',-LE '^gpu$$')
+	  $(if $(LABEL),-L '^$(LABEL)$$',-LE '^(gpu|slow)$$')
 
 bench: build-packages
 	@$(CONFIGURE)

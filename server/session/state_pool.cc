@@ -182,9 +182,18 @@ void StatePool::AddShare(int32_t index, uint64_t epoch) {
 }
 
 void StatePool::DropShare(int32_t index, uint64_t epoch) {
+  {
+    MutexLock lock(mutex_);
+    CheckShared(index, epoch);
+    if (--shares_[index] > 0) return;
+    if (!options_.poison_released) {
+      free_.push_back(index);
+      return;
+    }
+  }
+  Poison(index).IgnoreError();  // AcquireSlot tells of a device that fails.
   MutexLock lock(mutex_);
-  CheckShared(index, epoch);
-  if (--shares_[index] == 0) free_.push_back(index);
+  free_.push_back(index);
 }
 
 bool StatePool::HasOneShare(int32_t index, uint64_t epoch) const {

@@ -82,9 +82,10 @@ class StatePool {
   struct Options {
     int64_t session_slots = 0;  // >= 1
     int32_t scratch_slots = 0;  // >= 1
-    // For tests: every slot is full of NaN when AcquireSlot gives it out, so
-    // that nothing left by its last user can be read. AcquireSlot then copies
-    // to the device, and belongs on the thread of the backend.
+    // For tests: every slot is full of NaN from when its last share goes, and
+    // when AcquireSlot gives it out, so that nothing left by its last user can
+    // be read. Both then copy to the device, and belong on the thread of the
+    // backend.
     bool poison_released = false;
   };
   struct Usage {

@@ -91,6 +91,7 @@ class EngineFixture {
     int32_t max_batch_tokens = 64;
     int64_t session_slots = 64;
     int64_t stream_tokens = 1 << 20;  // that a stream holds
+    bool poison_released = false;     // See StatePool::Options.
     const Tokenizer* tokenizer = nullptr;
     absl::Duration max_queue_wait = absl::InfiniteDuration();
     // Puts a backend of the test's own before the CPU's.
@@ -110,7 +111,8 @@ class EngineFixture {
                  .value();
     pool_ =
         StatePool::Create({.session_slots = options_.session_slots,
-                           .scratch_slots = options_.max_batch_rows},
+                           .scratch_slots = options_.max_batch_rows,
+                           .poison_released = options_.poison_released},
                           TttModel::MakeStateLayout(options_.config), backend)
             .value();
     store_ = SessionStore::Create({}, &clock_, pool_.get()).value();

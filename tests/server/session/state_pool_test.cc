@@ -187,6 +187,20 @@ TEST_F(StatePoolTest, PoisonedSlotIsFullOfNanEachTimeItIsGivenOut) {
   EXPECT_EQ(floats[0], 1.0f);  // Another's slot is left alone.
 }
 
+TEST_F(StatePoolTest, PoisonedSlotIsFullOfNanOnceItsLastShareHasGone) {
+  const auto pool = MakePool(1, 1, /*poison=*/true);
+  const float* const floats =
+      reinterpret_cast<const float*>(pool->slots().base);
+  {
+    const StateSlot slot = pool->AcquireSlot().value();
+    ASSERT_EQ(slot.index(), 0);
+    std::fill_n(reinterpret_cast<float*>(pool->slots().base), 32, 1.0f);
+    slot.Share();  // The share that goes is not the last.
+    EXPECT_EQ(floats[0], 1.0f);
+  }
+  for (int i = 0; i < 32; ++i) EXPECT_TRUE(std::isnan(floats[i])) << i;
+}
+
 TEST_F(StatePoolTest, SlotThatCannotBePoisonedIsNotGivenOut) {
   const auto pool = MakePool(1, 1, /*poison=*/true);
   backend_.FailNth(BackendCall::kCopyToDevice, 1, absl::InternalError("lost"));
