@@ -498,6 +498,7 @@ absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(
     const StatePool& pool, absl::Span<const int32_t> slots,
     absl::Span<const int64_t> tokens) {
   TTT_CHECK(slots.size() == tokens.size());
+  if (slots.empty()) return std::vector<std::optional<StateDigest>>();
   const std::vector<DigestPlane> planes = DigestPlanes(pool.layout());
   const std::vector<uint32_t> header =
       FingerprintWords(fingerprint_, backend_->info().numerics_fingerprint);
