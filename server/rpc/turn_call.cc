@@ -78,8 +78,16 @@ absl::Status TurnCall::Lease(const v1::CompleteRequest& message,
   if (message.has_expected_revision()) {
     options.expected_revision = message.expected_revision();
   }
-  TTT_ASSIGN_OR_RETURN(
-      *lease, shared_.parts.sessions->Acquire(message.session_id(), options));
+  absl::StatusOr<SessionLease> acquired =
+      shared_.parts.sessions->Acquire(message.session_id(), options);
+  if (!acquired.ok()) {
+    // What the details say of the session that was refused, if there is one.
+    const absl::StatusOr<SessionInfo> session =
+        shared_.parts.sessions->GetSession(message.session_id());
+    if (session.ok()) base_revision_ = session->revision;
+    return acquired.status();
+  }
+  *lease = *std::move(acquired);
   session_id_ = lease->id();
   base_revision_ = lease->revision();
   return absl::OkStatus();

@@ -227,6 +227,8 @@ TEST_F(InferenceTest, AnotherRevisionThanExpectedIsRefused) {
       Fail("token_ids { ids: [5] } session_id: 's' expected_revision: 0");
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(ErrorInfoOf(status).reason(), "REVISION_MISMATCH");
+  EXPECT_EQ(ErrorInfoOf(status).metadata().at("revision"), "1");
+  EXPECT_EQ(ErrorInfoOf(status).metadata().at("committed"), "false");
 }
 
 TEST_F(InferenceTest, AnAbsentSessionIsNotFoundUnlessItIsToBeMade) {
