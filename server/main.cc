@@ -61,7 +61,7 @@ ABSL_FLAG(double, max_queue_seconds, 10,
           "how long a call may wait for a row, 0.001 to 86400; one that is "
           "expected to wait longer is refused at once");
 ABSL_FLAG(int32_t, max_top_logprobs, 20, "candidates a token, 0 to 1048576");
-ABSL_FLAG(int32_t, stream_interval_ms, 10,
+ABSL_FLAG(int32_t, stream_interval_ms, 20,
           "least time between two events of a stream with tokens, 0 to 10000; "
           "what comes meanwhile is in one event; 0: an event a step");
 ABSL_FLAG(int64_t, memory_log_tokens, 65536,

@@ -29,7 +29,7 @@ struct ServerOptions {
   int64_t max_queue_bytes = int64_t{256} << 20;  // of all requests
   absl::Duration max_queue_wait = absl::Seconds(10);
   int32_t max_top_logprobs = 20;
-  absl::Duration stream_interval = absl::Milliseconds(10);
+  absl::Duration stream_interval = absl::Milliseconds(20);
   bool reflection = false;
   absl::Duration max_stall = absl::Seconds(60);  // see Engine::Options
   // A call whose client takes nothing of its answer for that long is cut.
