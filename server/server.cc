@@ -1,25 +1,16 @@
 #include "server/server.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
-#include <functional>
-#include <thread>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
-#include "kernels/cpu/cpu_backend.h"
-#include "kernels/cuda/cuda_backend.h"
 #include "server/admission/admission.h"
 #include "server/base/clock.h"
 #include "server/base/error.h"
 #include "server/base/log.h"
-#include "server/base/mutex.h"
+#include "server/base/periodic.h"
 #include "server/base/status_macros.h"
 #include "server/engine/engine.h"
 #include "server/engine/engine_thread.h"
@@ -27,6 +18,7 @@
 #include "server/model/config.h"
 #include "server/model/tokenizer.h"
 #include "server/model/ttt_model.h"
+#include "server/plan.h"
 #include "server/rpc/rpc_server.h"
 #include "server/session/session_store.h"
 #include "server/session/state_pool.h"
@@ -38,156 +30,6 @@ namespace {
 
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 constexpr std::chrono::seconds kHousekeepingPeriod(1);
-// Without --device_state_bytes: a quarter of the memory, and not more than
-// this.
-constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
-
-absl::Status BadFlag(absl::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, "BAD_FLAG", message);
-}
-
-// The same status, with the reason that ExitCode reads.
-absl::Status As(absl::string_view reason, const absl::Status& status) {
-  return Error(status.code(), reason, status.message());
-}
-
-// Of the machine, or of the control group if that is less.
-int64_t MemoryBytes() {
-  int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
-  for (const char* path : {"/sys/fs/cgroup/memory.max",
-                           "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
-    int64_t limit = 0;  // "max" leaves it at 0
-    if (std::ifstream(path) >> limit && limit > 0)
-      bytes = std::min(bytes, limit);
-  }
-  return bytes;
-}
-
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
-    const ServerOptions& options) {
-  absl::string_view device = options.device;
-  if (absl::ConsumePrefix(&device, "cuda:")) {
-    int32_t ordinal = 0;
-    if (!absl::SimpleAtoi(device, &ordinal) || ordinal < 0) {
-      return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
-                                  ", must be auto, cpu or cuda:N"));
-    }
-    const Precision precision = options.precision == "fp32"
-                                    ? Precision::kFloat32
-                                    : Precision::kBFloat16;
-    return CreateCudaBackend(ordinal, precision);
-  }
-  if (device != "auto" && device != "cpu") {
-    return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
-                                ", must be auto, cpu or cuda:N"));
-  }
-  const bool bfloat16 = options.precision == "bf16" ||
-                        (options.precision == "auto" && CpuHasBFloat16());
-  return CreateCpuBackend(
-      {.precision = bfloat16 ? Precision::kBFloat16 : Precision::kFloat32,
-       .num_threads = options.num_threads});
-}
-
-// What the parts will be made of, before any weight is read.
-struct Plan {
-  std::unique_ptr<Backend> backend;
-  ModelConfig config;
-  StateLayout layout;
-  TttModel::Limits limits;
-  int64_t session_slots = 0;
-  int64_t weight_bytes = 0;  // packed; about
-  int64_t workspace_bytes = 0;
-
-  int64_t pool_bytes() const {
-    return (session_slots + limits.max_sequences) * layout.slot_bytes;
-  }
-};
-
-int64_t WeightBytes(const ModelConfig& config, Precision precision) {
-  int64_t words = 0;
-  for (const TensorSpec& tensor : ModelTensors(config)) {
-    int64_t tensor_words = 1;
-    for (const int64_t size : tensor.shape) tensor_words *= size;
-    words += tensor_words;
-  }
-  return words * (precision == Precision::kBFloat16 ? 2 : 4);
-}
-
-absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
-  Plan plan;
-  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options);
-  if (!backend.ok()) {
-    return ErrorReason(backend.status()) == "BAD_FLAG"
-               ? backend.status()
-               : As("DEVICE_UNAVAILABLE", backend.status());
-  }
-  plan.backend = *std::move(backend);
-  const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.model_dir);
-  if (!config.ok()) return As("BAD_MODEL", config.status());
-  plan.config = *config;
-  plan.layout = TttModel::MakeStateLayout(plan.config);
-  plan.limits = {.max_rows = options.max_batch_tokens,
-                 .max_sequences = options.max_batch_rows,
-                 .max_candidates = std::min(options.max_top_logprobs,
-                                            plan.config.vocab_size)};
-  const int64_t state_bytes =
-      options.device_state_bytes > 0
-          ? options.device_state_bytes
-          : std::max(std::min(MemoryBytes() / 4, kMostDefaultStateBytes),
-                     plan.layout.slot_bytes);
-  plan.session_slots = state_bytes / plan.layout.slot_bytes;
-  if (plan.session_slots < 1) {
-    return BadFlag(absl::StrCat("--device_state_bytes is ", state_bytes,
-                                ", and the state of one session is ",
-                                plan.layout.slot_bytes, " bytes"));
-  }
-  plan.weight_bytes = WeightBytes(plan.config, plan.backend->info().precision);
-  plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits);
-  return plan;
-}
-
-void LogPlan(const Plan& plan) {
-  const DeviceInfo& device = plan.backend->info();
-  Log(LogLevel::kInfo, "plan",
-      {{"device", device.name},
-       {"description", device.description},
-       {"weight_bytes", absl::StrCat(plan.weight_bytes)},
-       {"workspace_bytes", absl::StrCat(plan.workspace_bytes)},
-       {"bytes_per_session", absl::StrCat(plan.layout.slot_bytes)},
-       {"session_slots", absl::StrCat(plan.session_slots)},
-       {"state_pool_bytes", absl::StrCat(plan.pool_bytes())}});
-}
-
-// Calls a function once a period, on a thread of its own.
-class Periodic {
- public:
-  explicit Periodic(std::function<void()> task)
-      : task_(std::move(task)), thread_([this] { Run(); }) {}
-  ~Periodic() {
-    {
-      MutexLock lock(mutex_);
-      stopping_ = true;
-    }
-    changed_.NotifyAll();
-    thread_.join();
-  }
-
- private:
-  void Run() ABSL_LOCKS_EXCLUDED(mutex_) {
-    while (!WaitForStop()) task_();
-  }
-  bool WaitForStop() ABSL_LOCKS_EXCLUDED(mutex_) {
-    MutexLock lock(mutex_);
-    if (!stopping_) changed_.WaitFor(mutex_, kHousekeepingPeriod);
-    return stopping_;
-  }
-
-  const std::function<void()> task_;
-  Mutex mutex_;
-  CondVar changed_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;  // last, so that it sees the rest
-};
 
 // Runs the whole model once, so that the first call finds it warm and a device
 // that fails is found before a client finds it.
@@ -273,7 +115,7 @@ absl::Status Server::Parts::Build() {
   engine_thread_ = std::make_unique<EngineThread>(engine_.get());
   metrics_.SetGaugeSource([this] { return ReadGauges(); });
   TTT_RETURN_IF_ERROR(StartRpc());
-  housekeeping_ = std::make_unique<Periodic>([this] {
+  housekeeping_ = std::make_unique<Periodic>(kHousekeepingPeriod, [this] {
     store_->DropExpired();
     rpc_->CutUnread(options_.max_unread);
   });
@@ -299,21 +141,22 @@ absl::Status Server::Parts::LoadModel() {
     checkpoint = MakeDummyCheckpoint(plan_.config);
   } else {
     auto opened = OpenCheckpoint(options_.model_dir, plan_.config);
-    if (!opened.ok()) return As("BAD_MODEL", opened.status());
+    if (!opened.ok()) return WithReason("BAD_MODEL", opened.status());
     checkpoint = *std::move(opened);
   }
   auto model = TttModel::Load(plan_.config, checkpoint.get(), plan_.limits,
                               plan_.backend.get());
   if (!model.ok()) {
-    return As(absl::IsResourceExhausted(model.status()) ? "DEVICE_UNAVAILABLE"
-                                                        : "BAD_MODEL",
-              model.status());
+    return WithReason(absl::IsResourceExhausted(model.status())
+                          ? "DEVICE_UNAVAILABLE"
+                          : "BAD_MODEL",
+                      model.status());
   }
   model_ = *std::move(model);
   auto tokenizer = LoadTokenizer(options_.model_dir + "/tokenizer.model");
   if (!tokenizer.ok()) {
     if (absl::IsNotFound(tokenizer.status())) return absl::OkStatus();
-    return As("BAD_MODEL", tokenizer.status());
+    return WithReason("BAD_MODEL", tokenizer.status());
   }
   tokenizer_ = *std::move(tokenizer);
   return CheckTokenizer();
@@ -346,7 +189,7 @@ absl::Status Server::Parts::BuildSessions() {
   auto pool = StatePool::Create({.session_slots = plan_.session_slots,
                                  .scratch_slots = options_.max_batch_rows},
                                 plan_.layout, plan_.backend.get());
-  if (!pool.ok()) return As("DEVICE_UNAVAILABLE", pool.status());
+  if (!pool.ok()) return WithReason("DEVICE_UNAVAILABLE", pool.status());
   pool_ = *std::move(pool);
   TTT_ASSIGN_OR_RETURN(store_, SessionStore::Create({}, &clock_, pool_.get()));
   return absl::OkStatus();
@@ -421,17 +264,7 @@ int ExitCode(const absl::Status& status) {
 
 absl::StatusOr<std::string> PlanServer(const ServerOptions& options) {
   TTT_ASSIGN_OR_RETURN(const Plan plan, MakePlan(options));
-  const DeviceInfo& device = plan.backend->info();
-  return absl::StrCat(
-      "device              ", device.name, " (", device.description, ")\n",
-      "precision           ",
-      device.precision == Precision::kBFloat16 ? "bf16" : "fp32", "\n",
-      "weight_bytes        ", plan.weight_bytes, "\n", "workspace_bytes     ",
-      plan.workspace_bytes, "\n", "bytes_per_session   ",
-      plan.layout.slot_bytes, "\n", "session_slots       ", plan.session_slots,
-      "\n", "scratch_slots       ", plan.limits.max_sequences, "\n",
-      "state_pool_bytes    ", plan.pool_bytes(), "\n", "total_bytes         ",
-      plan.weight_bytes + plan.workspace_bytes + plan.pool_bytes(), "\n");
+  return DescribePlan(plan);
 }
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}

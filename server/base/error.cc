@@ -33,6 +33,10 @@ absl::Status RetryableError(absl::StatusCode code, absl::string_view reason,
   return status;
 }
 
+absl::Status WithReason(absl::string_view reason, const absl::Status& status) {
+  return Error(status.code(), reason, status.message());
+}
+
 std::string QuoteValue(absl::string_view value) {
   std::string text = absl::CEscape(value.substr(0, kMostQuoted));
   if (value.size() <= kMostQuoted && text.size() <= kMostQuoted) {

@@ -15,10 +15,14 @@ namespace ttt {
 absl::Status Error(absl::StatusCode code, absl::string_view reason,
                    absl::string_view message);
 
-// The same, with a hint when to try again, in whole milliseconds, rounded up.
+// Such a status with a hint when to try again, in whole milliseconds, rounded
+// up.
 absl::Status RetryableError(absl::StatusCode code, absl::string_view reason,
                             absl::string_view message,
                             absl::Duration retry_after);
+
+// `status` with that reason.
+absl::Status WithReason(absl::string_view reason, const absl::Status& status);
 
 // A value from outside as it may stand in a message: in quotes, not printable
 // bytes escaped, at most 128 bytes of it.

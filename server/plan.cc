@@ -1,0 +1,136 @@
+#include "server/plan.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "server/base/error.h"
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+
+namespace ttt {
+namespace {
+
+// Without --device_state_bytes: a quarter of the memory, and not more than
+// this.
+constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
+
+absl::Status BadFlag(absl::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_FLAG", message);
+}
+
+// Of the machine, or of the control group if that is less.
+int64_t MemoryBytes() {
+  int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
+  for (const char* path : {"/sys/fs/cgroup/memory.max",
+                           "/sys/fs/cgroup/memory/memory.limit_in_bytes"}) {
+    int64_t limit = 0;  // "max" leaves it at 0
+    if (std::ifstream(path) >> limit && limit > 0)
+      bytes = std::min(bytes, limit);
+  }
+  return bytes;
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
+    const ServerOptions& options) {
+  absl::string_view device = options.device;
+  if (absl::ConsumePrefix(&device, "cuda:")) {
+    int32_t ordinal = 0;
+    if (!absl::SimpleAtoi(device, &ordinal) || ordinal < 0) {
+      return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
+                                  ", must be auto, cpu or cuda:N"));
+    }
+    const Precision precision = options.precision == "fp32"
+                                    ? Precision::kFloat32
+                                    : Precision::kBFloat16;
+    return CreateCudaBackend(ordinal, precision);
+  }
+  if (device != "auto" && device != "cpu") {
+    return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
+                                ", must be auto, cpu or cuda:N"));
+  }
+  const bool bfloat16 = options.precision == "bf16" ||
+                        (options.precision == "auto" && CpuHasBFloat16());
+  return CreateCpuBackend(
+      {.precision = bfloat16 ? Precision::kBFloat16 : Precision::kFloat32,
+       .num_threads = options.num_threads});
+}
+
+int64_t WeightBytes(const ModelConfig& config, Precision precision) {
+  int64_t words = 0;
+  for (const TensorSpec& tensor : ModelTensors(config)) {
+    int64_t tensor_words = 1;
+    for (const int64_t size : tensor.shape) tensor_words *= size;
+    words += tensor_words;
+  }
+  return words * (precision == Precision::kBFloat16 ? 2 : 4);
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
+  Plan plan;
+  absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options);
+  if (!backend.ok()) {
+    return ErrorReason(backend.status()) == "BAD_FLAG"
+               ? backend.status()
+               : WithReason("DEVICE_UNAVAILABLE", backend.status());
+  }
+  plan.backend = *std::move(backend);
+  const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.model_dir);
+  if (!config.ok()) return WithReason("BAD_MODEL", config.status());
+  plan.config = *config;
+  plan.layout = TttModel::MakeStateLayout(plan.config);
+  plan.limits = {.max_rows = options.max_batch_tokens,
+                 .max_sequences = options.max_batch_rows,
+                 .max_candidates = std::min(options.max_top_logprobs,
+                                            plan.config.vocab_size)};
+  const int64_t state_bytes =
+      options.device_state_bytes > 0
+          ? options.device_state_bytes
+          : std::max(std::min(MemoryBytes() / 4, kMostDefaultStateBytes),
+                     plan.layout.slot_bytes);
+  plan.session_slots = state_bytes / plan.layout.slot_bytes;
+  if (plan.session_slots < 1) {
+    return BadFlag(absl::StrCat("--device_state_bytes is ", state_bytes,
+                                ", and the state of one session is ",
+                                plan.layout.slot_bytes, " bytes"));
+  }
+  plan.weight_bytes = WeightBytes(plan.config, plan.backend->info().precision);
+  plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits);
+  return plan;
+}
+
+void LogPlan(const Plan& plan) {
+  const DeviceInfo& device = plan.backend->info();
+  Log(LogLevel::kInfo, "plan",
+      {{"device", device.name},
+       {"description", device.description},
+       {"weight_bytes", absl::StrCat(plan.weight_bytes)},
+       {"workspace_bytes", absl::StrCat(plan.workspace_bytes)},
+       {"bytes_per_session", absl::StrCat(plan.layout.slot_bytes)},
+       {"session_slots", absl::StrCat(plan.session_slots)},
+       {"state_pool_bytes", absl::StrCat(plan.pool_bytes())}});
+}
+
+std::string DescribePlan(const Plan& plan) {
+  const DeviceInfo& device = plan.backend->info();
+  return absl::StrCat(
+      "device              ", device.name, " (", device.description, ")\n",
+      "precision           ",
+      device.precision == Precision::kBFloat16 ? "bf16" : "fp32", "\n",
+      "weight_bytes        ", plan.weight_bytes, "\n", "workspace_bytes     ",
+      plan.workspace_bytes, "\n", "bytes_per_session   ",
+      plan.layout.slot_bytes, "\n", "session_slots       ", plan.session_slots,
+      "\n", "scratch_slots       ", plan.limits.max_sequences, "\n",
+      "state_pool_bytes    ", plan.pool_bytes(), "\n", "total_bytes         ",
+      plan.weight_bytes + plan.workspace_bytes + plan.pool_bytes(), "\n");
+}
+
+}  // namespace ttt
