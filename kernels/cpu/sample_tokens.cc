@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <functional>
 
@@ -93,56 +94,309 @@ int32_t ArgMax(const float* values, int32_t n) {
   return best;
 }
 
-// Steps 5 and 6. Leaves the kept tokens' weights in scratch.kept, or does
-// nothing and returns false if both filters are off.
-bool KeepBest(const SampleRow& sample, int32_t n, SampleScratch& scratch) {
-  const bool has_top_k = sample.top_k > 0 && sample.top_k < n;
-  if (!has_top_k && sample.top_p >= 1.0f) return false;
-  MakeKeys(scratch.logits.data(), n, scratch.keys);
-  uint64_t* const keys = scratch.keys.data();
-  int32_t num_kept = n;
-  int32_t num_sorted = 0;
-  if (has_top_k) {
-    SortBest(keys, keys + sample.top_k, keys + n);
-    num_kept = num_sorted = sample.top_k;
+// How far apart two sums in double of the same n weights of at most `total` may
+// be, whatever the order of each, with room for a product by top_p or by the
+// random number.
+double SlackOf(double total, int32_t n) {
+  return total * (double(n) + 8.0) * 0x1p-47;
+}
+
+// Puts the best keys of the n values, best first, in `keys`.
+void BestKeys(const float* values, int32_t n, int32_t count,
+              std::vector<uint64_t>& keys) {
+  constexpr int32_t kBlock = 16;
+  const int32_t room = 2 * count + 256;
+  if (room > n / 4) {
+    MakeKeys(values, n, keys);
+    SortBest(keys.data(), keys.data() + count, keys.data() + n);
+    keys.resize(count);
+    return;
   }
-  if (sample.top_p < 1.0f) {
+  // Holds the best so far, and others; what is not above the worst of the best
+  // is not looked at. Of equals the first came first, and is better.
+  MakeKeys(values, room, keys);
+  float least = 0.0f;
+  const auto shrink = [&] {
+    std::nth_element(keys.begin(), keys.begin() + count - 1, keys.end(),
+                     std::greater<>());
+    keys.resize(count);
+    least = values[IdOf(keys.back())];
+  };
+  shrink();
+  for (int32_t begin = room; begin < n; begin += kBlock) {
+    const int32_t end = std::min(n, begin + kBlock);
+    if (end - begin == kBlock) {
+      int32_t above = 0;
+      for (int32_t i = 0; i < kBlock; ++i) above |= values[begin + i] > least;
+      if (above == 0) continue;
+    }
+    for (int32_t id = begin; id < end; ++id) {
+      if (values[id] > least) keys.push_back(KeyOf(values[id], id));
+    }
+    if (int32_t(keys.size()) + kBlock > room) shrink();
+  }
+  std::sort(keys.begin(), keys.end(), std::greater<>());
+  keys.resize(count);
+}
+
+// The weights of a range of values, added up by bins that are in the order of
+// the values, the largest first.
+class WeightBins {
+ public:
+  static constexpr int32_t kBins = 256;
+
+  // Bins of equal width from `max` down to `max - reach`; the last has all
+  // below, too.
+  WeightBins(float max, float reach)
+      : max_(max), scale_(std::min(float{kBins} / reach, FLT_MAX)) {}
+
+  int32_t BinOf(float value) const {
+    // The last bin for a NaN, which minus infinity times 0 is.
+    return int32_t(std::min(float{kBins - 1}, (max_ - value) * scale_));
+  }
+  // Neighbours are often of one bin, and an addition waits for the last one in
+  // its place: each of four has its own.
+  void Add(int32_t bin, float weight, int64_t index) {
+    sums_[index % kLanes][bin] += weight;
+  }
+  double SumOf(int32_t bin) const {
+    return (sums_[0][bin] + sums_[1][bin]) + (sums_[2][bin] + sums_[3][bin]);
+  }
+  double Total() const {
     double total = 0.0;
-    for (int32_t i = 0; i < num_kept; ++i) {
-      total += scratch.weights[IdOf(keys[i])];
+    for (int32_t bin = 0; bin < kBins; ++bin) total += SumOf(bin);
+    return total;
+  }
+  // The first bin at whose end the sum, `above` before the bins, is at least
+  // `wanted`, or the last one; adds to `above` what is before that bin.
+  int32_t Find(double wanted, double* above) const {
+    for (int32_t bin = 0; bin < kBins - 1; ++bin) {
+      const double next = *above + SumOf(bin);
+      if (next >= wanted) return bin;
+      *above = next;
     }
-    const double wanted = sample.top_p * total;
-    double sum = 0.0;
-    for (int32_t i = 0; i < num_kept; ++i) {
-      if (i == num_sorted) {
-        num_sorted = std::min(num_kept, 8 * num_sorted + 64);
-        SortBest(keys + i, keys + num_sorted, keys + num_kept);
-      }
-      sum += scratch.weights[IdOf(keys[i])];
-      if (sum >= wanted) num_kept = i + 1;
+    return kBins - 1;
+  }
+
+ private:
+  static constexpr int32_t kLanes = 4;
+  const float max_;
+  const float scale_;
+  double sums_[kLanes][kBins] = {};
+};
+
+// Puts the keys of the first bin from the top at whose end the weights are at
+// least top_p of their total in scratch.keys.
+void CollectBin(const float* logits, const float* weights, int32_t n, float max,
+                const SampleRow& sample, SampleScratch& scratch, double* above,
+                double* total) {
+  // Further down, weights are 0.
+  WeightBins bins(max, 88.0f * sample.temperature);
+  scratch.bins.resize(n);
+  int32_t* const bin_of = scratch.bins.data();
+  for (int32_t id = 0; id < n; ++id) bin_of[id] = bins.BinOf(logits[id]);
+  for (int32_t id = 0; id < n; ++id) bins.Add(bin_of[id], weights[id], id);
+  *total = bins.Total();
+  const int32_t found = bins.Find(sample.top_p * *total, above);
+  scratch.keys.clear();
+  constexpr int32_t kBlock = 16;
+  for (int32_t begin = 0; begin < n; begin += kBlock) {
+    const int32_t end = std::min(n, begin + kBlock);
+    if (end - begin == kBlock) {
+      int32_t any = 0;
+      for (int32_t i = 0; i < kBlock; ++i) any |= bin_of[begin + i] == found;
+      if (any == 0) continue;
+    }
+    for (int32_t id = begin; id < end; ++id) {
+      if (bin_of[id] == found) scratch.keys.push_back(KeyOf(logits[id], id));
     }
   }
-  scratch.kept.assign(n, 0.0f);
-  for (int32_t i = 0; i < num_kept; ++i) {
-    const int32_t id = IdOf(keys[i]);
-    scratch.kept[id] = scratch.weights[id];
+}
+
+// Leaves in `keys` the part of them where the sum, `above` before them, comes
+// to `wanted`.
+void NarrowKeys(const float* logits, const float* weights, double wanted,
+                std::vector<uint64_t>& keys, double* above) {
+  constexpr size_t kFewKeys = 64;
+  constexpr int kMaxRounds = 3;
+  for (int round = 0; round < kMaxRounds && keys.size() > kFewKeys; ++round) {
+    const auto [least, most] = std::minmax_element(keys.begin(), keys.end());
+    const float max = logits[IdOf(*most)];
+    const float reach = max - logits[IdOf(*least)];
+    if (reach == 0.0f) return;
+    WeightBins bins(max, reach);
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const int32_t id = IdOf(keys[i]);
+      bins.Add(bins.BinOf(logits[id]), weights[id], i);
+    }
+    const int32_t found = bins.Find(wanted, above);
+    std::erase_if(keys, [&](uint64_t key) {
+      return bins.BinOf(logits[IdOf(key)]) != found;
+    });
+  }
+}
+
+// Step 6 over all tokens: gives those that it drops weight 0. Returns false,
+// with the weights as they were, if it cannot tell where to cut.
+//
+// The cut is where a sum over the weights in double, best first, comes to
+// `wanted`; the sums here are over the same weights in another order. Both are
+// within the slack of the true sum, so that a cut that is clear of `wanted` by
+// the slack on both sides is the same.
+bool DropByTopP(const SampleRow& sample, int32_t n, float max,
+                SampleScratch& scratch) {
+  const float* const logits = scratch.logits.data();
+  float* const weights = scratch.weights.data();
+  std::vector<uint64_t>& keys = scratch.keys;
+  double above = 0.0;
+  double total = 0.0;
+  CollectBin(logits, weights, n, max, sample, scratch, &above, &total);
+  const double wanted = sample.top_p * total;
+  const double slack = SlackOf(total, n);
+  NarrowKeys(logits, weights, wanted, keys, &above);
+  std::sort(keys.begin(), keys.end(), std::greater<>());
+  double sum = above;
+  size_t last = 0;
+  for (; last < keys.size(); ++last) {
+    above = sum;
+    sum += weights[IdOf(keys[last])];
+    if (sum >= wanted) break;
+  }
+  const bool is_clear = above < wanted - slack && sum > wanted + slack;
+  if (last == keys.size() || !is_clear) return false;
+
+  const int32_t last_id = IdOf(keys[last]);
+  const float least = logits[last_id];
+  for (int32_t id = 0; id <= last_id; ++id) {
+    weights[id] = logits[id] >= least ? weights[id] : 0.0f;
+  }
+  for (int32_t id = last_id + 1; id < n; ++id) {
+    weights[id] = logits[id] > least ? weights[id] : 0.0f;
   }
   return true;
 }
 
-int32_t Draw(const SampleRow& sample, const float* weights, int32_t n) {
+// Step 8, over weights in the order of ids.
+int32_t DrawInOrder(double random, const float* weights, int32_t n) {
   double total = 0.0;
-  for (int32_t id = 0; id < n; ++id) total += weights[id];
-  const double wanted = UniformOf(sample.seed, sample.position) * total;
+  for (int32_t i = 0; i < n; ++i) total += weights[i];
+  const double wanted = random * total;
   double sum = 0.0;
   int32_t last = 0;
-  for (int32_t id = 0; id < n; ++id) {
-    if (weights[id] == 0.0f) continue;
-    sum += weights[id];
-    last = id;
+  for (int32_t i = 0; i < n; ++i) {
+    if (weights[i] == 0.0f) continue;
+    sum += weights[i];
+    last = i;
     if (sum > wanted) break;
   }
   return last;
+}
+
+double SumOfBlock(const float* weights, int32_t n) {
+  constexpr int32_t kLanes = 8;  // An addition waits for the last in its lane.
+  double lanes[kLanes] = {};
+  int32_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int32_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] += weights[i + lane];
+    }
+  }
+  for (int32_t lane = 0; i < n; ++i, ++lane) lanes[lane] += weights[i];
+  double sum = 0.0;
+  for (const double lane : lanes) sum += lane;
+  return sum;
+}
+
+// The same as DrawInOrder. Sums by blocks, and is as sure as DropByTopP is; if
+// not, it does as DrawInOrder does.
+int32_t Draw(double random, const float* weights, int32_t n,
+             std::vector<double>& block_sums) {
+  constexpr int32_t kBlock = 256;
+  block_sums.clear();
+  double total = 0.0;
+  for (int32_t begin = 0; begin < n; begin += kBlock) {
+    block_sums.push_back(
+        SumOfBlock(weights + begin, std::min(kBlock, n - begin)));
+    total += block_sums.back();
+  }
+  const double wanted = random * total;
+  const double slack = SlackOf(total, n);
+  double sum = 0.0;
+  size_t block = 0;
+  while (block + 1 < block_sums.size() && sum + block_sums[block] <= wanted) {
+    sum += block_sums[block++];
+  }
+  const int32_t begin = int32_t(block) * kBlock;
+  const int32_t end = std::min(n, begin + kBlock);
+  for (int32_t id = begin; id < end; ++id) {
+    const double before = sum;
+    sum += weights[id];
+    if (sum <= wanted) continue;
+    if (before < wanted - slack && sum > wanted + slack) return id;
+    break;
+  }
+  return DrawInOrder(random, weights, n);
+}
+
+// Steps 6 to 8 over the tokens of scratch.keys, which are in order, best first.
+// `total` is what top_p takes its part of.
+int32_t DrawOfKeys(const SampleRow& sample, double total,
+                   SampleScratch& scratch) {
+  std::vector<uint64_t>& keys = scratch.keys;
+  std::vector<float>& weights = scratch.kept;
+  size_t num_kept = keys.size();
+  if (sample.top_p < 1.0f) {
+    const double wanted = sample.top_p * total;
+    double sum = 0.0;
+    for (size_t i = 0; i < num_kept; ++i) {
+      sum += weights[i];
+      if (sum >= wanted) num_kept = i + 1;
+    }
+  }
+  const float least = sample.min_p * weights[0];
+  // By id, with the weight beside.
+  for (size_t i = 0; i < num_kept; ++i) {
+    const float weight = weights[i] < least ? 0.0f : weights[i];
+    keys[i] = uint64_t{uint32_t(IdOf(keys[i]))} << 32 |
+              std::bit_cast<uint32_t>(weight);
+  }
+  std::sort(keys.begin(), keys.begin() + num_kept);
+  for (size_t i = 0; i < num_kept; ++i) {
+    weights[i] = std::bit_cast<float>(uint32_t(keys[i]));
+  }
+  const int32_t drawn = DrawInOrder(UniformOf(sample.seed, sample.position),
+                                    weights.data(), int32_t(num_kept));
+  return int32_t(keys[drawn] >> 32);
+}
+
+// Steps 5 to 8 with top_k: only the weights that it keeps are computed.
+int32_t DrawOfTopK(const SampleRow& sample, int32_t n, float max,
+                   const SampleMath& math, SampleScratch& scratch) {
+  BestKeys(scratch.logits.data(), n, sample.top_k, scratch.keys);
+  scratch.weights.clear();
+  for (const uint64_t key : scratch.keys) {
+    scratch.weights.push_back(scratch.logits[IdOf(key)]);
+  }
+  scratch.kept.resize(sample.top_k);
+  math.exp_scaled(scratch.weights.data(), max, sample.temperature,
+                  scratch.kept.data(), sample.top_k);
+  double total = 0.0;
+  for (const float weight : scratch.kept) total += weight;
+  return DrawOfKeys(sample, total, scratch);
+}
+
+// Steps 6 to 8 with all tokens in order.
+int32_t DrawOfSorted(const SampleRow& sample, int32_t n,
+                     SampleScratch& scratch) {
+  double total = 0.0;
+  for (int32_t id = 0; id < n; ++id) total += scratch.weights[id];
+  MakeKeys(scratch.logits.data(), n, scratch.keys);
+  std::sort(scratch.keys.begin(), scratch.keys.end(), std::greater<>());
+  scratch.kept.clear();
+  for (const uint64_t key : scratch.keys) {
+    scratch.kept.push_back(scratch.weights[IdOf(key)]);
+  }
+  return DrawOfKeys(sample, total, scratch);
 }
 
 int32_t ChooseToken(const SampleTokensArgs& args, const SampleRow& sample,
@@ -156,20 +410,26 @@ int32_t ChooseToken(const SampleTokensArgs& args, const SampleRow& sample,
   }
   ApplyPenalties(args, sample, scratch.seen, logits);
   const int32_t best = ArgMax(logits, n);
-  if (sample.temperature == 0.0f || !std::isfinite(logits[best])) return best;
+  const float max = logits[best];
+  if (sample.temperature == 0.0f || !std::isfinite(max)) return best;
+  if (sample.top_k > 0 && sample.top_k < n) {
+    return DrawOfTopK(sample, n, max, math, scratch);
+  }
 
   scratch.weights.resize(n);
-  math.exp_scaled(logits, logits[best], sample.temperature,
-                  scratch.weights.data(), n);
-  float* const weights = KeepBest(sample, n, scratch) ? scratch.kept.data()
-                                                      : scratch.weights.data();
+  float* const weights = scratch.weights.data();
+  math.exp_scaled(logits, max, sample.temperature, weights, n);
+  if (sample.top_p < 1.0f && !DropByTopP(sample, n, max, scratch)) {
+    return DrawOfSorted(sample, n, scratch);
+  }
   if (sample.min_p > 0.0f) {
     const float least = sample.min_p * weights[best];
     for (int32_t id = 0; id < n; ++id) {
-      if (weights[id] < least) weights[id] = 0.0f;
+      weights[id] = weights[id] < least ? 0.0f : weights[id];
     }
   }
-  return Draw(sample, weights, n);
+  return Draw(UniformOf(sample.seed, sample.position), weights, n,
+              scratch.block_sums);
 }
 
 void ReportCandidates(const SampleTokensArgs& args, int32_t row,
@@ -178,12 +438,10 @@ void ReportCandidates(const SampleTokensArgs& args, int32_t row,
   const int32_t count =
       std::min(args.samples[row].num_candidates, args.max_candidates);
   if (count <= 0) return;
-  MakeKeys(raw, args.vocab_size, scratch.keys);
-  uint64_t* const keys = scratch.keys.data();
-  SortBest(keys, keys + count, keys + args.vocab_size);
+  BestKeys(raw, args.vocab_size, count, scratch.keys);
   const int64_t first = int64_t{row} * args.max_candidates;
   for (int32_t i = 0; i < count; ++i) {
-    const int32_t id = IdOf(keys[i]);
+    const int32_t id = IdOf(scratch.keys[i]);
     args.candidate_ids[first + i] = id;
     args.candidate_logprobs[first + i] = float(raw[id] - log_total);
   }

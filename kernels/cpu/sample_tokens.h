@@ -19,6 +19,8 @@ struct SampleScratch {
   std::vector<float> kept;
   std::vector<uint64_t> keys;
   std::vector<int32_t> seen;
+  std::vector<int32_t> bins;
+  std::vector<double> block_sums;
 };
 
 // Chooses the token of one row of valid args, and reports on it.
@@ -41,7 +43,10 @@ struct SampleScratch {
 //  8. Draw: u = 53 random bits / 2^53, the first output words of Philox4x32-10
 //     with key `seed` and counter `position`; the token is the first, by id,
 //     whose running sum of weights exceeds u * total. Sums are in double.
-// If no l' is finite (everything banned) the token is argmax l'.
+// Sums are defined to be in the order of ids, but in top_p best first (and,
+// with top_k, its total too). The code adds in other orders where a bound on
+// the difference shows that the choice is the same, and else in that order. If
+// no l' is finite (everything banned) the token is argmax l'.
 void SampleRowToken(const SampleTokensArgs& args, int32_t row,
                     const SampleMath& math, SampleScratch& scratch);
 
