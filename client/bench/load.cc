@@ -90,7 +90,7 @@ struct Attempt {
 class Load;
 
 // A session on its way: of a user who stays, or of one who came by.
-struct Visit : public TurnCall::Owner {
+struct Visit final : public TurnCall::Owner {
   explicit Visit(Load* load) : load(load) {}
   void OnTokens(TurnCall*, const int32_t* ids, int count, int64_t now) override;
   void OnEnd(TurnCall*, const CallEnd& end) override;

@@ -98,7 +98,8 @@ Json ClientToJson(const Results& results) {
 
 std::string Milliseconds(double seconds) {
   const double ms = seconds * 1e3;
-  return absl::StrFormat(ms < 10 ? "%.3f" : ms < 1000 ? "%.2f" : "%.0f", ms);
+  const int decimals = ms < 10 ? 3 : ms < 1000 ? 2 : 0;
+  return absl::StrFormat("%.*f", decimals, ms);
 }
 
 void AppendRow(const std::string& name, const Samples& samples,
