@@ -309,9 +309,8 @@ absl::StatusOr<absl::Duration> ValidateTtl(
   if (!has_ttl) return absl::InfiniteDuration();
   const absl::Duration duration =
       absl::Seconds(ttl.seconds()) + absl::Nanoseconds(ttl.nanos());
-  if (std::abs(ttl.nanos()) < 1000000000 && ttl.seconds() <= kMaxTtlSeconds &&
-      ttl.seconds() >= 0 && ttl.nanos() >= 0 &&
-      duration > absl::ZeroDuration()) {
+  if (ttl.nanos() >= 0 && ttl.nanos() < 1000000000 && ttl.seconds() >= 0 &&
+      ttl.seconds() <= kMaxTtlSeconds && duration > absl::ZeroDuration()) {
     return duration;
   }
   return InvalidField(

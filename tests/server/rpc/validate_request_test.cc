@@ -316,6 +316,7 @@ TEST(ValidateTtlTest, IsAboveZeroOrUnset) {
            {1, -1},
            {-1, 1},
            {1, 1000000000},
+           {1, std::numeric_limits<int32_t>::min()},
            {31557600001, 0},
            {std::numeric_limits<int64_t>::min(), 0}}) {
     EXPECT_THAT(Ttl(seconds, nanos),
