@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdio>
-#include <cstring>
 #include <map>
 #include <random>
 #include <tuple>
@@ -60,8 +60,9 @@ struct Answer {
 };
 
 std::vector<uint32_t> Bits(absl::Span<const float> values) {
-  std::vector<uint32_t> bits(values.size());
-  std::memcpy(bits.data(), values.data(), values.size() * sizeof(float));
+  std::vector<uint32_t> bits;
+  bits.reserve(values.size());
+  for (float value : values) bits.push_back(std::bit_cast<uint32_t>(value));
   return bits;
 }
 
