@@ -18,8 +18,8 @@ export PATH := $(CURDIR)/build/tools:$(PATH)
 unexport MAKEFLAGS MFLAGS
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test run bench format lint dist clean build-packages test-packages \
-        lint-packages
+.PHONY: help build demo test run bench format lint dist sanitize clean build-packages \
+        test-packages lint-packages
 
 help:
 	@echo 'make demo     build, serve the bundled model, hold a conversation, stop'
@@ -28,6 +28,7 @@ help:
 	@echo 'make bench    build, time the engine and its ops   (MODEL=DIR FLAGS="--batch=1,8")'
 	@echo 'make format   clang-format every source'
 	@echo 'make lint     format, layering and clang-tidy        (ALL=1, or BASE=commit)'
+	@echo 'make sanitize unit tests, bad input, corpora and threads under sanitizers; clang'
 	@echo 'make dist     relocatable tree and tarball in build/dist'
 	@echo 'make build    only build everything;  make clean: remove build/'
 
@@ -81,6 +82,20 @@ lint: lint-packages
 	cmake --build $(BUILD) -j $(JOBS) --target layering_test
 	$(BUILD)/tests/layering_test
 	scripts/tidy $(if $(ALL),--all,--since=$(BASE)) -j $(JOBS)
+
+# What a change to threads, memory or parsing is held to, in short: the parsers,
+# checks and engine with AddressSanitizer and UndefinedBehaviorSanitizer; what shares
+# data among threads with ThreadSanitizer; clang's analysis of the locks.
+sanitize: lint-packages
+	cmake --preset asan
+	cmake --build build/asan -j $(JOBS) --target tests_unit tests_fuzz bad_input_test
+	ctest --preset asan --no-tests=error -j $(JOBS) -L '^(unit|fuzz)$$'
+	ctest --preset asan --no-tests=error -R '^bad_input_test$$'
+	cmake --preset tsan
+	cmake --build build/tsan -j $(JOBS) --target tests_threads
+	ctest --preset tsan --no-tests=error -j $(JOBS) -L '^threads$$'
+	cmake --preset thread-safety
+	cmake --build build/thread-safety -j $(JOBS) --target tttd ttt
 
 dist: build-packages
 	@$(CONFIGURE)

@@ -45,7 +45,9 @@ function(ttt_binary name)
 endfunction()
 
 # ttt_test(name SOURCES a.cc ... DEPS lib ... LABELS unit [TIMEOUT seconds])
-# A GoogleTest program; LABELS as in the style guide: unit, grpc, gpu, slow, fuzz.
+# A GoogleTest program; LABELS as in the style guide: unit, grpc, gpu, slow, fuzz, and
+# threads as well for a test that is worth running under ThreadSanitizer. The target
+# tests_LABEL builds the programs of a label.
 function(ttt_test name)
   cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
   if(NOT arg_LABELS)
@@ -65,4 +67,10 @@ function(ttt_test name)
     TTT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
+  foreach(label IN LISTS arg_LABELS)
+    if(NOT TARGET tests_${label})
+      add_custom_target(tests_${label})
+    endif()
+    add_dependencies(tests_${label} ${name})
+  endforeach()
 endfunction()

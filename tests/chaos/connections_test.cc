@@ -298,7 +298,9 @@ TEST_F(ConnectionsTest, ReadersThatTakeNothingOrAByteAtATimeHarmNobody) {
   const double more =
       Metric("ttt_tokens_total{kind=\"generated\"}") - generated;
   EXPECT_LT(more, 20 * 20 * 10 + kReaders * 8192.0);
-  EXPECT_LT(tttd_.use().resident_bytes - before, 32 << 20);
+  if (kMeasuresMemory) {
+    EXPECT_LT(tttd_.use().resident_bytes - before, 32 << 20);
+  }
   for (size_t i = 0; i < connections.size(); i += 3) connections[i].Reset();
   connections.clear();
   ExpectNothingIsLeft();
@@ -408,7 +410,7 @@ TEST_F(ConnectionsTest, TwoThousandIdleOnesCostLittleAndSlowNobody) {
       absl::FormatDuration(worst).c_str(),
       absl::FormatDuration(median_before).c_str(),
       absl::FormatDuration(worst_before).c_str());
-  EXPECT_LT(bytes, 64 << 10);
+  if (kMeasuresMemory) EXPECT_LT(bytes, 64 << 10);
   EXPECT_LT(median, 3 * median_before + absl::Milliseconds(2));
   EXPECT_LE(after.threads, before.threads + 16);
   EXPECT_EQ(HealthCode(), "HTTP/1.1 200 OK");

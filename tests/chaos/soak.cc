@@ -759,12 +759,14 @@ int Main() {
   report.Check("threads above the baseline",
                static_cast<double>(empty.use.threads - before.use.threads),
                kMostThreadsMore);
-  report.Check(
-      "resident bytes above the baseline",
-      static_cast<double>(empty.use.resident_bytes - before.use.resident_bytes),
-      kMostBytesMore);
-  report.Check("resident bytes grown in the second half",
-               GrownBytes(samples, samples.size() / 2), kMostBytesGrown);
+  if (kMeasuresMemory) {
+    report.Check("resident bytes above the baseline",
+                 static_cast<double>(empty.use.resident_bytes -
+                                     before.use.resident_bytes),
+                 kMostBytesMore);
+    report.Check("resident bytes grown in the second half",
+                 GrownBytes(samples, samples.size() / 2), kMostBytesGrown);
+  }
   report.Check("slots that the control does not hold",
                std::abs(after.slots_committed - 1), 0);
   report.Check("slots held by nobody",

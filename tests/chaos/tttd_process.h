@@ -20,6 +20,9 @@
 
 namespace ttt {
 
+// Not under a sanitizer, which keeps what was freed.
+inline constexpr bool kMeasuresMemory = TTT_MEASURES_MEMORY;
+
 // What a process holds, from /proc.
 struct ProcessUse {
   int64_t resident_bytes = 0;
