@@ -50,8 +50,8 @@ class CallWork {
   CallWork(CallWork&& other) noexcept;
   CallWork& operator=(CallWork&& other) noexcept;
 
-  void Start();                // once
-  void Done(int64_t tokens);   // after Start; more than there are is all
+  void Start();               // once
+  void Done(int64_t tokens);  // after Start; more than there are is all
 
  private:
   friend class Admission;
