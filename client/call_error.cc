@@ -83,8 +83,9 @@ CallError DecodeError(const absl::Status& status) {
 
 bool WasRefused(const CallError& error) {
   constexpr absl::string_view kRefusals[] = {
-      "QUEUE_FULL",   "STATE_POOL_FULL", "TOO_MANY_SESSIONS",
-      "SESSION_BUSY", "STARTING",        "DRAINING"};
+      "QUEUE_FULL",      "QUEUE_TIMEOUT",     "DEADLINE_INFEASIBLE",
+      "STATE_POOL_FULL", "TOO_MANY_SESSIONS", "SESSION_BUSY",
+      "STARTING",        "DRAINING"};
   return absl::c_linear_search(kRefusals, error.reason);
 }
 

@@ -97,6 +97,7 @@ absl::Status Server::Parts::Build() {
       admission_,
       Admission::Create(
           {.max_calls = options_.max_queue + options_.max_batch_rows,
+           .num_rows = options_.max_batch_rows,
            .max_queued_tokens = options_.max_queue_tokens,
            .max_bytes = options_.max_queue_bytes,
            .max_wait = options_.max_queue_wait},

@@ -21,6 +21,7 @@ constexpr double kPartOfMaxWait = 0.75;
 // Over how long the rate of a busy server is measured, and what a new
 // measurement weighs.
 constexpr absl::Duration kWindow = absl::Milliseconds(500);
+constexpr absl::Duration kLongestWindow = absl::Seconds(10);
 constexpr double kNewWeight = 0.5;
 
 absl::Status CheckOption(absl::string_view name, int64_t value) {
@@ -49,7 +50,8 @@ Ticket& Ticket::operator=(Ticket&& other) noexcept {
 CallWork::~CallWork() {
   if (admission_ == nullptr) return;
   if (started_) {
-    admission_->Done(tokens_);
+    // What it may still have generated, not what it has not read.
+    admission_->End(std::min(tokens_, kMostCountedOutput));
   } else {
     admission_->Drop(tokens_);
   }
@@ -104,7 +106,8 @@ Admission::~Admission() {
 }
 
 absl::Duration Admission::ExpectedWait() const {
-  if (queued_tokens_ == 0 || tokens_per_second_ <= 0) {
+  if (queued_tokens_ == 0 || tokens_per_second_ <= 0 ||
+      running_calls_ + queued_calls_ < options_.num_rows) {
     return absl::ZeroDuration();
   }
   return absl::Seconds(queued_tokens_ / tokens_per_second_);
@@ -161,11 +164,6 @@ absl::Status Admission::CheckLocked(const CallCost& cost) const {
   return absl::OkStatus();
 }
 
-absl::Status Admission::Check(const CallCost& cost) const {
-  MutexLock lock(mutex_);
-  return CheckLocked(cost);
-}
-
 absl::StatusOr<Admission::Admitted> Admission::Admit(const CallCost& cost) {
   TTT_CHECK(cost.tokens >= 0 && cost.bytes >= 0);
   MutexLock lock(mutex_);
@@ -212,6 +210,14 @@ void Admission::TakeFromQueue(int64_t tokens) {
 void Admission::Start(int64_t tokens) {
   MutexLock lock(mutex_);
   TakeFromQueue(tokens);
+  ++running_calls_;
+}
+
+void Admission::End(int64_t tokens) {
+  MutexLock lock(mutex_);
+  TTT_CHECK(running_calls_ > 0);
+  --running_calls_;
+  Count(tokens);
 }
 
 void Admission::Drop(int64_t tokens) {
@@ -221,11 +227,20 @@ void Admission::Drop(int64_t tokens) {
 
 void Admission::Done(int64_t tokens) {
   MutexLock lock(mutex_);
+  Count(tokens);
+}
+
+void Admission::Count(int64_t tokens) {
   if (queued_calls_ == 0) return;  // Not busy: the rate would be too low.
   window_tokens_ += tokens;
   const absl::Time now = clock_->Now();
   const absl::Duration elapsed = now - window_begin_;
   if (elapsed < kWindow) return;
+  if (elapsed > kLongestWindow) {  // It stood still, and that says nothing.
+    window_begin_ = now;
+    window_tokens_ = 0;
+    return;
+  }
   const double rate = window_tokens_ / absl::ToDoubleSeconds(elapsed);
   tokens_per_second_ =
       tokens_per_second_ > 0

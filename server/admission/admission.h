@@ -14,10 +14,15 @@ namespace ttt {
 
 class Admission;
 
+// Of what a call may generate, what counts before it has begun: most stop
+// earlier than they may.
+inline constexpr int64_t kMostCountedOutput = 1024;
+
 // What a call would take.
 struct CallCost {
-  int64_t tokens = 0;  // to read and to generate, as far as is known; >= 0
-  int64_t bytes = 0;   // of its request; >= 0
+  // To read, about, and to generate, at most kMostCountedOutput of that; >= 0.
+  int64_t tokens = 0;
+  int64_t bytes = 0;  // of its request; >= 0
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -69,10 +74,13 @@ class Admission {
   enum class State { kStarting, kServing, kDraining };
 
   struct Options {
-    int32_t max_calls = 1024;                // queued and running, >= 1
+    int32_t max_calls = 1024;  // queued and running, >= 1
+    int32_t num_rows = 0;  // calls that run at once; while some are free none
+                           // is expected to wait
     int64_t max_queued_tokens = 4 << 20;     // of calls not yet started, >= 1
     int64_t max_bytes = int64_t{256} << 20;  // of all requests, >= 1
-    // A call that is expected to wait longer is refused. How long it will wait
+    // A call that is expected to wait for three quarters of it is refused, as
+    // some then wait for all of it. How long it will wait
     // is told from the tokens before it and from how fast such were done while
     // others waited. > 0
     absl::Duration max_wait = absl::InfiniteDuration();
@@ -95,10 +103,6 @@ class Admission {
   absl::StatusOr<Admitted> Admit(const CallCost& cost)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // What Admit would say to a call without tokens, for refusing before the work
-  // of reading its text.
-  absl::Status Check(const CallCost& cost) const ABSL_LOCKS_EXCLUDED(mutex_);
-
   // A server that drains never serves again: kDraining stays.
   void SetState(State state) ABSL_LOCKS_EXCLUDED(mutex_);
   State state() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -117,8 +121,10 @@ class Admission {
   absl::Duration ExpectedWait() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Leave(int64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   void Start(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
+  void End(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
   void Drop(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
   void Done(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Count(int64_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeFromQueue(int64_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
@@ -128,6 +134,7 @@ class Admission {
   int32_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   int32_t queued_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  int32_t running_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t queued_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   // While calls wait: since when tokens are counted, and how many were done.
   absl::Time window_begin_ ABSL_GUARDED_BY(mutex_);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <chrono>
+
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 
@@ -12,9 +14,18 @@ class Clock {
   virtual absl::Time Now() const = 0;
 };
 
+// The time of day when it was made and what has passed since: it never jumps.
 class RealClock : public Clock {
  public:
-  absl::Time Now() const override { return absl::Now(); }
+  absl::Time Now() const override {
+    return begin_ +
+           absl::FromChrono(std::chrono::steady_clock::now() - steady_begin_);
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point steady_begin_ =
+      std::chrono::steady_clock::now();
+  const absl::Time begin_ = absl::Now();
 };
 
 }  // namespace ttt

@@ -30,7 +30,7 @@ void TokenStream::Push(std::vector<TokenPosition> tokens,
     std::move(tokens.begin(), tokens.end(),
               std::back_inserter(gathered_.tokens));
     absl::StrAppend(&gathered_.text, text);
-    if (now - last_ready_ < options_.interval &&
+    if (now >= last_ready_ && now - last_ready_ < options_.interval &&
         gathered_.bytes < options_.capacity_bytes) {
       return;
     }

@@ -54,7 +54,8 @@ int ActiveCalls::CancelWritingSince(absl::Time time) {
   for (ActiveCall* const call : stalled) {
     {
       MutexLock lock(mutex_);
-      if (!calls_.contains(call)) continue;
+      // Another call may stand where the one that was found has gone.
+      if (!calls_.contains(call) || call->writing_since_ >= since) continue;
       cancelling_ = call;
       canceller_ = std::this_thread::get_id();
     }

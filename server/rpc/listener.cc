@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -27,6 +29,8 @@ namespace {
 
 // As long as the kernel sends what a vanished peer does not acknowledge.
 constexpr int kUserTimeoutMs = 10000;
+// Before looking whether to stop.
+constexpr int kMostAtOnce = 64;
 // How long to wait for others to give descriptors back.
 constexpr int kExhaustedWaitMs = 100;
 
@@ -41,14 +45,17 @@ void Allow(int socket, int level, int option, int value) {
   (void)setsockopt(socket, level, option, &value, sizeof(value));
 }
 
-bool SomebodyListens(const sockaddr_un& address) {
-  const int socket = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+// Only what refuses a connection is known to be left behind.
+bool IsLeftBehind(const sockaddr_un& address) {
+  const int socket =
+      ::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (socket < 0) return false;
-  const bool listens =
+  const bool refused =
       connect(socket, reinterpret_cast<const sockaddr*>(&address),
-              sizeof(address)) == 0;
+              sizeof(address)) != 0 &&
+      errno == ECONNREFUSED;
   close(socket);
-  return listens;
+  return refused;
 }
 
 int PortOf(int socket) {
@@ -137,8 +144,8 @@ absl::Status Listener::OpenUnix(const std::string& path) {
   std::memcpy(address.sun_path, path.data(), path.size());
   struct stat file = {};
   if (stat(path.c_str(), &file) == 0 && S_ISSOCK(file.st_mode)) {
-    if (SomebodyListens(address)) return ErrnoError(EADDRINUSE);
-    unlink(path.c_str());  // Left by one that did not stop cleanly.
+    if (!IsLeftBehind(address)) return ErrnoError(EADDRINUSE);
+    unlink(path.c_str());
   }
   TTT_RETURN_IF_ERROR(Bind(AF_UNIX, &address, sizeof(address)));
   unix_path_ = path;
@@ -158,7 +165,13 @@ absl::Status Listener::OpenTcp(const std::string& host,
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(
       found, &freeaddrinfo);
   absl::Status last;
+  std::set<std::string> seen;  // A file of hosts may name one twice.
   for (addrinfo* i = found; i != nullptr; i = i->ai_next) {
+    if (!seen.insert(std::string(reinterpret_cast<const char*>(i->ai_addr),
+                                 i->ai_addrlen))
+             .second) {
+      continue;
+    }
     if (port_ != 0) SetPort(i->ai_addr, port_);  // The port that was free.
     const absl::Status status = Bind(i->ai_family, i->ai_addr, i->ai_addrlen);
     if (status.ok()) {
@@ -196,9 +209,12 @@ void Listener::Run() {
   bool exhausted = false;
   while (true) {
     // Exhausted: only for Stop and for the time, as the sockets stay readable.
-    poll(polled.data(), exhausted ? 1 : polled.size(),
-         exhausted ? kExhaustedWaitMs : -1);
-    if ((polled[0].revents & POLLIN) != 0) return;
+    if (poll(polled.data(), exhausted ? 1 : polled.size(),
+             exhausted ? kExhaustedWaitMs : -1) < 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(kExhaustedWaitMs));
+    }
+    uint64_t stopped = 0;
+    if (read(wake_, &stopped, sizeof(stopped)) == sizeof(stopped)) return;
     bool all_accepted = true;
     for (const int socket : sockets_) all_accepted &= AcceptAll(socket);
     if (exhausted == all_accepted) {
@@ -211,7 +227,7 @@ void Listener::Run() {
 }
 
 bool Listener::AcceptAll(int listener) {
-  while (true) {
+  for (int i = 0; i < kMostAtOnce; ++i) {
     const int connection =
         accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (connection >= 0) {
@@ -219,12 +235,11 @@ bool Listener::AcceptAll(int listener) {
       continue;
     }
     if (errno == EAGAIN || errno == EWOULDBLOCK) return true;
-    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
-        errno == ENOMEM) {
-      return false;
-    }
-    // Anything else is of that connection alone: it is gone already.
+    // These are of one connection, which is gone already.
+    if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) continue;
+    return false;
   }
+  return true;
 }
 
 }  // namespace ttt

@@ -90,6 +90,7 @@ std::string CodeName(const absl::Status& status) {
 
 std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
   if (const auto hint = RetryAfter(status); hint.has_value()) return hint;
+  if (ErrorReason(status) == "ANSWER_TOO_LARGE") return std::nullopt;
   if (status.code() == absl::StatusCode::kResourceExhausted ||
       status.code() == absl::StatusCode::kUnavailable) {
     return kDefaultRetryDelay;

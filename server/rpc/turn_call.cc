@@ -13,9 +13,6 @@ namespace {
 
 // What may wait for a client to read. Beyond it the turn is not run.
 constexpr int64_t kStreamBytes = 256 << 10;
-// Of what a call may generate, what counts before it has begun: most stop
-// earlier than they may.
-constexpr int64_t kMostCountedOutput = 1024;
 // A token has about this many bytes of text.
 constexpr int64_t kTextBytesPerToken = 4;
 // Candidates that one Score answer may hold, so that it stays below 2 GiB.
@@ -68,7 +65,9 @@ absl::Time TurnCall::Deadline() const {
   if (deadline == std::chrono::system_clock::time_point::max()) {
     return absl::InfiniteFuture();
   }
-  return absl::FromChrono(deadline);
+  // By how much is left: the two clocks need not agree.
+  return shared_.parts.clock->Now() +
+         absl::FromChrono(deadline - std::chrono::system_clock::now());
 }
 
 absl::Status TurnCall::Lease(const v1::CompleteRequest& message,
@@ -93,14 +92,20 @@ absl::Status TurnCall::Lease(const v1::CompleteRequest& message,
   return absl::OkStatus();
 }
 
-CallCost TurnCall::Cost(int64_t tokens) const {
-  return {.tokens = tokens, .bytes = request_bytes_, .deadline = Deadline()};
-}
-
-// Before the work of reading a text.
-absl::Status TurnCall::CheckRoom(absl::string_view text) const {
-  return shared_.parts.admission->Check(
-      Cost(static_cast<int64_t>(text.size()) / kTextBytesPerToken));
+// Takes the call's place before the work of reading its text: what waits for
+// that counts too.
+absl::Status TurnCall::Admit(absl::string_view text, Turn* turn) {
+  const Request& request = turn->request;
+  const int64_t tokens = static_cast<int64_t>(request.input_ids.size()) +
+                         static_cast<int64_t>(text.size()) / kTextBytesPerToken;
+  TTT_ASSIGN_OR_RETURN(
+      Admission::Admitted admitted,
+      shared_.parts.admission->Admit({.tokens = tokens + OutputTokens(request),
+                                      .bytes = request_bytes_,
+                                      .deadline = Deadline()}));
+  ticket_ = std::move(admitted.ticket);
+  turn->work = std::move(admitted.work);
+  return absl::OkStatus();
 }
 
 void TurnCall::StartComplete(const grpc::ByteBuffer& bytes, Started started) {
@@ -133,7 +138,7 @@ absl::Status TurnCall::PrepareComplete(const grpc::ByteBuffer& bytes,
   if (!message.sampling().has_seed()) request.sampling.seed = DrawSeed();
   seed_ = request.sampling.seed;
   wants_logprobs_ = request.top_logprobs.has_value();
-  TTT_RETURN_IF_ERROR(CheckRoom(message.text()));
+  TTT_RETURN_IF_ERROR(Admit(message.text(), turn));
   if (!message.session_id().empty()) {
     TTT_RETURN_IF_ERROR(Lease(message, &turn->lease));
   }
@@ -149,7 +154,7 @@ absl::Status TurnCall::PrepareScore(const grpc::ByteBuffer& bytes, Turn* turn,
   v1::ScoreRequest message;
   TTT_RETURN_IF_ERROR(Parse(bytes, &message));
   TTT_ASSIGN_OR_RETURN(turn->request, ValidateScore(message, shared_.limits));
-  TTT_RETURN_IF_ERROR(CheckRoom(message.text()));
+  TTT_RETURN_IF_ERROR(Admit(message.text(), turn));
   if (!message.session_id().empty()) {
     TTT_ASSIGN_OR_RETURN(
         const SessionInfo session,
@@ -180,8 +185,22 @@ void TurnCall::ReadText(std::unique_ptr<Turn> turn, Text text,
   });
 }
 
+// A long text may have waited for others.
+absl::Status TurnCall::CheckStillWanted() const {
+  if (cancelled_ || shared_.active_calls->is_ending()) {
+    return Error(absl::StatusCode::kCancelled, "CANCELLED_BY_CLIENT",
+                 "the client cancelled the call");
+  }
+  if (shared_.parts.clock->Now() >= Deadline()) {
+    return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+                 "the call's deadline has passed");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   Request& request = turn->request;
+  TTT_RETURN_IF_ERROR(CheckStillWanted());
   if (!text.text.empty()) {
     TTT_RETURN_IF_ERROR(AppendText(text.text, text.session_tokens,
                                    *shared_.parts.tokenizer, shared_.limits,
@@ -191,11 +210,6 @@ absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   TTT_RETURN_IF_ERROR(CheckInput(request, is_score ? 0 : text.session_tokens));
   if (is_score) TTT_RETURN_IF_ERROR(CheckScoreSize(request));
   input_tokens_ = static_cast<int64_t>(request.input_ids.size());
-  TTT_ASSIGN_OR_RETURN(Admission::Admitted admitted,
-                       shared_.parts.admission->Admit(
-                           Cost(input_tokens_ + OutputTokens(request))));
-  ticket_ = std::move(admitted.ticket);
-  turn->work = std::move(admitted.work);
   request.turn_id = turn_id_;
   request.deadline = Deadline();
   turn->stream = stream_;

@@ -87,10 +87,10 @@ class TurnCall {
   absl::Status PrepareScore(const grpc::ByteBuffer& bytes, Turn* turn,
                             Text* text);
   absl::Status Lease(const v1::CompleteRequest& message, SessionLease* lease);
-  absl::Status CheckRoom(absl::string_view text) const;
+  absl::Status Admit(absl::string_view text, Turn* turn);
+  absl::Status CheckStillWanted() const;
   void ReadText(std::unique_ptr<Turn> turn, Text text, Started started);
   absl::Status Submit(std::unique_ptr<Turn> turn, const Text& text);
-  CallCost Cost(int64_t tokens) const;
   absl::Time Deadline() const;
   // Why a turn ended CANCELLED: the client, the server's end, or the deadline.
   absl::Status CancelCause(const absl::Status& status) const;

@@ -14,6 +14,8 @@ constexpr double kMostOfPrediction = 3;
 // Of the time of the decode rows, what prompts may add. Below 1, as the fit is
 // of the mean and a step may take longer than that.
 constexpr double kPrefillShare = 0.6;
+// Of the tokens of prompts, squared: a mini-batch of 16 in one step of late.
+constexpr double kLeastMoment = 256;
 // Holds a coefficient near zero that no step has yet spoken for.
 constexpr double kRidge = 1e-6;
 
@@ -28,7 +30,7 @@ void StepCosts::Record(int32_t decode_rows, int64_t prefill_tokens,
   if (decode_rows == 0) return;
   const Vector x = {1, static_cast<double>(decode_rows),
                     static_cast<double>(prefill_tokens)};
-  double seconds = absl::ToDoubleSeconds(time);
+  double seconds = std::max(0.0, absl::ToDoubleSeconds(time));
   if (num_steps_ >= kTrustedSteps) {
     const double predicted = Dot(Fit(), x);
     if (predicted > 0) {
@@ -66,7 +68,8 @@ StepCosts::Vector StepCosts::Fit() const {
 
 int64_t StepCosts::PrefillTokensBeside(int32_t decode_rows,
                                        int64_t least) const {
-  if (moments_[2][2] == 0) return least;  // No prompt yet beside a row.
+  // No prompt beside a row, or long ago: what is left of it is not trusted.
+  if (moments_[2][2] < kLeastMoment) return least;
   const Vector w = Fit();
   const double decode_seconds = w[0] + w[1] * decode_rows;
   if (decode_seconds <= 0 || w[2] <= 0) return least;

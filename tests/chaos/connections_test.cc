@@ -449,8 +449,6 @@ TEST_F(NoDescriptorsTest, WhoIsConnectedIsServedAndNothingSpins) {
   EXPECT_EQ(HealthCode(), "HTTP/1.1 200 OK");
 }
 
-// The library's listener ends at its first accept without a descriptor, so new
-// clients are served only once the server accepts by itself.
 TEST_F(NoDescriptorsTest, WhenTheOthersLeaveNewClientsAreServed) {
   hogs_.clear();
   EXPECT_TRUE(Eventually(

@@ -303,14 +303,32 @@ TEST_F(AdmissionTest, AServerThatDrainsNeverServesAgain) {
   EXPECT_EQ(admission->state(), Admission::State::kDraining);
 }
 
-TEST_F(AdmissionTest, CheckRefusesWhatAdmitWould) {
-  const auto admission = Create({.max_calls = 1});
-  EXPECT_THAT(admission->Check({}), StatusIs(absl::StatusCode::kUnavailable));
-  admission->SetState(Admission::State::kServing);
-  EXPECT_THAT(admission->Check({}), IsOk());
-  const auto ticket = admission->Admit({.tokens = 1}).value();
-  EXPECT_THAT(admission->Check({}),
-              StatusIs(absl::StatusCode::kResourceExhausted));
+TEST_F(AdmissionTest, NoCallIsExpectedToWaitWhileRowsAreFree) {
+  const auto admission = Serving({.num_rows = 4, .max_wait = absl::Seconds(4)});
+  const BusyServer busy(admission.get(), &clock_, 1000000);
+  const auto third = admission->Admit({.tokens = 1000000}).value();
+  const auto fourth = admission->Admit({.tokens = 1}).value();
+  EXPECT_THAT(admission->Admit({.tokens = 1}), StatusIs(kExhausted));
+}
+
+TEST_F(AdmissionTest, WhatACancelledCallHadNotReadIsNotCountedAsDone) {
+  const auto admission = Serving({.max_wait = absl::Seconds(4)});
+  auto running = admission->Admit({.tokens = 1000000}).value();
+  running.work.Start();
+  const auto waiting = admission->Admit({.tokens = 10000}).value();
+  clock_.Advance(absl::Seconds(1));
+  running = {};  // About a thousand a second, not a million.
+  EXPECT_THAT(admission->Admit({.tokens = 1}), StatusIs(kExhausted));
+}
+
+TEST_F(AdmissionTest, AServerThatStoodStillIsNotTakenForASlowOne) {
+  const auto admission = Serving({.max_wait = absl::Seconds(4)});
+  auto running = admission->Admit({.tokens = 1000}).value();
+  running.work.Start();
+  const auto waiting = admission->Admit({.tokens = 1000}).value();
+  clock_.Advance(absl::Seconds(20));
+  running.work.Done(10);
+  EXPECT_THAT(admission->Admit({.tokens = 1}), IsOk());
 }
 
 }  // namespace

@@ -172,7 +172,10 @@ TEST(ListenerTest, AcceptsAgainAfterDescriptorsHadRunOut) {
   Client early, late;
   rlimit limit = {};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const rlimit none = {.rlim_cur = 0, .rlim_max = limit.rlim_max};
+  const int next = dup(0);  // the lowest that is free
+  close(next);
+  const rlimit none = {.rlim_cur = static_cast<rlim_t>(next),
+                       .rlim_max = limit.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
   EXPECT_TRUE(early.Connect(listener->port()));  // It waits in the backlog.
   EXPECT_TRUE(late.Connect(listener->port()));

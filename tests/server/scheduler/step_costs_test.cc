@@ -62,6 +62,16 @@ TEST(StepCostsTest, FollowsADeviceThatBecomesSlower) {
   EXPECT_NEAR(costs.PrefillTokensBeside(8, 1), before / 4, 0.2 * before);
 }
 
+TEST(StepCostsTest, WhatItKnewOfPromptsLongAgoIsForgotten) {
+  StepCosts costs = Learned(200);
+  for (int i = 0; i < 5000; ++i) {
+    costs.Record(8, 0, Time(8, 0));
+    const int64_t tokens = costs.PrefillTokensBeside(8, kLeast);
+    EXPECT_LT(Time(8, tokens), 2.1 * Time(8, 0)) << i;
+  }
+  EXPECT_EQ(costs.PrefillTokensBeside(8, kLeast), kLeast);
+}
+
 TEST(StepCostsTest, StepsWithoutRowsSayNothing) {
   StepCosts costs;
   for (int i = 0; i < 100; ++i) costs.Record(0, 512, absl::Milliseconds(1));

@@ -15,6 +15,8 @@ _DOMAIN = "tttd"
 REFUSALS = frozenset(
     {
         "QUEUE_FULL",
+        "QUEUE_TIMEOUT",
+        "DEADLINE_INFEASIBLE",
         "STATE_POOL_FULL",
         "TOO_MANY_SESSIONS",
         "SESSION_BUSY",
