@@ -410,7 +410,9 @@ TEST_F(ConnectionsTest, TwoThousandIdleOnesCostLittleAndSlowNobody) {
       absl::FormatDuration(worst).c_str(),
       absl::FormatDuration(median_before).c_str(),
       absl::FormatDuration(worst_before).c_str());
-  if (kMeasuresMemory) EXPECT_LT(bytes, 64 << 10);
+  if (kMeasuresMemory) {
+    EXPECT_LT(bytes, 64 << 10);
+  }
   EXPECT_LT(median, 3 * median_before + absl::Milliseconds(2));
   EXPECT_LE(after.threads, before.threads + 16);
   EXPECT_EQ(HealthCode(), "HTTP/1.1 200 OK");

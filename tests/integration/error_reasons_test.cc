@@ -86,25 +86,6 @@ grpc::Status CompleteBehindAnEndlessTurn() {
   return Complete(&server, "token_ids { ids: 5 }");
 }
 
-// Others wait for so many tokens that the deadline comes before they are read.
-grpc::Status CompleteThatCannotBeInTime() {
-  TestServer server(OneRow(absl::Hours(10)));
-  StreamCall running(&server, EndlessRequest(""));
-  StreamCall waiting(&server, EndlessRequest(""));
-  running.ReadTokens(1);
-  grpc::Status status;
-  do {  // Until the server has seen how fast it is.
-    v1::CompleteResponse response;
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::milliseconds(20));
-    status = server.inference().Complete(
-        &context, FromText<v1::CompleteRequest>("token_ids { ids: 5 }"),
-        &response);
-  } while (status.error_code() == StatusCode::DEADLINE_EXCEEDED);
-  return status;
-}
-
 grpc::Status CompleteWithAFullPool() {
   TestServer server({.adjust = [](ServerOptions* options) {
     options->device_state_bytes = 120000;
@@ -192,8 +173,8 @@ std::vector<Reason> Reasons() {
        ""},
       {StatusCode::RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT",
        CompleteBehindAnEndlessTurn, ""},
-      {StatusCode::RESOURCE_EXHAUSTED, "DEADLINE_INFEASIBLE",
-       CompleteThatCannotBeInTime, ""},
+      {StatusCode::RESOURCE_EXHAUSTED, "DEADLINE_INFEASIBLE", nullptr,
+       "a server that has seen how fast it is: admission_test"},
       {StatusCode::RESOURCE_EXHAUSTED, "STATE_POOL_FULL", CompleteWithAFullPool,
        ""},
       {StatusCode::RESOURCE_EXHAUSTED, "SLOW_CONSUMER", StreamTooSlowly, ""},
