@@ -74,3 +74,16 @@ function(ttt_test name)
     add_dependencies(tests_${label} ${name})
   endforeach()
 endfunction()
+
+# ttt_gpu_test(name): once more, the tests of a program that are of a GPU, under the
+# label gpu. Without a GPU there are none, and that is a failure.
+function(ttt_gpu_test name)
+  add_test(NAME ${name}_gpu COMMAND ${name} --gtest_filter=*Cuda*
+    WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+  set_tests_properties(${name}_gpu PROPERTIES LABELS gpu TIMEOUT 600
+    PASS_REGULAR_EXPRESSION "PASSED  . [1-9]" FAIL_REGULAR_EXPRESSION "FAILED  |SKIPPED ")
+  if(NOT TARGET tests_gpu)
+    add_custom_target(tests_gpu)
+  endif()
+  add_dependencies(tests_gpu ${name})
+endfunction()

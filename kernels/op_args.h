@@ -215,6 +215,8 @@ struct GatherHiddenArgs {
   int32_t hidden_size;     // > 0
 };
 
+inline constexpr int kMaxSampleBias = 1024;  // entries a row
+
 inline constexpr int32_t kSampleToken = -1;  // draw one
 inline constexpr int32_t kNoToken = -2;      // report candidates only
 
@@ -232,8 +234,8 @@ struct SampleRow {
   float repetition_penalty;  // > 0; 1 is off
   float presence_penalty;
   float frequency_penalty;
-  int32_t bias_begin;  // of this row in bias_ids and bias_values
-  int32_t bias_end;
+  int32_t bias_begin;      // of this row in bias_ids and bias_values
+  int32_t bias_end;        // at most kMaxSampleBias after it
   int32_t num_candidates;  // in [0, max_candidates]
 };
 
@@ -243,7 +245,8 @@ struct SampleRow {
 // of the model's own distribution: log-softmax of the logits before any of
 // these. cpu/sample_tokens.h has the algorithm to the last tie.
 struct SampleTokensArgs {
-  const float* logits;        // [num_rows, vocab_size]
+  float* logits;              // [num_rows, vocab_size]; of a row that draws,
+                              // left undefined
   const SampleRow* samples;   // [num_rows]
   const int32_t* bias_ids;    // flat, each in [0, vocab_size)
   const float* bias_values;   // flat

@@ -175,4 +175,22 @@ absl::Status Validate(const DigestStatesArgs& args) {
       .status();
 }
 
+absl::Status ValidateOperands(const GemmArgs& args, bool is_own, DType type) {
+  if (!is_own) {
+    return absl::InvalidArgumentError("Gemm: weights is of another backend");
+  }
+  if (args.input.type != type) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Gemm: input.type is ", int(args.input.type)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateWeights(int32_t num_outputs, int32_t num_inputs) {
+  return Checker("PackWeights")
+      .Positive("num_outputs", num_outputs)
+      .Positive("num_inputs", num_inputs)
+      .status();
+}
+
 }  // namespace ttt

@@ -23,4 +23,10 @@ absl::Status Validate(const GatherHiddenArgs& args);
 absl::Status Validate(const SampleTokensArgs& args);
 absl::Status Validate(const DigestStatesArgs& args);
 
+// Also what a backend alone knows: whether the weights are its own, and the
+// type of its operands.
+absl::Status ValidateOperands(const GemmArgs& args, bool is_own, DType type);
+// Of Backend::PackWeights.
+absl::Status ValidateWeights(int32_t num_outputs, int32_t num_inputs);
+
 }  // namespace ttt

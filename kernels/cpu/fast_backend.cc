@@ -69,7 +69,8 @@ class FastBackend : public HostBackend {
   }
   absl::Status Gemm(const GemmArgs& args) override {
     if (absl::Status status = Validate(args); !status.ok()) return status;
-    if (absl::Status status = CheckOperand(args, gemm_->Owns(args.weights));
+    if (absl::Status status =
+            ValidateOperands(args, gemm_->Owns(args.weights), operand_type());
         !status.ok()) {
       return status;
     }

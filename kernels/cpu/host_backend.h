@@ -38,17 +38,10 @@ class HostBackend : public Backend {
  protected:
   explicit HostBackend(DeviceInfo info) : info_(std::move(info)) {}
 
-  // INVALID_ARGUMENT: the weights are not this backend's, or the input is not
-  // of their type.
-  absl::Status CheckOperand(const GemmArgs& args, bool is_own) const;
-
  private:
   static absl::Status Copy(void* to, const void* from, int64_t size_bytes);
 
   const DeviceInfo info_;
 };
-
-// INVALID_ARGUMENT: a dimension is not positive.
-absl::Status ValidateWeights(int32_t num_outputs, int32_t num_inputs);
 
 }  // namespace ttt

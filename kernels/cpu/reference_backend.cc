@@ -83,7 +83,8 @@ class ReferenceBackend : public HostBackend {
     if (absl::Status status = Validate(args); !status.ok()) return status;
     const auto* const weights =
         dynamic_cast<const ReferenceWeights*>(args.weights);
-    if (absl::Status status = CheckOperand(args, weights != nullptr);
+    if (absl::Status status =
+            ValidateOperands(args, weights != nullptr, operand_type());
         !status.ok()) {
       return status;
     }

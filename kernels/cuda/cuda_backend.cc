@@ -2,13 +2,304 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/launchers.h"
+#include "kernels/digest.h"
+#include "kernels/validate.h"
 
 namespace ttt {
+namespace {
+
+// What the kernels are compiled for (cmake/Dependencies.cmake).
+constexpr int kComputeMajor = 9;
+constexpr int kComputeMinor = 0;
+
+// Of the order of sums in the kernels: a change that alters bits counts it up.
+constexpr int kNumericsVersion = 1;
+
+class CudaWeights : public GemmWeights {
+ public:
+  CudaWeights(std::unique_ptr<DeviceBuffer> buffer, const PackedMatrix& matrix)
+      : buffer_(std::move(buffer)), matrix_(matrix) {}
+
+  int64_t bytes() const override { return buffer_->size_bytes(); }
+  int32_t num_outputs() const override { return matrix_.num_outputs; }
+  int32_t num_inputs() const override { return matrix_.num_inputs; }
+  const PackedMatrix& matrix() const { return matrix_; }
+
+ private:
+  const std::unique_ptr<DeviceBuffer> buffer_;
+  const PackedMatrix matrix_;
+};
+
+uint16_t ToBFloat16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 0x40);
+  return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+int32_t RoundUp(int32_t value, int32_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Steps 3 to 5 of digest.h over the header, on the host.
+std::array<uint64_t, 4> HashHeader(const DigestStatesArgs& args) {
+  std::array<uint64_t, 4> sums = {};
+  uint64_t lanes[kDigestLanes];
+  for (int64_t begin = 0; begin < args.header_words;
+       begin += kDigestBlockWords) {
+    const int64_t size =
+        std::min<int64_t>(kDigestBlockWords, args.header_words - begin);
+    DigestBlockLanes(args.header + begin, size, lanes);
+    DigestAddBlock(
+        DigestBlockKey(kDigestHeaderPlane, 0, begin / kDigestBlockWords), size,
+        lanes, sums.data());
+  }
+  return sums;
+}
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend(DeviceInfo info, int32_t ordinal, CudaStream stream,
+              std::unique_ptr<DeviceBuffer> digest_sums)
+      : info_(std::move(info)),
+        ordinal_(ordinal),
+        stream_(std::move(stream)),
+        digest_sums_(std::move(digest_sums)) {}
+
+  const DeviceInfo& info() const override { return info_; }
+  DType operand_type() const override {
+    return info_.precision == Precision::kFloat32 ? DType::kFloat32
+                                                  : DType::kBFloat16;
+  }
+
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
+      int64_t size_bytes) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return AllocateCudaMemory(size_bytes, stream_.get());
+  }
+  absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(
+      const float* weights, int32_t num_outputs, int32_t num_inputs) override;
+  absl::Status CopyToDevice(void* device, const void* host,
+                            int64_t size_bytes) override {
+    return Copy(device, host, size_bytes, cudaMemcpyHostToDevice);
+  }
+  absl::Status CopyToHost(void* host, const void* device,
+                          int64_t size_bytes) override {
+    if (absl::Status status =
+            Copy(host, device, size_bytes, cudaMemcpyDeviceToHost);
+        !status.ok()) {
+      return status;
+    }
+    return Synchronize();
+  }
+  absl::Status CopyOnDevice(void* to, const void* from,
+                            int64_t size_bytes) override {
+    return Copy(to, from, size_bytes, cudaMemcpyDeviceToDevice);
+  }
+  absl::Status Synchronize() override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return CudaStatus(cudaStreamSynchronize(stream_.get()), "Synchronize");
+  }
+
+  absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
+    return Run(args, LaunchEmbedTokens, "EmbedTokens");
+  }
+  absl::Status RmsNorm(const RmsNormArgs& args) override {
+    return Run(args, LaunchRmsNorm, "RmsNorm");
+  }
+  absl::Status CausalConv(const CausalConvArgs& args) override {
+    return Run(args, LaunchCausalConv, "CausalConv");
+  }
+  absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
+    return Run(args, LaunchLearnerInputs, "LearnerInputs");
+  }
+  absl::Status Learner(const LearnerArgs& args) override {
+    return Run(args, LaunchLearner, "Learner");
+  }
+  absl::Status NormGate(const NormGateArgs& args) override {
+    return Run(args, LaunchNormGate, "NormGate");
+  }
+  absl::Status SwiGlu(const SwiGluArgs& args) override {
+    return Run(args, LaunchSwiGlu, "SwiGlu");
+  }
+  absl::Status Gemm(const GemmArgs& args) override;
+  absl::Status SaveHidden(const SaveHiddenArgs& args) override {
+    return Run(args, LaunchSaveHidden, "SaveHidden");
+  }
+  absl::Status GatherHidden(const GatherHiddenArgs& args) override {
+    return Run(args, LaunchGatherHidden, "GatherHidden");
+  }
+  absl::Status SampleTokens(const SampleTokensArgs& args) override {
+    return Run(args, LaunchSampleTokens, "SampleTokens");
+  }
+  absl::Status DigestStates(const DigestStatesArgs& args) override;
+
+ private:
+  // A thread that has not called this backend before has another device.
+  absl::Status UseDevice() const {
+    return CudaStatus(cudaSetDevice(ordinal_), info_.name);
+  }
+
+  absl::Status Copy(void* to, const void* from, int64_t size_bytes,
+                    cudaMemcpyKind kind) {
+    if (size_bytes < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("Copy: size_bytes is ", size_bytes));
+    }
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return CudaStatus(
+        cudaMemcpyAsync(to, from, size_bytes, kind, stream_.get()), "Copy");
+  }
+
+  template <typename Args>
+  absl::Status Run(const Args& args,
+                   cudaError_t (*launch)(const Args&, cudaStream_t),
+                   absl::string_view op) {
+    if (absl::Status status = Validate(args); !status.ok()) return status;
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return CudaStatus(launch(args, stream_.get()), op);
+  }
+
+  absl::Status DigestSome(const DigestStatesArgs& args, int32_t first,
+                          const std::array<uint64_t, 4>& header);
+
+  const DeviceInfo info_;
+  const int32_t ordinal_;
+  const CudaStream stream_;
+  const std::unique_ptr<DeviceBuffer> digest_sums_;  // [kMaxDigestStates]
+};
+
+absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(
+    const float* weights, int32_t num_outputs, int32_t num_inputs) {
+  if (absl::Status status = ValidateWeights(num_outputs, num_inputs);
+      !status.ok()) {
+    return status;
+  }
+  const int64_t padded_outputs = RoundUp(num_outputs, kGemmOutputTile);
+  const int32_t padded_inputs = RoundUp(num_inputs, kGemmInputTile);
+  const bool is_float = operand_type() == DType::kFloat32;
+  const int64_t value_bytes = is_float ? sizeof(float) : sizeof(uint16_t);
+  std::vector<std::byte> packed(padded_outputs * padded_inputs * value_bytes);
+  for (int64_t n = 0; n < num_outputs; ++n) {
+    const float* const from = weights + n * num_inputs;
+    std::byte* const to = packed.data() + n * padded_inputs * value_bytes;
+    if (is_float) {
+      std::memcpy(to, from, num_inputs * sizeof(float));
+    } else {
+      std::transform(from, from + num_inputs, reinterpret_cast<uint16_t*>(to),
+                     ToBFloat16);
+    }
+  }
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer =
+      Allocate(packed.size());
+  if (!buffer.ok()) return buffer.status();
+  if (absl::Status status =
+          CopyToDevice((*buffer)->data(), packed.data(), packed.size());
+      !status.ok()) {
+    return status;
+  }
+  const PackedMatrix matrix = {(*buffer)->data(), num_outputs, num_inputs,
+                               padded_inputs};
+  return std::make_unique<CudaWeights>(*std::move(buffer), matrix);
+}
+
+absl::Status CudaBackend::Gemm(const GemmArgs& args) {
+  if (absl::Status status = Validate(args); !status.ok()) return status;
+  const auto* const weights = dynamic_cast<const CudaWeights*>(args.weights);
+  if (absl::Status status =
+          ValidateOperands(args, weights != nullptr, operand_type());
+      !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
+  return CudaStatus(
+      operand_type() == DType::kFloat32
+          ? LaunchGemmFloat(args, weights->matrix(), stream_.get())
+          : LaunchGemmBFloat16(args, weights->matrix(), stream_.get()),
+      "Gemm");
+}
+
+absl::Status CudaBackend::DigestStates(const DigestStatesArgs& args) {
+  if (absl::Status status = Validate(args); !status.ok()) return status;
+  if (args.num_planes > kMaxDigestPlanes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("DigestStates: num_planes is ", args.num_planes,
+                     ", more than ", kMaxDigestPlanes));
+  }
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
+  const std::array<uint64_t, 4> header = HashHeader(args);
+  for (int32_t first = 0; first < args.batch; first += kMaxDigestStates) {
+    if (absl::Status status = DigestSome(args, first, header); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Of the states from `first` on, as many as one launch takes.
+absl::Status CudaBackend::DigestSome(const DigestStatesArgs& args,
+                                     int32_t first,
+                                     const std::array<uint64_t, 4>& header) {
+  DigestBatch batch = {.slots = args.slots,
+                       .planes = {},
+                       .slot_ids = {},
+                       .positions = {},
+                       .num_planes = args.num_planes,
+                       .batch = std::min(args.batch - first, kMaxDigestStates),
+                       .mini_batch = args.mini_batch,
+                       .sums = digest_sums_->as<DigestSums>()};
+  std::copy_n(args.planes, args.num_planes, batch.planes);
+  std::copy_n(args.slot_ids + first, batch.batch, batch.slot_ids);
+  std::copy_n(args.positions + first, batch.batch, batch.positions);
+  if (absl::Status status =
+          CudaStatus(LaunchDigest(batch, stream_.get()), "DigestStates");
+      !status.ok()) {
+    return status;
+  }
+  std::array<DigestSums, kMaxDigestStates> results;
+  if (absl::Status status = CopyToHost(results.data(), batch.sums,
+                                       batch.batch * sizeof(DigestSums));
+      !status.ok()) {
+    return status;
+  }
+  for (int32_t i = 0; i < batch.batch; ++i) {
+    uint64_t sums[4];
+    for (int j = 0; j < 4; ++j) sums[j] = results[i].words[j] + header[j];
+    DigestFinish(batch.positions[i], sums);
+    std::memcpy(args.digests + int64_t{first + i} * kDigestBytes, sums,
+                kDigestBytes);
+    if (args.finite != nullptr) {
+      args.finite[first + i] = results[i].not_finite == 0;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDevice(int32_t ordinal, const cudaDeviceProp& device) {
+  if (device.major == kComputeMajor && device.minor == kComputeMinor) {
+    return absl::OkStatus();
+  }
+  return absl::UnavailableError(
+      absl::StrCat("cuda:", ordinal, ", ", device.name,
+                   ", has compute capability ", device.major, ".", device.minor,
+                   "; this build is for ", kComputeMajor, ".", kComputeMinor));
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
-    int32_t ordinal, Precision /*precision*/) {
+    int32_t ordinal, Precision precision) {
   if (ordinal < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("CreateCudaBackend: ordinal is ", ordinal));
@@ -23,7 +314,40 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
     return absl::UnavailableError(
         absl::StrCat("no CUDA device ", ordinal, ": there are ", num_devices));
   }
-  return absl::UnimplementedError("the CUDA backend is not in this build yet");
+  const std::string name = absl::StrCat("cuda:", ordinal);
+  cudaDeviceProp device;
+  for (const cudaError_t error :
+       {cudaSetDevice(ordinal), cudaGetDeviceProperties(&device, ordinal)}) {
+    if (absl::Status status = CudaStatus(error, name); !status.ok()) {
+      return status;
+    }
+  }
+  if (absl::Status status = CheckDevice(ordinal, device); !status.ok()) {
+    return status;
+  }
+  for (const cudaError_t error :
+       {PrepareGemm(), PrepareLearner(), PrepareSampleTokens()}) {
+    if (absl::Status status = CudaStatus(error, name); !status.ok()) {
+      return status;
+    }
+  }
+  absl::StatusOr<CudaStream> stream = CudaStream::Create();
+  if (!stream.ok()) return stream.status();
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> digest_sums =
+      AllocateCudaMemory(kMaxDigestStates * sizeof(DigestSums), stream->get());
+  if (!digest_sums.ok()) return digest_sums.status();
+  const bool is_float = precision == Precision::kFloat32;
+  DeviceInfo info = {
+      .name = name,
+      .description = absl::StrCat(device.name, ", ", device.multiProcessorCount,
+                                  " multiprocessors, ",
+                                  device.totalGlobalMem >> 20, " MiB"),
+      .precision = precision,
+      .numerics_fingerprint =
+          absl::StrCat("cuda/", device.major, ".", device.minor, "/",
+                       is_float ? "fp32" : "bf16", "/", kNumericsVersion)};
+  return std::make_unique<CudaBackend>(
+      std::move(info), ordinal, *std::move(stream), *std::move(digest_sums));
 }
 
 }  // namespace ttt

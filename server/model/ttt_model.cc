@@ -243,6 +243,7 @@ absl::Status TttModel::UploadStep(absl::Span<const StepSequence> sequences,
       // The ring must hold all of the sequence's tokens up to the row.
       TTT_CHECK(request.row == rows.num_rows - 1);
       const SamplingParams& params = *request.sampling;
+      static_assert(kMaxLogitBias <= kMaxSampleBias);
       TTT_CHECK(params.logit_bias.size() <= kMaxLogitBias);
       sample.seed = params.seed;
       sample.temperature = params.temperature;

@@ -17,32 +17,38 @@
 #include "kernels/cpu/cpu_features.h"
 #include "kernels/cpu/fast_backend.h"
 #include "kernels/cpu/reference_backend.h"
+#include "kernels/cuda/cuda_backend.h"
 #include "tests/support/status_matchers.h"
+#include "tests/support/test_device.h"
 
 namespace ttt {
 
-enum class BackendKind { kReference, kSse2, kAvx2, kAvx512 };
+enum class BackendKind { kReference, kSse2, kAvx2, kAvx512, kCuda };
 
 inline std::unique_ptr<Backend> MakeBackend(
     BackendKind kind, Precision precision = Precision::kFloat32,
     int32_t num_threads = 2) {
   if (kind == BackendKind::kReference) return CreateReferenceBackend(precision);
+  if (kind == BackendKind::kCuda)
+    return CreateCudaBackend(0, precision).value();
   const Isa isa = kind == BackendKind::kSse2   ? Isa::kSse2
                   : kind == BackendKind::kAvx2 ? Isa::kAvx2
                                                : Isa::kAvx512;
   return CreateFastBackend(precision, num_threads, isa).value();
 }
 
-// The backends that this CPU can run.
+// The fast backends that this CPU can run.
 inline std::vector<BackendKind> FastBackendKinds() {
   std::vector<BackendKind> kinds = {BackendKind::kSse2};
   if (DetectIsa() >= Isa::kAvx2) kinds.push_back(BackendKind::kAvx2);
   if (DetectIsa() >= Isa::kAvx512) kinds.push_back(BackendKind::kAvx512);
   return kinds;
 }
+// And the reference, and the GPU if there is one.
 inline std::vector<BackendKind> AllBackendKinds() {
   std::vector<BackendKind> kinds = FastBackendKinds();
   kinds.push_back(BackendKind::kReference);
+  if (HasCuda()) kinds.push_back(BackendKind::kCuda);
   return kinds;
 }
 inline std::string BackendKindName(
@@ -56,6 +62,8 @@ inline std::string BackendKindName(
       return "Avx2";
     case BackendKind::kAvx512:
       return "Avx512";
+    case BackendKind::kCuda:
+      return "Cuda";
   }
   return "";
 }

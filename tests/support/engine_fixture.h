@@ -85,7 +85,7 @@ class PendingTurn {
 class EngineFixture {
  public:
   struct Options {
-    CpuBackendOptions cpu;
+    TestBackendOptions backend;
     ModelConfig config = SmallConfig();
     int32_t max_batch_rows = 8;
     int32_t max_batch_tokens = 64;
@@ -94,14 +94,14 @@ class EngineFixture {
     bool poison_released = false;     // See StatePool::Options.
     const Tokenizer* tokenizer = nullptr;
     absl::Duration max_queue_wait = absl::InfiniteDuration();
-    // Puts a backend of the test's own before the CPU's.
-    std::function<std::unique_ptr<Backend>(Backend* cpu)> wrap;
+    // Puts a backend of the test's own before the device's.
+    std::function<std::unique_ptr<Backend>(Backend* device)> wrap;
   };
 
   explicit EngineFixture(Options options) : options_(std::move(options)) {
-    cpu_ = CreateCpuBackend(options_.cpu).value();
-    if (options_.wrap) wrapper_ = options_.wrap(cpu_.get());
-    Backend* const backend = wrapper_ ? wrapper_.get() : cpu_.get();
+    device_ = CreateTestBackend(options_.backend);
+    if (options_.wrap) wrapper_ = options_.wrap(device_.get());
+    Backend* const backend = wrapper_ ? wrapper_.get() : device_.get();
     model_ = TttModel::Load(options_.config,
                             MakeDummyCheckpoint(options_.config).get(),
                             {.max_rows = options_.max_batch_tokens,
@@ -178,7 +178,7 @@ class EngineFixture {
   const Options options_;
   FakeClock clock_;
   Metrics metrics_;
-  std::unique_ptr<Backend> cpu_;
+  std::unique_ptr<Backend> device_;
   std::unique_ptr<Backend> wrapper_;
   std::unique_ptr<TttModel> model_;
   std::unique_ptr<StatePool> pool_;

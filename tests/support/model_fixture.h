@@ -10,13 +10,13 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/cpu_backend.h"
 #include "nlohmann/json.hpp"
 #include "server/base/check.h"
 #include "server/model/checkpoint.h"
 #include "server/model/ttt_model.h"
 #include "server/session/state_pool.h"
 #include "tests/support/forwarding_backend.h"
+#include "tests/support/test_device.h"
 
 namespace ttt {
 
@@ -69,7 +69,7 @@ inline double MaxDifference(absl::Span<const float> a,
 
 // All of one model that a test runs steps on.
 struct ModelFixture {
-  std::unique_ptr<Backend> cpu;
+  std::unique_ptr<Backend> device;
   std::unique_ptr<LogitsBackend> backend;
   ModelConfig config;
   std::unique_ptr<TttModel> model;
@@ -77,7 +77,7 @@ struct ModelFixture {
 
   // From a checkpoint's folder.
   static ModelFixture Open(const std::string& folder,
-                           const CpuBackendOptions& options,
+                           const TestBackendOptions& options,
                            TttModel::Limits limits = {64, 8, 0}) {
     const ModelConfig config = LoadModelConfig(folder).value();
     return Make(config, OpenCheckpoint(folder, config).value().get(), options,
@@ -85,18 +85,18 @@ struct ModelFixture {
   }
   // With random weights.
   static ModelFixture Dummy(const ModelConfig& config,
-                            const CpuBackendOptions& options,
+                            const TestBackendOptions& options,
                             TttModel::Limits limits = {64, 8, 0}) {
     return Make(config, MakeDummyCheckpoint(config).get(), options, limits);
   }
 
   static ModelFixture Make(const ModelConfig& config, Checkpoint* checkpoint,
-                           const CpuBackendOptions& options,
+                           const TestBackendOptions& options,
                            TttModel::Limits limits) {
     ModelFixture f;
     f.config = config;
-    f.cpu = CreateCpuBackend(options).value();
-    f.backend = std::make_unique<LogitsBackend>(f.cpu.get());
+    f.device = CreateTestBackend(options);
+    f.backend = std::make_unique<LogitsBackend>(f.device.get());
     f.model =
         TttModel::Load(config, checkpoint, limits, f.backend.get()).value();
     f.pool = StatePool::Create(

@@ -116,7 +116,7 @@ Request RandomRequest(Random& random, bool is_first) {
 class Alone {
  public:
   Alone(const ModelConfig& config, Precision precision, Random& random)
-      : f_({.cpu = {.precision = precision},
+      : f_({.backend = {.precision = precision},
             .config = config,
             .max_batch_rows = 1,
             .max_batch_tokens = 64,
@@ -492,8 +492,8 @@ void RunMixes(int64_t turns, uint64_t seed) {
     for (int engine = 0; engine < 4; ++engine) {
       EngineFixture::Options options;
       options.config = config;
-      options.cpu.precision = precision;
-      options.cpu.num_threads = engine == 0 ? 2 : 1;
+      options.backend.precision = precision;
+      options.backend.num_threads = engine == 0 ? 2 : 1;
       options.max_batch_rows = random.Int(1, 12);
       options.max_batch_tokens = options.max_batch_rows + random.Int(0, 80);
       options.session_slots = random.Int(2, 24);

@@ -45,17 +45,39 @@ struct Result {
 using Results = std::array<Result, kSessions>;
 
 struct Param {
+  TestDevice device;
   bool is_mlp;
   bool bf16;
 };
 
+std::vector<Param> Params() {
+  std::vector<Param> params;
+  for (const TestDevice device : TestDevices()) {
+    if (device == TestDevice::kReference) continue;
+    for (const bool is_mlp : {false, true}) {
+      for (const bool bf16 : {false, true}) {
+        params.push_back({device, is_mlp, bf16});
+      }
+    }
+  }
+  return params;
+}
+
+std::string ParamName(const testing::TestParamInfo<Param>& info) {
+  return TestDeviceName(info.param.device) +
+         (info.param.is_mlp ? "Mlp" : "Linear") +
+         (info.param.bf16 ? "BFloat16" : "Float32");
+}
+
 class SameBitsTest : public testing::TestWithParam<Param> {
  protected:
   void SetUp() override {
-    if (GetParam().bf16 && !CpuHasBFloat16())
+    if (GetParam().bf16 && !HasBFloat16(GetParam().device)) {
       GTEST_SKIP() << "no bfloat16 here";
+    }
     options_.config = SmallConfig(GetParam().is_mlp);
-    options_.cpu.precision =
+    options_.backend.device = GetParam().device;
+    options_.backend.precision =
         GetParam().bf16 ? Precision::kBFloat16 : Precision::kFloat32;
     expected_ = Alone(options_);
   }
@@ -185,21 +207,14 @@ TEST_P(SameBitsTest, InAForkAndInItsParent) {
 TEST_P(SameBitsTest, WithAnyNumberOfThreads) {
   for (const int threads : {1, 3}) {
     EngineFixture::Options options = options_;
-    options.cpu.num_threads = threads;
+    options.backend.num_threads = threads;
     EngineFixture f(options);
     EXPECT_EQ(Together(f, {0, 1, 2, 3, 4, 5}, 1), expected_) << threads;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Precisions, SameBitsTest,
-                         testing::Values(Param{false, false},
-                                         Param{false, true}, Param{true, false},
-                                         Param{true, true}),
-                         [](const auto& info) {
-                           return std::string(info.param.is_mlp ? "Mlp"
-                                                                : "Linear") +
-                                  (info.param.bf16 ? "BFloat16" : "Float32");
-                         });
+INSTANTIATE_TEST_SUITE_P(Devices, SameBitsTest, testing::ValuesIn(Params()),
+                         ParamName);
 
 }  // namespace
 }  // namespace ttt

@@ -34,21 +34,21 @@ std::vector<std::string> Names(const std::string& kind) {
 
 struct Case {
   std::string name;
-  bool reference;
+  TestDevice device;
 };
 
 std::vector<Case> Cases(const std::string& kind) {
   std::vector<Case> cases;
   for (const std::string& name : Names(kind)) {
-    cases.push_back({name, true});
-    cases.push_back({name, false});
+    for (const TestDevice device : TestDevices()) {
+      cases.push_back({name, device});
+    }
   }
   return cases;
 }
 
 std::string CaseName(const testing::TestParamInfo<Case>& info) {
-  std::string name =
-      info.param.name + (info.param.reference ? "_reference" : "_fast");
+  std::string name = info.param.name + "_" + TestDeviceName(info.param.device);
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }
@@ -57,9 +57,8 @@ class PublishedModelTest : public testing::TestWithParam<Case> {
  protected:
   std::string folder_ = Folder("models", GetParam().name);
   std::string golden_ = folder_ + "/golden.safetensors";
-  ModelFixture f_ =
-      ModelFixture::Open(folder_, {.reference = GetParam().reference},
-                         {.max_rows = 130, .max_sequences = 4});
+  ModelFixture f_ = ModelFixture::Open(folder_, {.device = GetParam().device},
+                                       {.max_rows = 130, .max_sequences = 4});
 };
 
 TEST_P(PublishedModelTest, LogitsOfAWholeSequenceAreThePublishedOnes) {
@@ -127,8 +126,7 @@ class PublishedStateTest : public testing::TestWithParam<Case> {
 
   std::string folder_ = Folder("models", GetParam().name);
   std::string golden_ = folder_ + "/golden.safetensors";
-  ModelFixture f_ =
-      ModelFixture::Open(folder_, {.reference = GetParam().reference});
+  ModelFixture f_ = ModelFixture::Open(folder_, {.device = GetParam().device});
   StateSlot slot_ = f_.EmptySession();
 };
 
@@ -280,12 +278,17 @@ TEST_P(PublishedStateTest, PendingRowsSumToThePublishedAccumulators) {
   }
 }
 
+std::vector<Case> StateCases() {
+  std::vector<Case> cases;
+  for (const TestDevice device : TestDevices()) {
+    cases.push_back({"linear-mamba", device});
+    cases.push_back({"mlp-transformer", device});
+  }
+  return cases;
+}
+
 INSTANTIATE_TEST_SUITE_P(Goldens, PublishedStateTest,
-                         testing::Values(Case{"linear-mamba", true},
-                                         Case{"linear-mamba", false},
-                                         Case{"mlp-transformer", true},
-                                         Case{"mlp-transformer", false}),
-                         CaseName);
+                         testing::ValuesIn(StateCases()), CaseName);
 
 INSTANTIATE_TEST_SUITE_P(Goldens, PublishedModelTest,
                          testing::ValuesIn(Cases("models")), CaseName);
@@ -294,8 +297,7 @@ class RandomConfigTest : public testing::TestWithParam<Case> {
  protected:
   std::string folder_ = Folder("cases", GetParam().name);
   std::string golden_ = folder_ + "/golden.safetensors";
-  ModelFixture f_ =
-      ModelFixture::Open(folder_, {.reference = GetParam().reference});
+  ModelFixture f_ = ModelFixture::Open(folder_, {.device = GetParam().device});
 };
 
 TEST_P(RandomConfigTest, EverySplitInTwoCallsGivesTheReferenceLogitsAndState) {

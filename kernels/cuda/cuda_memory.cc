@@ -1,0 +1,68 @@
+#include "kernels/cuda/cuda_memory.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_status.h"
+
+namespace ttt {
+namespace {
+
+class CudaBuffer : public DeviceBuffer {
+ public:
+  CudaBuffer(void* data, int64_t size_bytes)
+      : data_(static_cast<std::byte*>(data)), size_bytes_(size_bytes) {}
+  // Waits for the device. Whoever asked for the work hears of its errors.
+  ~CudaBuffer() override { static_cast<void>(cudaFree(data_)); }
+
+  std::byte* data() const override { return data_; }
+  int64_t size_bytes() const override { return size_bytes_; }
+
+ private:
+  std::byte* const data_;
+  const int64_t size_bytes_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateCudaMemory(
+    int64_t size_bytes, cudaStream_t stream) {
+  if (size_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Allocate: size_bytes is ", size_bytes));
+  }
+  void* data = nullptr;
+  const int64_t taken_bytes = std::max<int64_t>(size_bytes, 1);
+  if (const cudaError_t error = cudaMalloc(&data, taken_bytes);
+      error != cudaSuccess) {
+    cudaGetLastError();  // It is told here, and not by the next launch.
+    return CudaStatus(error, absl::StrCat("Allocate ", size_bytes, " bytes"));
+  }
+  auto buffer = std::make_unique<CudaBuffer>(data, size_bytes);
+  if (absl::Status status =
+          CudaStatus(cudaMemsetAsync(data, 0, taken_bytes, stream), "Allocate");
+      !status.ok()) {
+    return status;
+  }
+  return buffer;
+}
+
+absl::StatusOr<CudaStream> CudaStream::Create() {
+  cudaStream_t stream = nullptr;
+  if (absl::Status status = CudaStatus(
+          cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+      !status.ok()) {
+    return status;
+  }
+  return CudaStream(stream);
+}
+
+CudaStream::CudaStream(CudaStream&& other) noexcept
+    : stream_(std::exchange(other.stream_, nullptr)) {}
+
+CudaStream::~CudaStream() {
+  if (stream_ != nullptr) static_cast<void>(cudaStreamDestroy(stream_));
+}
+
+}  // namespace ttt
