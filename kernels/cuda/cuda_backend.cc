@@ -12,7 +12,9 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/gemm_layout.h"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/tensor_map.h"
 #include "kernels/digest.h"
 #include "kernels/validate.h"
 
@@ -70,10 +72,11 @@ std::array<uint64_t, 4> HashHeader(const DigestStatesArgs& args) {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(DeviceInfo info, int32_t ordinal, CudaStream stream,
-              std::unique_ptr<DeviceBuffer> digest_sums)
+  CudaBackend(DeviceInfo info, int32_t ordinal, int32_t num_multiprocessors,
+              CudaStream stream, std::unique_ptr<DeviceBuffer> digest_sums)
       : info_(std::move(info)),
         ordinal_(ordinal),
+        num_multiprocessors_(num_multiprocessors),
         stream_(std::move(stream)),
         digest_sums_(std::move(digest_sums)) {}
 
@@ -176,6 +179,7 @@ class CudaBackend : public Backend {
 
   const DeviceInfo info_;
   const int32_t ordinal_;
+  const int32_t num_multiprocessors_;
   const CudaStream stream_;
   const std::unique_ptr<DeviceBuffer> digest_sums_;  // [kMaxDigestStates]
 };
@@ -186,19 +190,21 @@ absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(
       !status.ok()) {
     return status;
   }
-  const int64_t padded_outputs = RoundUp(num_outputs, kGemmOutputTile);
-  const int32_t padded_inputs = RoundUp(num_inputs, kGemmInputTile);
+  const int64_t padded_outputs = RoundUp(num_outputs, kOutputPadding);
+  const int32_t padded_inputs = RoundUp(num_inputs, kInputPadding);
   const bool is_float = operand_type() == DType::kFloat32;
   const int64_t value_bytes = is_float ? sizeof(float) : sizeof(uint16_t);
   std::vector<std::byte> packed(padded_outputs * padded_inputs * value_bytes);
   for (int64_t n = 0; n < num_outputs; ++n) {
     const float* const from = weights + n * num_inputs;
-    std::byte* const to = packed.data() + n * padded_inputs * value_bytes;
     if (is_float) {
-      std::memcpy(to, from, num_inputs * sizeof(float));
-    } else {
-      std::transform(from, from + num_inputs, reinterpret_cast<uint16_t*>(to),
-                     ToBFloat16);
+      std::memcpy(packed.data() + n * padded_inputs * value_bytes, from,
+                  num_inputs * sizeof(float));
+      continue;
+    }
+    auto* const to = reinterpret_cast<uint16_t*>(packed.data());
+    for (int32_t k = 0; k < num_inputs; ++k) {
+      to[PackedOffset(n, k, padded_inputs)] = ToBFloat16(from[k]);
     }
   }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer =
@@ -222,11 +228,25 @@ absl::Status CudaBackend::Gemm(const GemmArgs& args) {
       !status.ok()) {
     return status;
   }
+  if (args.num_rows == 0) return absl::OkStatus();
   if (absl::Status status = UseDevice(); !status.ok()) return status;
+  const PackedMatrix& matrix = weights->matrix();
+  if (operand_type() == DType::kFloat32) {
+    return CudaStatus(LaunchGemmFloat(args, matrix, stream_.get()), "Gemm");
+  }
+  if (matrix.num_inputs % kChunkValues != 0) {
+    return CudaStatus(LaunchGemmAnyRows(args, matrix, stream_.get()), "Gemm");
+  }
+  const bool is_few = args.num_rows <= kMostFewRows;
+  const absl::StatusOr<CUtensorMap> map = MakeTensorMap(
+      {.data = args.input.data,
+       .num_rows = args.num_rows,
+       .num_columns = matrix.num_inputs,
+       .box_rows = is_few ? FewRowsBox(args.num_rows) : kManyRowsBox});
+  if (!map.ok()) return map.status();
+  const auto launch = is_few ? LaunchGemmFewRows : LaunchGemmManyRows;
   return CudaStatus(
-      operand_type() == DType::kFloat32
-          ? LaunchGemmFloat(args, weights->matrix(), stream_.get())
-          : LaunchGemmBFloat16(args, weights->matrix(), stream_.get()),
+      launch(args, matrix, {*map}, num_multiprocessors_, stream_.get()),
       "Gemm");
 }
 
@@ -325,8 +345,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   if (absl::Status status = CheckDevice(ordinal, device); !status.ok()) {
     return status;
   }
-  for (const cudaError_t error :
-       {PrepareGemm(), PrepareLearner(), PrepareSampleTokens()}) {
+  for (const cudaError_t error : {PrepareGemmManyRows(), PrepareGemmFewRows(),
+                                  PrepareLearner(), PrepareSampleTokens()}) {
     if (absl::Status status = CudaStatus(error, name); !status.ok()) {
       return status;
     }
@@ -347,7 +367,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
           absl::StrCat("cuda/", device.major, ".", device.minor, "/",
                        is_float ? "fp32" : "bf16", "/", kNumericsVersion)};
   return std::make_unique<CudaBackend>(
-      std::move(info), ordinal, *std::move(stream), *std::move(digest_sums));
+      std::move(info), ordinal, device.multiProcessorCount, *std::move(stream),
+      *std::move(digest_sums));
 }
 
 }  // namespace ttt

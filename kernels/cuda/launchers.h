@@ -8,7 +8,7 @@
 // a sequence or a slot do not depend on what else is in the step.
 #pragma once
 
-#include <cuda_bf16.h>
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
@@ -43,26 +43,49 @@ cudaError_t LaunchSampleTokens(const SampleTokensArgs& args,
 // Once a device, before the first LaunchSampleTokens.
 cudaError_t PrepareSampleTokens();
 
-// Row-major, zero beyond the matrix.
+// Weights of a product, zero beyond the matrix.
 struct PackedMatrix {
-  const void* data;     // float, or bfloat16: [padded_outputs, padded_inputs]
+  // float [outputs to 64, padded_inputs], or bfloat16 as gemm_layout.h has it.
+  const void* data;
   int32_t num_outputs;  // > 0
   int32_t num_inputs;   // > 0
   int32_t padded_inputs;
 };
-inline constexpr int32_t kGemmOutputTile = 128;  // outputs are padded to
-inline constexpr int32_t kGemmInputTile = 64;    // inputs are padded to
 
 // output[r, n] (+)= sum_k input[r, k] * weights[n, k], k in rising order in one
 // accumulator: the same bits for every num_rows. `args.weights` is not read.
 cudaError_t LaunchGemmFloat(const GemmArgs& args, const PackedMatrix& weights,
                             cudaStream_t stream);
-// On tensor cores (mma.sync m16n8k16): k in rising groups of 16.
-cudaError_t LaunchGemmBFloat16(const GemmArgs& args,
+
+// The same on tensor cores: k in rising groups of 16, within which the sum is
+// the hardware's and the same for each of its instructions. Three forms of
+// equal bits; num_rows > 0. This one takes any sizes, and is slow.
+cudaError_t LaunchGemmAnyRows(const GemmArgs& args, const PackedMatrix& weights,
+                              cudaStream_t stream);
+
+// args.input for the copy engine; needs num_inputs % 8 == 0.
+struct OperandMap {
+  CUtensorMap map;
+};
+// Streams the weights once for up to 64 rows; bound by memory. The map has
+// boxes of FewRowsBox(num_rows) rows.
+inline constexpr int32_t kMostFewRows = 64;
+constexpr int32_t FewRowsBox(int32_t num_rows) {
+  return num_rows <= 16 ? 16 : num_rows <= 32 ? 32 : 64;
+}
+cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
+                              const OperandMap& input,
+                              int32_t num_multiprocessors, cudaStream_t stream);
+// Bound by the tensor cores with many rows. The map has boxes of kManyRowsBox.
+inline constexpr int32_t kManyRowsBox = 128;
+cudaError_t LaunchGemmManyRows(const GemmArgs& args,
                                const PackedMatrix& weights,
+                               const OperandMap& input,
+                               int32_t num_multiprocessors,
                                cudaStream_t stream);
-// Once a device, before the first of the two above.
-cudaError_t PrepareGemm();
+// Each once a device, before the first launch.
+cudaError_t PrepareGemmFewRows();
+cudaError_t PrepareGemmManyRows();
 
 // The states of one launch of the digest; small enough for a kernel's argument.
 inline constexpr int kMaxDigestPlanes = 16;

@@ -173,6 +173,33 @@ TEST_P(GemmTest, RowsHaveTheSameBitsForEveryNumberOfRowsAndThreads) {
   }
 }
 
+// Across every form that a backend chooses by the number of rows.
+TEST_P(GemmTest, RowsOfLargeProductsHaveTheBitsOfOneRow) {
+  if (GetParam().kind == BackendKind::kReference) return;  // It has one form.
+  const Shape shape = {2080, 344};
+  const Floats weights =
+      Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+  const auto packed =
+      backend_->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
+          .value();
+  const Floats input = Random(size_t(2500) * shape.num_inputs, 2);
+  const auto one_row = [&](int row) {
+    return Bits(
+        Multiply(*backend_, *packed,
+                 Part(input, row * shape.num_inputs, shape.num_inputs)));
+  };
+  for (const int num_rows : {33, 100, 250, 500, 1000, 2500}) {
+    const Floats output =
+        Multiply(*backend_, *packed,
+                 Part(input, 0, size_t(num_rows) * shape.num_inputs));
+    for (int row = num_rows - 1; row >= 0; row -= 31) {
+      ASSERT_EQ(Bits(Part(output, row * shape.num_outputs, shape.num_outputs)),
+                one_row(row))
+          << "row " << row << " of " << num_rows;
+    }
+  }
+}
+
 TEST_P(GemmTest, RowsHaveTheSameBitsAtEveryIndex) {
   const Shape shape = {130, 256};
   constexpr int kRows = 67;

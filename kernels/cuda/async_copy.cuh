@@ -1,0 +1,100 @@
+// The instructions by which Hopper copies to shared memory and multiplies from
+// it: PTX, one function each.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+namespace ttt {
+
+__device__ inline uint32_t SharedAddress(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// A barrier in shared memory that counts arrivals and bytes of copies.
+class CopyBarrier {
+ public:
+  // One thread, then a barrier of the block.
+  __device__ void Init(uint32_t arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(address()),
+                 "r"(arrivals));
+  }
+  __device__ void Arrive() {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(address())
+                 : "memory");
+  }
+  // Arrives, and has the phase wait for so many bytes too.
+  __device__ void ArriveAndExpect(uint32_t bytes) {
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(
+            address()),
+        "r"(bytes)
+        : "memory");
+  }
+  // Until the phase of this parity has ended.
+  __device__ void Wait(uint32_t parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra end;\n"
+        "bra again;\n"
+        "end:\n"
+        "}\n" ::"r"(address()),
+        "r"(parity)
+        : "memory");
+  }
+  __device__ uint32_t address() const { return SharedAddress(this); }
+
+ private:
+  uint64_t state_;
+};
+
+// Makes initialised barriers known to the copy engine.
+__device__ inline void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+}
+
+// `bytes` from global to shared memory, both 16-byte aligned.
+__device__ inline void CopyBulk(void* shared, const void* global,
+                                uint32_t bytes, CopyBarrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1], %2, [%3];\n" ::"r"(SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(barrier.address())
+      : "memory");
+}
+
+// The box of a tensor map whose first element is (column, row).
+__device__ inline void CopyBox(void* shared, const CUtensorMap& map,
+                               int32_t column, int32_t row,
+                               CopyBarrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile"
+      ".mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];\n" ::"r"(
+          SharedAddress(shared)),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier.address())
+      : "memory");
+}
+
+// Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void LoadMatrices(uint32_t (&to)[4], const void* shared) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+      : "r"(SharedAddress(shared)));
+}
+
+// sums[16, 8] += a[16, 16] b[8, 16]^T in bfloat16.
+__device__ inline void MultiplyAdd(float (&sums)[4], const uint32_t (&a)[4],
+                                   uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+}  // namespace ttt

@@ -1,0 +1,265 @@
+// Products of few rows: streams the weights once, near the rate of the memory.
+#include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/gemm_layout.h"
+#include "kernels/cuda/launchers.h"
+
+namespace ttt {
+namespace {
+
+constexpr int kWarpSize = 32;
+constexpr int kConsumers = 8;  // warps; one more brings the operands
+constexpr int kThreads = (kConsumers + 1) * kWarpSize;
+constexpr int kTilesOfAStage = 2;
+constexpr int kMmaInputs = 16;
+constexpr int kMaxStrips = 8;  // of a block
+constexpr int kMaxStages = 24;
+constexpr int kAlignment = 1024;  // of swizzled tiles
+// Of a block's shared memory; what is left holds the barriers.
+constexpr int kRingBytes = 208 * 1024;
+constexpr int kSharedBytes =
+    kRingBytes + kAlignment + 2 * kMaxStages * int(sizeof(CopyBarrier));
+
+// What a block does; the same for all of a launch.
+struct Plan {
+  int32_t strips;      // of a block
+  int32_t num_strips;  // of the matrix
+  int32_t num_tiles;   // of a strip; even
+  int32_t num_stages;
+};
+
+// kRows rows of the input, of which a warp takes kWarpRows at a time.
+template <int kRows>
+struct Shape {
+  static constexpr int kWarpRows = kRows < 32 ? kRows : 32;
+  static constexpr int kGroups = kRows / kWarpRows;
+  static constexpr int kRowTileBytes = kRows * kTileInputs * 2;
+  static constexpr int kUnits =
+      (kMaxStrips * kGroups + kConsumers - 1) / kConsumers;  // of a warp
+};
+
+template <int kRows>
+class Block {
+  using S = Shape<kRows>;
+
+ public:
+  __device__ Block(const GemmArgs& args, const PackedMatrix& weights,
+                   const Plan& plan, std::byte* shared)
+      : args_(args),
+        weights_(weights),
+        plan_(plan),
+        first_strip_(blockIdx.x * plan.strips),
+        strips_(min(plan.strips, plan.num_strips - first_strip_)),
+        weight_bytes_(plan.strips * kTilesOfAStage * kTileBytes),
+        stage_bytes_(weight_bytes_ + kTilesOfAStage * S::kRowTileBytes) {
+    const uint32_t over = SharedAddress(shared) % kAlignment;
+    ring_ = shared + (over == 0 ? 0 : kAlignment - over);
+    full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes);
+    empty_ = full_ + kMaxStages;
+  }
+
+  __device__ void Init() {
+    if (threadIdx.x == 0) {
+      for (int stage = 0; stage < plan_.num_stages; ++stage) {
+        full_[stage].Init(1);
+        empty_[stage].Init(kConsumers);
+      }
+      FenceBarrierInit();
+    }
+    __syncthreads();
+  }
+
+  // One thread.
+  __device__ void Produce(const CUtensorMap& input) {
+    const auto* const matrix =
+        static_cast<const std::byte*>(weights_.data) +
+        int64_t{first_strip_} * plan_.num_tiles * kTileBytes;
+    const uint32_t bytes = strips_ * kTilesOfAStage * kTileBytes +
+                           kTilesOfAStage * S::kRowTileBytes;
+    int stage = 0;
+    uint32_t parity = 1;  // The first round finds every stage empty.
+    for (int tile = 0; tile < plan_.num_tiles; tile += kTilesOfAStage) {
+      empty_[stage].Wait(parity);
+      full_[stage].ArriveAndExpect(bytes);
+      std::byte* const to = ring_ + stage * stage_bytes_;
+      for (int strip = 0; strip < strips_; ++strip) {
+        CopyBulk(
+            to + strip * kTilesOfAStage * kTileBytes,
+            matrix + (int64_t{strip} * plan_.num_tiles + tile) * kTileBytes,
+            kTilesOfAStage * kTileBytes, full_[stage]);
+      }
+      for (int i = 0; i < kTilesOfAStage; ++i) {
+        CopyBox(to + weight_bytes_ + i * S::kRowTileBytes, input,
+                (tile + i) * kTileInputs, blockIdx.y * kRows, full_[stage]);
+      }
+      if (++stage == plan_.num_stages) {
+        stage = 0;
+        parity ^= 1;
+      }
+    }
+  }
+
+  __device__ void Consume() {
+    const int lane = threadIdx.x % kWarpSize;
+    const int warp = threadIdx.x / kWarpSize;
+    int stage = 0;
+    uint32_t parity = 0;
+    for (int tile = 0; tile < plan_.num_tiles; tile += kTilesOfAStage) {
+      full_[stage].Wait(parity);
+      const std::byte* const from = ring_ + stage * stage_bytes_;
+#pragma unroll
+      for (int i = 0; i < S::kUnits; ++i) {
+        const int unit = warp + i * kConsumers;
+        if (unit >= strips_ * S::kGroups) break;
+        Multiply(from, unit, lane, sums_[i]);
+      }
+      __syncwarp();
+      if (lane == 0) empty_[stage].Arrive();
+      if (++stage == plan_.num_stages) {
+        stage = 0;
+        parity ^= 1;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < S::kUnits; ++i) {
+      const int unit = warp + i * kConsumers;
+      if (unit >= strips_ * S::kGroups) break;
+      Store(unit, lane, sums_[i]);
+    }
+  }
+
+ private:
+  static constexpr int kRowTiles = S::kWarpRows / 8;  // of 8 rows
+  using Sums = float[kRowTiles][4];
+
+  // A strip times a group of rows.
+  __device__ void Multiply(const std::byte* stage, int unit, int lane,
+                           Sums& sums) {
+    const std::byte* const strip =
+        stage + unit / S::kGroups * kTilesOfAStage * kTileBytes;
+    const std::byte* const rows = stage + weight_bytes_;
+    const int first_row = unit % S::kGroups * S::kWarpRows;
+#pragma unroll
+    for (int tile = 0; tile < kTilesOfAStage; ++tile) {
+#pragma unroll
+      for (int k = 0; k < kTileInputs / kMmaInputs; ++k) {
+        uint32_t a[4];
+        LoadMatrices(
+            a, Chunk(strip + tile * kTileBytes, lane % 16, 2 * k + lane / 16));
+#pragma unroll
+        for (int r = 0; r < kRowTiles; r += 2) {
+          uint32_t b[4];  // inputs 0..7 and 8..15 of 8 rows, then of 8 more
+          LoadMatrices(b, Chunk(rows + tile * S::kRowTileBytes,
+                                first_row + r * 8 + lane / 16 * 8 + lane % 8,
+                                2 * k + lane / 8 % 2));
+          MultiplyAdd(sums[r], a, b[0], b[1]);
+          MultiplyAdd(sums[r + 1], a, b[2], b[3]);
+        }
+      }
+    }
+  }
+  __device__ static const std::byte* Chunk(const std::byte* tile, int row,
+                                           int chunk) {
+    return tile + (row * kChunksOfARow + (chunk ^ row % 8)) * 16;
+  }
+
+  __device__ void Store(int unit, int lane, const Sums& sums) const {
+    const int32_t output =
+        (first_strip_ + unit / S::kGroups) * kStripOutputs + lane / 4;
+    const int32_t first_row =
+        blockIdx.y * kRows + unit % S::kGroups * S::kWarpRows + lane % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      for (int i = 0; i < 4; ++i) {
+        Store(first_row + r * 8 + i % 2, output + i / 2 * 8, sums[r][i]);
+      }
+    }
+  }
+  __device__ void Store(int32_t row, int32_t output, float sum) const {
+    if (row >= args_.num_rows || output >= weights_.num_outputs) return;
+    float* const to = args_.output + row * args_.output_stride + output;
+    *to = args_.accumulate ? *to + sum : sum;
+  }
+
+  const GemmArgs& args_;
+  const PackedMatrix& weights_;
+  const Plan& plan_;
+  const int32_t first_strip_;
+  const int32_t strips_;
+  const int32_t weight_bytes_;  // of a stage
+  const int32_t stage_bytes_;
+  std::byte* ring_;
+  CopyBarrier* full_;
+  CopyBarrier* empty_;
+  Sums sums_[S::kUnits] = {};
+};
+
+// grid [strips / plan.strips, rows / kRows].
+template <int kRows>
+__global__ void __launch_bounds__(kThreads, 1)
+    GemmFewRowsKernel(const __grid_constant__ GemmArgs args,
+                      const __grid_constant__ PackedMatrix weights,
+                      const __grid_constant__ Plan plan,
+                      const __grid_constant__ CUtensorMap input) {
+  extern __shared__ std::byte few_rows_shared[];
+  Block<kRows> block(args, weights, plan, few_rows_shared);
+  block.Init();
+  if (threadIdx.x / kWarpSize < kConsumers) {
+    block.Consume();
+  } else if (threadIdx.x % kWarpSize == 0) {
+    block.Produce(input);
+  }
+}
+
+template <int kRows>
+cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
+                   const OperandMap& input, int32_t num_multiprocessors,
+                   cudaStream_t stream) {
+  using S = Shape<kRows>;
+  Plan plan;
+  plan.num_strips = (weights.num_outputs + kStripOutputs - 1) / kStripOutputs;
+  plan.num_tiles = weights.padded_inputs / kTileInputs;
+  plan.strips =
+      (plan.num_strips + num_multiprocessors - 1) / num_multiprocessors;
+  if (plan.strips > kMaxStrips) plan.strips = kMaxStrips;
+  const int32_t stage_bytes =
+      kTilesOfAStage * (plan.strips * kTileBytes + S::kRowTileBytes);
+  plan.num_stages = kRingBytes / stage_bytes;
+  if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
+  const dim3 grid((plan.num_strips + plan.strips - 1) / plan.strips,
+                  (args.num_rows + kRows - 1) / kRows);
+  GemmFewRowsKernel<kRows><<<grid, kThreads, kSharedBytes, stream>>>(
+      args, weights, plan, input.map);
+  return cudaGetLastError();
+}
+
+template <int kRows>
+cudaError_t Prepare() {
+  return cudaFuncSetAttribute(GemmFewRowsKernel<kRows>,
+                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              kSharedBytes);
+}
+
+}  // namespace
+
+cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
+                              const OperandMap& input,
+                              int32_t num_multiprocessors,
+                              cudaStream_t stream) {
+  switch (FewRowsBox(args.num_rows)) {
+    case 16:
+      return Launch<16>(args, weights, input, num_multiprocessors, stream);
+    case 32:
+      return Launch<32>(args, weights, input, num_multiprocessors, stream);
+    default:
+      return Launch<64>(args, weights, input, num_multiprocessors, stream);
+  }
+}
+
+cudaError_t PrepareGemmFewRows() {
+  for (cudaError_t (*prepare)() : {Prepare<16>, Prepare<32>, Prepare<64>}) {
+    if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace ttt
