@@ -22,6 +22,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "server/base/byte_count.h"
 #include "server/base/error.h"
 #include "server/base/log.h"
 #include "server/base/mutex.h"
@@ -47,23 +48,29 @@ ABSL_FLAG(int32_t, max_batch_tokens, 512,
           "tokens in one step, max_batch_rows to 32768");
 ABSL_FLAG(int64_t, max_input_tokens, 1048576,
           "tokens in one call, 1 to 16777216");
-ABSL_FLAG(int64_t, device_state_bytes, 0,
-          "memory for the sessions' states; 0: a quarter of what there is, at "
-          "most 1 GiB");
-ABSL_FLAG(int64_t, host_state_bytes, 0,
+ABSL_FLAG(ttt::ByteCount, device_state_bytes, {},
+          "memory for the sessions' states, such as 536870912 or 512MiB; 0: a "
+          "quarter of what there is, at most 1GiB");
+ABSL_FLAG(ttt::ByteCount, host_state_bytes, {},
           "must be 0: there is no host tier in this version");
 ABSL_FLAG(int32_t, max_queue, 1024, "calls that wait for a row, 0 to 1048576");
 ABSL_FLAG(int64_t, max_queue_tokens, 4194304,
-          "tokens of the calls that wait, to read and to generate, 1 to 2^40");
-ABSL_FLAG(int64_t, max_queue_bytes, 268435456,
-          "bytes of the requests that wait or run, 1 to 2^40");
+          "tokens of the calls that wait for a row, 1 to 2^40: a call counts "
+          "its input (4 bytes of text as a token) and its max_tokens, or 1024 "
+          "if those are more; when none waits, no call is refused for it");
+ABSL_FLAG(ttt::ByteCount, max_queue_bytes, {268435456},
+          "bytes of the requests that wait or run, 1 to 2^40, such as 256MiB");
 ABSL_FLAG(double, max_queue_seconds, 10,
-          "how long a call may wait for a row, 0.001 to 86400; one that is "
-          "expected to wait longer is refused at once");
+          "how long a call may wait for a row, 0.001 to 86400; then it ends "
+          "with QUEUE_TIMEOUT. One is refused at the door when the tokens that "
+          "wait, at the rate of late, would take more than three quarters of "
+          "it");
 ABSL_FLAG(int32_t, max_top_logprobs, 20, "candidates a token, 0 to 1048576");
 ABSL_FLAG(int32_t, stream_interval_ms, 20,
-          "least time between two events of a stream with tokens, 0 to 10000; "
-          "what comes meanwhile is in one event; 0: an event a step");
+          "least time between two events of a stream with tokens, 0 to 10000: "
+          "a token that comes sooner after the last event waits for the first "
+          "token past that time, or the end, and goes with it; 0: an event a "
+          "step");
 ABSL_FLAG(int64_t, memory_log_tokens, 65536,
           "must be 65536: there is no rewind in this version");
 ABSL_FLAG(int32_t, drain_seconds, 30,
@@ -107,10 +114,6 @@ constexpr absl::string_view kFlags[] = {"model",
 constexpr char kBundledModel[] = "models/ttt-linear-14m-books";
 constexpr int kExitSecondSignal = 130;
 
-absl::Status BadFlag(absl::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, "BAD_FLAG", message);
-}
-
 absl::CommandLineFlag* FindFlag(absl::string_view name) {
   for (const absl::string_view known : kFlags) {
     if (known == name) return absl::FindCommandLineFlag(name);
@@ -140,7 +143,8 @@ absl::Status ParseArgs(const std::vector<std::string>& args) {
   for (size_t i = 0; i < args.size(); ++i) {
     absl::string_view arg = args[i];
     if (!absl::ConsumePrefix(&arg, "--") || arg.empty()) {
-      return BadFlag(absl::StrCat(QuoteValue(args[i]), " is not a flag"));
+      return BadFlag(
+          absl::StrCat(QuoteValue(args[i]), " is not a flag, see --help"));
     }
     const size_t equals = arg.find('=');
     if (equals != absl::string_view::npos) {
@@ -211,6 +215,15 @@ absl::Status CheckRange(const absl::Flag<T>& flag, T least, T most) {
                               most));
 }
 
+absl::Status CheckBytes(const absl::Flag<ByteCount>& flag, int64_t least,
+                        int64_t most) {
+  const int64_t value = absl::GetFlag(flag).bytes;
+  if (value >= least && value <= most) return absl::OkStatus();
+  return BadFlag(absl::StrCat("--", absl::GetFlagReflectionHandle(flag).Name(),
+                              " is ", value, ", must be ", least, " to ",
+                              most));
+}
+
 absl::Status CheckChoice(const absl::Flag<std::string>& flag,
                          const std::vector<std::string>& choices) {
   const std::string value = absl::GetFlag(flag);
@@ -252,9 +265,9 @@ absl::Status CheckUnavailable() {
     return BadFlag(
         "--batch_invariant is false: this version has no other mode");
   }
-  if (absl::GetFlag(FLAGS_host_state_bytes) != 0) {
+  if (absl::GetFlag(FLAGS_host_state_bytes).bytes != 0) {
     return BadFlag(absl::StrCat("--host_state_bytes is ",
-                                absl::GetFlag(FLAGS_host_state_bytes),
+                                absl::GetFlag(FLAGS_host_state_bytes).bytes,
                                 ": there is no host tier in this version"));
   }
   if (absl::GetFlag(FLAGS_memory_log_tokens) != 65536) {
@@ -275,12 +288,11 @@ absl::Status CheckFlags() {
       FLAGS_max_batch_tokens, absl::GetFlag(FLAGS_max_batch_rows), 32768));
   TTT_RETURN_IF_ERROR(CheckRange<int64_t>(FLAGS_max_input_tokens, 1, 1 << 24));
   TTT_RETURN_IF_ERROR(
-      CheckRange<int64_t>(FLAGS_device_state_bytes, 0, int64_t{1} << 50));
+      CheckBytes(FLAGS_device_state_bytes, 0, int64_t{1} << 50));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_queue, 0, 1 << 20));
   TTT_RETURN_IF_ERROR(
       CheckRange<int64_t>(FLAGS_max_queue_tokens, 1, int64_t{1} << 40));
-  TTT_RETURN_IF_ERROR(
-      CheckRange<int64_t>(FLAGS_max_queue_bytes, 1, int64_t{1} << 40));
+  TTT_RETURN_IF_ERROR(CheckBytes(FLAGS_max_queue_bytes, 1, int64_t{1} << 40));
   TTT_RETURN_IF_ERROR(
       CheckRange<double>(FLAGS_max_queue_seconds, 0.001, 86400));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_top_logprobs, 0, 1 << 20));
@@ -305,6 +317,17 @@ std::string FindBundledModel() {
   return "";
 }
 
+// A model that is not there is found when it is read.
+absl::Status CheckModelDir(const std::string& model) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(model, error)) return absl::OkStatus();
+  std::string parent = std::filesystem::path(model).parent_path().string();
+  if (parent.empty()) parent = ".";
+  return BadFlag(
+      absl::StrCat("--model is ", QuoteValue(model),
+                   ", which is a file; give its directory: --model=", parent));
+}
+
 absl::StatusOr<ServerOptions> MakeOptions() {
   TTT_RETURN_IF_ERROR(CheckFlags());
   ServerOptions options;
@@ -313,6 +336,7 @@ absl::StatusOr<ServerOptions> MakeOptions() {
   if (options.model_dir.empty()) {
     return BadFlag("--model is empty, and the bundled model is not there");
   }
+  TTT_RETURN_IF_ERROR(CheckModelDir(options.model_dir));
   options.dummy_weights = absl::GetFlag(FLAGS_load_format) == "dummy";
   options.listen = absl::GetFlag(FLAGS_listen);
   options.http_listen = absl::GetFlag(FLAGS_http_listen);
@@ -322,10 +346,10 @@ absl::StatusOr<ServerOptions> MakeOptions() {
   options.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
   options.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   options.max_input_tokens = absl::GetFlag(FLAGS_max_input_tokens);
-  options.device_state_bytes = absl::GetFlag(FLAGS_device_state_bytes);
+  options.device_state_bytes = absl::GetFlag(FLAGS_device_state_bytes).bytes;
   options.max_queue = absl::GetFlag(FLAGS_max_queue);
   options.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
-  options.max_queue_bytes = absl::GetFlag(FLAGS_max_queue_bytes);
+  options.max_queue_bytes = absl::GetFlag(FLAGS_max_queue_bytes).bytes;
   options.max_queue_wait =
       absl::Seconds(absl::GetFlag(FLAGS_max_queue_seconds));
   options.max_top_logprobs = absl::GetFlag(FLAGS_max_top_logprobs);
@@ -335,14 +359,35 @@ absl::StatusOr<ServerOptions> MakeOptions() {
   return options;
 }
 
+// Words in lines of at most 80 columns behind 8 spaces.
+std::string Paragraph(absl::string_view text) {
+  constexpr size_t kColumns = 72;
+  std::string lines;
+  size_t column = kColumns;
+  for (const absl::string_view word : absl::StrSplit(text, ' ')) {
+    const bool is_new = column + 1 + word.size() > kColumns;
+    absl::StrAppend(&lines,
+                    !is_new ? " " : (lines.empty() ? "        " : "\n        "),
+                    word);
+    column = is_new ? word.size() : column + 1 + word.size();
+  }
+  return lines;
+}
+
 void PrintHelp() {
-  std::printf("tttd " TTT_VERSION
-              ": serves Test-Time Training models over gRPC\n\n");
+  std::printf(
+      "usage: tttd [--FLAG=VALUE ...]\n\n"
+      "tttd " TTT_VERSION
+      ": serves Test-Time Training models over gRPC. Without a flag it "
+      "serves\nthe bundled model on 127.0.0.1:50051. A flag is written "
+      "--name=value or\n--name value, a switch --name or --noname.\n\n"
+      "  --help\n        this text\n  --version\n        the version\n");
   for (const absl::string_view name : kFlags) {
     const absl::CommandLineFlag* const flag = FindFlag(name);
     const std::string value = flag->DefaultValue();
-    std::printf("  --%s%s%s\n        %s\n", std::string(name).c_str(),
-                value.empty() ? "" : "=", value.c_str(), flag->Help().c_str());
+    std::printf("  --%s%s%s\n%s\n", std::string(name).c_str(),
+                value.empty() ? "" : "=", value.c_str(),
+                Paragraph(flag->Help()).c_str());
   }
   std::printf(
       "\nSIGTERM and SIGINT drain; a second one ends at once, with %d.\n"

@@ -4,7 +4,10 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/base/error.h"
 
 namespace ttt {
 
@@ -33,5 +36,10 @@ struct ServerOptions {
   // ended.
   absl::Duration max_unread = absl::Seconds(90);
 };
+
+// What is wrong with an option, by the name of its flag.
+inline absl::Status BadFlag(absl::string_view message) {
+  return Error(absl::StatusCode::kInvalidArgument, "BAD_FLAG", message);
+}
 
 }  // namespace ttt

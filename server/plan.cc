@@ -21,10 +21,6 @@ namespace {
 // this.
 constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
 
-absl::Status BadFlag(absl::string_view message) {
-  return Error(absl::StatusCode::kInvalidArgument, "BAD_FLAG", message);
-}
-
 // Of the machine, or of the control group if that is less.
 int64_t MemoryBytes() {
   int64_t bytes = int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGE_SIZE);
