@@ -132,7 +132,8 @@ absl::Status Admission::CheckLocked(const CallCost& cost) const {
       break;
   }
   if (calls_ >= options_.max_calls) {
-    return Full(absl::StrCat(calls_, " calls are queued or running"));
+    return Full(absl::StrCat(calls_, calls_ == 1 ? " call is" : " calls are",
+                             " queued or running"));
   }
   // Differences, as sums may not fit.
   if (calls_ > 0 && cost.bytes > options_.max_bytes - bytes_) {
@@ -149,7 +150,10 @@ absl::Status Admission::CheckLocked(const CallCost& cost) const {
   const absl::Duration wait = ExpectedWait();
   if (wait > kPartOfMaxWait * options_.max_wait) {
     return Full(absl::StrCat(
-        queued_calls_, " calls wait, the last of them for about ",
+        queued_calls_ == 1
+            ? "1 call waits, for about "
+            : absl::StrCat(queued_calls_,
+                           " calls wait, the last of them for about "),
         absl::FormatDuration(absl::Trunc(wait, absl::Milliseconds(1)))));
   }
   if (wait > absl::ZeroDuration() && clock_->Now() + wait > cost.deadline) {

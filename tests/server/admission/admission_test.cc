@@ -157,9 +157,7 @@ TEST_F(AdmissionTest, RefusesACallThatWouldWaitTooLong) {
   EXPECT_THAT(admission->Admit({.tokens = 1}),
               RefusesWith(kExhausted, "QUEUE_FULL"));
   EXPECT_THAT(admission->Admit({.tokens = 1}),
-              StatusIs(kExhausted,
-                       "1 calls wait, the last of them for about "
-                       "3.5s"));
+              StatusIs(kExhausted, "1 call waits, for about 3.5s"));
 }
 
 TEST_F(AdmissionTest, AdmitsACallThatWouldNotWaitTooLong) {
