@@ -55,6 +55,14 @@ class Backend {
   // backend's precision. RESOURCE_EXHAUSTED.
   virtual absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(
       const float* weights, int32_t num_outputs, int32_t num_inputs) = 0;
+  // The bytes that PackWeights would take for such weights, without taking
+  // them. As they are, of operand_type; a backend that fills them up says
+  // otherwise. INTERNAL.
+  virtual absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
+                                              int32_t num_inputs) {
+    return int64_t{num_outputs} * num_inputs *
+           (operand_type() == DType::kFloat32 ? 4 : 2);
+  }
   virtual absl::Status CopyToDevice(void* device, const void* host,
                                     int64_t size_bytes) = 0;
   virtual absl::Status CopyToHost(void* host, const void* device,

@@ -58,16 +58,6 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
        .num_threads = options.num_threads});
 }
 
-int64_t WeightBytes(const ModelConfig& config, Precision precision) {
-  int64_t words = 0;
-  for (const TensorSpec& tensor : ModelTensors(config)) {
-    int64_t tensor_words = 1;
-    for (const int64_t size : tensor.shape) tensor_words *= size;
-    words += tensor_words;
-  }
-  return words * (precision == Precision::kBFloat16 ? 2 : 4);
-}
-
 }  // namespace
 
 absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
@@ -98,7 +88,12 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
                                 ", and the state of one session is ",
                                 plan.layout.slot_bytes, " bytes"));
   }
-  plan.weight_bytes = WeightBytes(plan.config, plan.backend->info().precision);
+  const absl::StatusOr<int64_t> weight_bytes =
+      TttModel::WeightBytes(plan.config, plan.backend.get());
+  if (!weight_bytes.ok()) {
+    return WithReason("DEVICE_UNAVAILABLE", weight_bytes.status());
+  }
+  plan.weight_bytes = *weight_bytes;
   plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits);
   return plan;
 }

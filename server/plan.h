@@ -21,7 +21,7 @@ struct Plan {
   StateLayout layout;
   TttModel::Limits limits;
   int64_t session_slots = 0;
-  int64_t weight_bytes = 0;  // packed; about
+  int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;
 
   int64_t pool_bytes() const {

@@ -66,6 +66,8 @@ class DnnlGemmImpl : public DnnlGemm {
 
   absl::StatusOr<std::unique_ptr<GemmWeights>> Pack(
       const float* weights, int32_t num_outputs, int32_t num_inputs) override;
+  absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
+                                      int32_t num_inputs) override;
   bool Owns(const GemmWeights* weights) const override {
     const auto* const own = dynamic_cast<const DnnlWeights*>(weights);
     return own != nullptr && own->owner() == this;
@@ -75,7 +77,7 @@ class DnnlGemmImpl : public DnnlGemm {
  private:
   absl::StatusOr<const SlabKernel*> KernelOf(int64_t num_inputs,
                                              int64_t num_outputs);
-  // The slabs of a matrix of this shape, not packed yet.
+  // The slabs of a matrix of this shape, not packed yet; at least one.
   absl::StatusOr<std::vector<Slab>> CutSlabs(int32_t num_outputs,
                                              int32_t num_inputs);
   // Calls function(task, worker) for each task; the first failure of a thread.
@@ -106,15 +108,31 @@ absl::StatusOr<std::vector<Slab>> DnnlGemmImpl::CutSlabs(int32_t num_outputs,
                                                          int32_t num_inputs) {
   std::vector<Slab> slabs;
   int64_t offset = 0;
-  for (int32_t first = 0; first < num_outputs; first += kSlabOutputs) {
-    const int32_t width = std::min(kSlabOutputs, num_outputs - first);
-    const absl::StatusOr<const SlabKernel*> kernel =
-        KernelOf(num_inputs, RoundUp(width, kOutputMultiple));
-    if (!kernel.ok()) return kernel.status();
-    slabs.push_back({*kernel, dnnl::memory(), offset, first, width});
-    offset += RoundUp((*kernel)->packed_bytes(), kAlignment);
-  }
+  const absl::Status status = CallDnnl([&]() -> absl::Status {
+    for (int32_t first = 0; first < num_outputs; first += kSlabOutputs) {
+      const int32_t width = std::min(kSlabOutputs, num_outputs - first);
+      const absl::StatusOr<const SlabKernel*> kernel =
+          KernelOf(num_inputs, RoundUp(width, kOutputMultiple));
+      if (!kernel.ok()) return kernel.status();
+      slabs.push_back({*kernel, dnnl::memory(), offset, first, width});
+      offset += RoundUp((*kernel)->packed_bytes(), kAlignment);
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
   return slabs;
+}
+
+int64_t BytesOf(const std::vector<Slab>& slabs) {
+  return slabs.back().offset_bytes + slabs.back().kernel->packed_bytes();
+}
+
+absl::StatusOr<int64_t> DnnlGemmImpl::PackedBytes(int32_t num_outputs,
+                                                  int32_t num_inputs) {
+  const absl::StatusOr<std::vector<Slab>> slabs =
+      CutSlabs(num_outputs, num_inputs);
+  if (!slabs.ok()) return slabs.status();
+  return BytesOf(*slabs);
 }
 
 template <typename Function>
@@ -134,27 +152,21 @@ absl::Status DnnlGemmImpl::RunTasks(int64_t num_tasks,
 
 absl::StatusOr<std::unique_ptr<GemmWeights>> DnnlGemmImpl::Pack(
     const float* weights, int32_t num_outputs, int32_t num_inputs) {
-  std::vector<Slab> slabs;
-  absl::Status status = CallDnnl([&]() -> absl::Status {
-    absl::StatusOr<std::vector<Slab>> cut = CutSlabs(num_outputs, num_inputs);
-    if (!cut.ok()) return cut.status();
-    slabs = *std::move(cut);
-    return absl::OkStatus();
-  });
-  if (!status.ok()) return status;
-  const Slab& last = slabs.back();
+  absl::StatusOr<std::vector<Slab>> slabs = CutSlabs(num_outputs, num_inputs);
+  if (!slabs.ok()) return slabs.status();
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer =
-      AllocateHostMemory(last.offset_bytes + last.kernel->packed_bytes());
+      AllocateHostMemory(BytesOf(*slabs));
   if (!buffer.ok()) return buffer.status();
-  status = RunTasks(slabs.size(), [&](int64_t task, GemmWorker& worker) {
-    Slab& slab = slabs[task];
-    slab.packed = slab.kernel->Pack(
-        weights + int64_t{slab.first_output} * num_inputs, slab.num_outputs,
-        (*buffer)->data() + slab.offset_bytes, worker);
-  });
+  const absl::Status status =
+      RunTasks(slabs->size(), [&](int64_t task, GemmWorker& worker) {
+        Slab& slab = (*slabs)[task];
+        slab.packed = slab.kernel->Pack(
+            weights + int64_t{slab.first_output} * num_inputs, slab.num_outputs,
+            (*buffer)->data() + slab.offset_bytes, worker);
+      });
   if (!status.ok()) return status;
   return std::make_unique<DnnlWeights>(
-      this, *std::move(buffer), std::move(slabs), num_outputs, num_inputs);
+      this, *std::move(buffer), *std::move(slabs), num_outputs, num_inputs);
 }
 
 // Rows of a tile, from the worker's output.

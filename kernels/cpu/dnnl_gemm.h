@@ -31,6 +31,9 @@ class DnnlGemm {
   // The weights must not outlive the object. RESOURCE_EXHAUSTED, INTERNAL.
   virtual absl::StatusOr<std::unique_ptr<GemmWeights>> Pack(
       const float* weights, int32_t num_outputs, int32_t num_inputs) = 0;
+  // Of the weights that Pack would make. INTERNAL.
+  virtual absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
+                                              int32_t num_inputs) = 0;
   // True if Pack made them.
   virtual bool Owns(const GemmWeights* weights) const = 0;
   // Takes valid args, an input of `type` and own weights. INTERNAL.

@@ -49,6 +49,14 @@ class FastBackend : public HostBackend {
     }
     return gemm_->Pack(weights, num_outputs, num_inputs);
   }
+  absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
+                                      int32_t num_inputs) override {
+    if (absl::Status status = ValidateWeights(num_outputs, num_inputs);
+        !status.ok()) {
+      return status;
+    }
+    return gemm_->PackedBytes(num_outputs, num_inputs);
+  }
 
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     if (absl::Status status = Validate(args); !status.ok()) return status;

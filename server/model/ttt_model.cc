@@ -117,6 +117,11 @@ StateLayout TttModel::MakeStateLayout(const ModelConfig& config) {
   return layout;
 }
 
+absl::StatusOr<int64_t> TttModel::WeightBytes(const ModelConfig& config,
+                                              Backend* backend) {
+  return ttt::WeightBytes(config, MakeStateLayout(config), backend);
+}
+
 int64_t TttModel::WorkspaceBytes(const ModelConfig& config,
                                  const Limits& limits) {
   return LayOutWorkspace(config, limits, nullptr).bytes;

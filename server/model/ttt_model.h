@@ -92,7 +92,11 @@ class TttModel {
   int64_t weight_bytes() const;
   int64_t workspace_bytes() const;
 
-  // What Load will take of the device beside the weights, before any is read.
+  // What Load will take of the device, told before any weight is read: the
+  // weights as they are packed, with the state of an empty session (INTERNAL:
+  // the device failed), and what is beside them.
+  static absl::StatusOr<int64_t> WeightBytes(const ModelConfig& config,
+                                             Backend* backend);
   static int64_t WorkspaceBytes(const ModelConfig& config,
                                 const Limits& limits);
 

@@ -281,6 +281,39 @@ ProjectionOffsets ProjectionOffsets::Of(const ModelConfig& config) {
   return offsets;
 }
 
+absl::StatusOr<int64_t> WeightBytes(const ModelConfig& config,
+                                    const StateLayout& layout,
+                                    Backend* backend) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t inner = config.intermediate_size;
+  const int64_t heads = config.num_attention_heads;
+  const int64_t conv = (config.conv_kernel + 1) * hidden;
+  TTT_ASSIGN_OR_RETURN(
+      const int64_t projections,
+      backend->PackedBytes(ProjectionOffsets::Of(config).width, hidden));
+  TTT_ASSIGN_OR_RETURN(const int64_t output,
+                       backend->PackedBytes(hidden, hidden));
+  TTT_ASSIGN_OR_RETURN(const int64_t gate_up,
+                       backend->PackedBytes(2 * inner, hidden));
+  TTT_ASSIGN_OR_RETURN(const int64_t down, backend->PackedBytes(hidden, inner));
+  // The head is packed also where it is the embedding.
+  TTT_ASSIGN_OR_RETURN(const int64_t head,
+                       backend->PackedBytes(config.vocab_size, hidden));
+  int64_t layer_floats = 6 * hidden;  // norms: seq, TTT's and post's two, ffn
+  layer_floats += heads + config.mini_batch_size;  // rate_bias, token_scale
+  if (config.pre_conv) layer_floats += hidden + conv;
+  if (config.share_qk) layer_floats += 2 * conv;
+  const int64_t rope_floats = config.mini_batch_size * config.head_dim();
+  const int64_t floats =
+      config.num_hidden_layers * layer_floats + hidden + rope_floats;
+  const int64_t embedding =
+      config.vocab_size * hidden *
+      (backend->operand_type() == DType::kBFloat16 ? 2 : 4);
+  return embedding + head +
+         config.num_hidden_layers * (projections + output + gate_up + down) +
+         floats * static_cast<int64_t>(sizeof(float)) + layout.slot_bytes;
+}
+
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config,
                                          const StateLayout& layout,
                                          Checkpoint* checkpoint,

@@ -63,6 +63,11 @@ struct ModelWeights {
   int64_t bytes = 0;  // on the device
 };
 
+// ModelWeights::bytes of what LoadWeights will load. INTERNAL.
+absl::StatusOr<int64_t> WeightBytes(const ModelConfig& config,
+                                    const StateLayout& layout,
+                                    Backend* backend);
+
 // Reads all tensors and brings them to the device. Errors of `checkpoint`;
 // RESOURCE_EXHAUSTED.
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config,

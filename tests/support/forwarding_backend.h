@@ -21,6 +21,10 @@ class ForwardingBackend : public Backend {
       const float* weights, int32_t num_outputs, int32_t num_inputs) override {
     return target_.PackWeights(weights, num_outputs, num_inputs);
   }
+  absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
+                                      int32_t num_inputs) override {
+    return target_.PackedBytes(num_outputs, num_inputs);
+  }
   absl::Status CopyToDevice(void* device, const void* host,
                             int64_t size) override {
     return target_.CopyToDevice(device, host, size);

@@ -74,6 +74,11 @@ TEST_P(PublishedModelTest, LogitsOfAWholeSequenceAreThePublishedOnes) {
   }
 }
 
+TEST_P(PublishedModelTest, WeightsTakeTheBytesThatWereToldBefore) {
+  EXPECT_EQ(TttModel::WeightBytes(f_.config, f_.backend.get()).value(),
+            f_.model->weight_bytes());
+}
+
 TEST_P(PublishedModelTest, LogitsOfAPromptAndSingleTokensAreThePublishedOnes) {
   for (const auto& [n, prompt] : {std::pair(17, 1), std::pair(50, 17)}) {
     const auto tokens =
