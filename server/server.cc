@@ -19,6 +19,7 @@
 #include "server/model/tokenizer.h"
 #include "server/model/ttt_model.h"
 #include "server/plan.h"
+#include "server/rpc/listener.h"
 #include "server/rpc/rpc_server.h"
 #include "server/session/session_store.h"
 #include "server/session/state_pool.h"
@@ -67,7 +68,7 @@ class Server::Parts {
   const HttpEndpoint* http() const { return http_.get(); }
 
  private:
-  absl::Status StartHttp();
+  absl::Status OpenPorts();
   absl::Status LoadModel();
   absl::Status CheckTokenizer() const;
   absl::Status BuildSessions();
@@ -79,6 +80,7 @@ class Server::Parts {
   Metrics metrics_;
   Plan plan_;
   std::unique_ptr<Admission> admission_;
+  std::unique_ptr<Listener> listener_;  // until rpc_ has it
   std::unique_ptr<HttpEndpoint> http_;
   std::unique_ptr<TttModel> model_;
   std::unique_ptr<Tokenizer> tokenizer_;  // may be null
@@ -102,7 +104,7 @@ absl::Status Server::Parts::Build() {
            .max_bytes = options_.max_queue_bytes,
            .max_wait = options_.max_queue_wait},
           &clock_));
-  TTT_RETURN_IF_ERROR(StartHttp());
+  TTT_RETURN_IF_ERROR(OpenPorts());
   TTT_RETURN_IF_ERROR(LoadModel());
   TTT_RETURN_IF_ERROR(BuildSessions());
   TTT_RETURN_IF_ERROR(WarmUp(model_.get(), pool_.get()));
@@ -123,7 +125,16 @@ absl::Status Server::Parts::Build() {
   return absl::OkStatus();
 }
 
-absl::Status Server::Parts::StartHttp() {
+// Before the model: who has the wrong port need not wait for it to hear of
+// that. A client that connects now waits for its answer.
+absl::Status Server::Parts::OpenPorts() {
+  auto listener = Listener::Open(options_.listen);
+  if (!listener.ok()) {
+    return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
+                 absl::StrCat("--listen: cannot listen on ", options_.listen,
+                              ": ", listener.status().message()));
+  }
+  listener_ = *std::move(listener);
   if (options_.http_listen.empty()) return absl::OkStatus();
   TTT_ASSIGN_OR_RETURN(
       http_, HttpEndpoint::Start(
@@ -224,10 +235,9 @@ absl::Status Server::Parts::StartRpc() {
                           .metrics = &metrics_,
                           .clock = &clock_};
   TTT_ASSIGN_OR_RETURN(
-      rpc_, RpcServer::Start({.listen = options_.listen,
-                              .reflection = options_.reflection,
+      rpc_, RpcServer::Start({.reflection = options_.reflection,
                               .stream_interval = options_.stream_interval},
-                             parts, facts));
+                             parts, facts, std::move(listener_)));
   return absl::OkStatus();
 }
 

@@ -13,12 +13,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "server/base/error.h"
 #include "server/base/log.h"
+#include "server/base/status_macros.h"
 #include "server/rpc/active_calls.h"
 #include "server/rpc/admin_service.h"
 #include "server/rpc/inference_service.h"
-#include "server/rpc/listener.h"
+#include "server/rpc/library_log.h"
 #include "server/rpc/sessions_service.h"
 #include "server/rpc/text_threads.h"
 #include "server/rpc/tokenizer_service.h"
@@ -92,20 +92,15 @@ class RpcServer::Impl {
                    &texts_),
         admin_(parts, facts, [this] { StartDrain(); }) {}
 
-  absl::Status Listen(const Options& options) {
+  absl::Status Start(const Options& options,
+                     std::unique_ptr<Listener> listener) {
+    TakeLibraryLogs();
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     Configure(&builder);
     if (!options.reflection) {
       builder.SetOption(std::make_unique<WithoutReflection>());
-    }
-    absl::StatusOr<std::unique_ptr<Listener>> listener =
-        Listener::Open(options.listen);
-    if (!listener.ok()) {
-      return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
-                   absl::StrCat("--listen: cannot listen on ", options.listen,
-                                ": ", listener.status().message()));
     }
     acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
@@ -120,7 +115,7 @@ class RpcServer::Impl {
     }
     health_ = server_->GetHealthCheckService();
     SetHealth(parts_.admission->state() == Admission::State::kServing);
-    listener_ = *std::move(listener);
+    listener_ = std::move(listener);
     listener_->Start([this](int listener, int connection) {
       grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters
           accepted;
@@ -174,7 +169,7 @@ class RpcServer::Impl {
 
  private:
   void SetHealth(bool serving) {
-    // Null: a call came before Listen returned, which then sets it.
+    // Null: a call came before Start returned, which then sets it.
     grpc::HealthCheckServiceInterface* const health = health_;
     if (health == nullptr) return;
     health->SetServingStatus(serving);
@@ -200,9 +195,10 @@ RpcServer::RpcServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 RpcServer::~RpcServer() { Shutdown(absl::ZeroDuration()); }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
-    const Options& options, const RpcParts& parts, const ServerFacts& facts) {
+    const Options& options, const RpcParts& parts, const ServerFacts& facts,
+    std::unique_ptr<Listener> listener) {
   auto impl = std::make_unique<Impl>(options, parts, facts);
-  if (absl::Status status = impl->Listen(options); !status.ok()) return status;
+  TTT_RETURN_IF_ERROR(impl->Start(options, std::move(listener)));
   return std::unique_ptr<RpcServer>(new RpcServer(std::move(impl)));
 }
 

@@ -1,31 +1,30 @@
-// The gRPC server: port, services, health.
+// The gRPC server: services, health.
 #pragma once
 
-#include <cstdint>
 #include <memory>
-#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/rpc/listener.h"
 #include "server/rpc/rpc_parts.h"
 
 namespace ttt {
 
-// Listens from Start until Shutdown. Thread-safe, but for Shutdown.
+// Serves from Start until Shutdown. Thread-safe, but for Shutdown.
 class RpcServer {
  public:
   struct Options {
-    std::string listen;  // host:port; port 0: a free one
     bool reflection = false;
     absl::Duration stream_interval;  // see TokenStream::Options
   };
 
-  // Serves with Admission in the state it has: SetServing opens it.
-  // UNAVAILABLE: the port cannot be had; a port that another process listens on
-  // never can. `parts` must outlive the server.
+  // Serves with Admission in the state it has: SetServing opens it. Takes the
+  // connections of `listener`, those too that have waited in it. `parts` must
+  // outlive the server.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
-      const Options& options, const RpcParts& parts, const ServerFacts& facts);
+      const Options& options, const RpcParts& parts, const ServerFacts& facts,
+      std::unique_ptr<Listener> listener);
   // As Shutdown without a grace.
   ~RpcServer();
 

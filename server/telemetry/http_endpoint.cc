@@ -4,7 +4,9 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "server/base/error.h"
 
 namespace ttt {
@@ -13,9 +15,12 @@ namespace {
 constexpr char kPlain[] = "text/plain; charset=utf-8";
 constexpr char kPrometheus[] = "text/plain; version=0.0.4; charset=utf-8";
 
-// The library's own lines on standard error would not be in the log's form;
-// what matters of them Start reports.
-int DropMessage(const mg_connection*, const char*) { return 1; }
+// Of `cannot bind to 127.0.0.1:9464: 98 (Address already in use)`.
+absl::string_view Cause(absl::string_view message) {
+  const size_t begin = message.rfind('(');
+  if (begin == absl::string_view::npos) return message;
+  return absl::StripSuffix(message.substr(begin + 1), ")");
+}
 
 int Send(mg_connection* connection, bool with_body, absl::string_view status,
          absl::string_view type, absl::string_view body) {
@@ -46,14 +51,15 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(
                            "8192",
                            nullptr};
   mg_callbacks callbacks = {};
-  callbacks.log_message = &DropMessage;
+  callbacks.log_message = &TakeMessage;
   mg_init_library(0);
-  endpoint->context_ = mg_start(&callbacks, nullptr, options);
+  endpoint->context_ = mg_start(&callbacks, endpoint.get(), options);
   mg_server_port ports[1] = {};
   if (endpoint->context_ == nullptr ||
       mg_get_server_ports(endpoint->context_, 1, ports) < 1) {
     return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
-                 absl::StrCat("--http_listen: cannot listen on ", listen));
+                 absl::StrCat("--http_listen: cannot listen on ", listen,
+                              endpoint->WhyNot()));
   }
   endpoint->port_ = ports[0].port;
   mg_set_request_handler(endpoint->context_, "**", &Handle, endpoint.get());
@@ -63,6 +69,22 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(
 HttpEndpoint::~HttpEndpoint() {
   if (context_ != nullptr) mg_stop(context_);
   mg_exit_library();
+}
+
+int HttpEndpoint::TakeMessage(const mg_connection* connection,
+                              const char* message) {
+  auto* const endpoint =
+      static_cast<HttpEndpoint*>(mg_get_user_data(mg_get_context(connection)));
+  if (endpoint != nullptr && absl::StartsWith(message, "cannot ")) {
+    MutexLock lock(endpoint->mutex_);
+    endpoint->why_not_ = absl::StrCat(": ", Cause(message));
+  }
+  return 1;
+}
+
+std::string HttpEndpoint::WhyNot() const {
+  MutexLock lock(mutex_);
+  return why_not_;
 }
 
 int HttpEndpoint::Handle(mg_connection* connection, void* endpoint) {

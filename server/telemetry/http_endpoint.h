@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "server/base/mutex.h"
 
 struct mg_callbacks;
 struct mg_connection;
@@ -39,12 +40,18 @@ class HttpEndpoint {
  private:
   explicit HttpEndpoint(Sources sources) : sources_(std::move(sources)) {}
 
+  // The library's own lines on standard error would not be in the log's form;
+  // what matters of them, why a port cannot be had, is kept.
+  static int TakeMessage(const mg_connection* connection, const char* message);
+  std::string WhyNot() const ABSL_LOCKS_EXCLUDED(mutex_);
   static int Handle(mg_connection* connection, void* endpoint);
   int Answer(mg_connection* connection) const;
 
   const Sources sources_;
   mg_context* context_ = nullptr;
   int port_ = 0;
+  mutable Mutex mutex_;
+  std::string why_not_ ABSL_GUARDED_BY(mutex_);  // `: cause`, or empty
 };
 
 }  // namespace ttt

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -22,6 +23,7 @@ namespace ttt {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 // One run of tttd; what it prints comes through a pipe.
 class Program {
@@ -80,13 +82,26 @@ class Program {
   std::string said_;
 };
 
-int PortIn(const std::string& line) {
-  const size_t at = line.find(" port=");
+int PortIn(const std::string& line, const std::string& field = "port") {
+  const std::string key = absl::StrCat(" ", field, "=");
+  const size_t at = line.find(key);
+  TTT_CHECK(at != std::string::npos);
+  const size_t begin = at + key.size();
   int port = 0;
-  TTT_CHECK(at != std::string::npos &&
-            absl::SimpleAtoi(
-                line.substr(at + 6, line.find(' ', at + 1) - at - 6), &port));
+  TTT_CHECK(absl::SimpleAtoi(line.substr(begin, line.find(' ', begin) - begin),
+                             &port));
   return port;
+}
+
+// The number that stands behind `name` in its line; -1 if there is none.
+double NumberAfter(const std::string& name, const std::string& text) {
+  const size_t at = text.find(name);
+  if (at == std::string::npos) return -1;
+  const size_t begin = at + name.size();
+  double number = -1;
+  TTT_CHECK(absl::SimpleAtod(text.substr(begin, text.find('\n', begin) - begin),
+                             &number));
+  return number;
 }
 
 class ProgramTest : public testing::Test {
@@ -132,7 +147,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlagCase{{"--max_queue_bytes=-1"}, "--max_queue_bytes is -1"},
         BadFlagCase{{"--max_queue_seconds=0"}, "--max_queue_seconds is 0"},
         BadFlagCase{{"--max_queue_seconds=nan"}, "--max_queue_seconds is nan"},
-        BadFlagCase{{"serve"}, "serve"},
+        BadFlagCase{{"serve"}, "\"serve\" is not a flag, see --help"},
+        BadFlagCase{{"--device_state_bytes=1GB"},
+                    "such as 536870912 or 512MiB"},
+        BadFlagCase{{"--model=" TTT_GOLDEN_DIR "/models/linear-mamba/config.json"},
+                    "give its directory: --model=" TTT_GOLDEN_DIR
+                    "/models/linear-mamba"},
         BadFlagCase{{"--max_batch_rows=0"}, "--max_batch_rows is 0"},
         BadFlagCase{{"--max_batch_rows=8", "--max_batch_tokens=7"},
                     "--max_batch_tokens is 7"},
@@ -188,8 +208,32 @@ TEST_F(ProgramTest, APortThatIsTakenEndsWith69) {
   const int port = PortIn(first.WaitForLine("listening"));
   Program second(Args({absl::StrCat("--listen=127.0.0.1:", port)}));
   EXPECT_EQ(second.Wait(), 69);
-  EXPECT_THAT(second.said(), HasSubstr("Address already in use"));
-  EXPECT_THAT(second.said(), HasSubstr(absl::StrCat(port)));
+  EXPECT_THAT(second.said(), HasSubstr(absl::StrCat(
+                                 "--listen: cannot listen on 127.0.0.1:", port,
+                                 ": Address already in use")));
+}
+
+TEST_F(ProgramTest, AnHttpPortThatIsTakenEndsWith69AndSaysWhy) {
+  Program first(Args());
+  const int port = PortIn(first.WaitForLine("listening"));
+  Program second(Args({absl::StrCat("--http_listen=127.0.0.1:", port)}));
+  EXPECT_EQ(second.Wait(), 69);
+  EXPECT_THAT(
+      second.said(),
+      HasSubstr(absl::StrCat("--http_listen: cannot listen on 127.0.0.1:", port,
+                             ": Address already in use")));
+}
+
+// Were they read first, their absence would end it with 65.
+TEST_F(ProgramTest, APortThatIsTakenIsSaidBeforeWeightsAreRead) {
+  Program first(Args());
+  const int port = PortIn(first.WaitForLine("listening"));
+  Program grpc(
+      Args({"--load_format=auto", absl::StrCat("--listen=127.0.0.1:", port)}));
+  EXPECT_EQ(grpc.Wait(), 69);
+  Program http(Args(
+      {"--load_format=auto", absl::StrCat("--http_listen=127.0.0.1:", port)}));
+  EXPECT_EQ(http.Wait(), 69);
 }
 
 TEST_F(ProgramTest, ADryRunPrintsThePlanAndReadsNoWeights) {
@@ -199,9 +243,37 @@ TEST_F(ProgramTest, ADryRunPrintsThePlanAndReadsNoWeights) {
   EXPECT_THAT(program.said(), HasSubstr("total_bytes"));
 }
 
+TEST_F(ProgramTest, ADryRunTellsTheBytesThatTheServerThenTakes) {
+  Program dry_run(Args({"--dry_run"}));
+  ASSERT_EQ(dry_run.Wait(), 0);
+  Program program(Args());
+  const std::string page = HttpGet(
+      PortIn(program.WaitForLine("listening"), "http_port"), "/metrics");
+  for (const auto& [line, use] : {std::pair("weight_bytes", "weights"),
+                                  {"state_pool_bytes", "state_pool"},
+                                  {"workspace_bytes", "workspace"}}) {
+    const double told = NumberAfter(absl::StrCat("\n", line), dry_run.said());
+    EXPECT_GT(told, 0) << line;
+    EXPECT_EQ(told, NumberAfter(absl::StrCat("\nttt_device_memory_bytes{use=\"",
+                                             use, "\"}"),
+                                page))
+        << line;
+  }
+}
+
+TEST_F(ProgramTest, BytesMayHaveAUnit) {
+  Program program(Args({"--device_state_bytes=2MiB", "--dry_run"}));
+  EXPECT_EQ(program.Wait(), 0);
+  Program same(Args({"--device_state_bytes=2097152", "--dry_run"}));
+  EXPECT_EQ(same.Wait(), 0);
+  EXPECT_EQ(program.said(), same.said());
+}
+
 TEST_F(ProgramTest, HelpAndVersionEndWith0) {
   Program help({"--help"});
   EXPECT_EQ(help.Wait(), 0);
+  EXPECT_THAT(help.said(), StartsWith("usage: tttd "));
+  EXPECT_THAT(help.said(), HasSubstr("  --version\n"));
   EXPECT_THAT(help.said(), HasSubstr("--max_batch_rows=32"));
   Program version({"--version"});
   EXPECT_EQ(version.Wait(), 0);

@@ -1,0 +1,38 @@
+#include "server/rpc/library_log.h"
+
+#include <google/protobuf/stubs/logging.h>
+#include <grpc/support/log.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/log.h"
+
+namespace ttt {
+namespace {
+
+// Neither library's error is one of the daemon: it stands for one call or one
+// connection at most.
+LogLevel LevelOf(bool is_more_than_information) {
+  return is_more_than_information ? LogLevel::kWarning : LogLevel::kInfo;
+}
+
+void LogOfGrpc(gpr_log_func_args* args) {
+  Log(LevelOf(args->severity == GPR_LOG_SEVERITY_ERROR), args->message,
+      {{"library", "grpc"}, {"at", absl::StrCat(args->file, ":", args->line)}});
+}
+
+void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line,
+                   const std::string& message) {
+  Log(LevelOf(level != google::protobuf::LOGLEVEL_INFO), message,
+      {{"library", "protobuf"}, {"at", absl::StrCat(file, ":", line)}});
+}
+
+}  // namespace
+
+void TakeLibraryLogs() {
+  gpr_set_log_function(&LogOfGrpc);
+  google::protobuf::SetLogHandler(&LogOfProtobuf);
+}
+
+}  // namespace ttt
