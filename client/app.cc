@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "client/commands.h"
+#include "client/server_address.h"
 #include "client/text.h"
 
 namespace ttt {
@@ -38,7 +39,8 @@ Commands MakeCommands() {
 
 void AddCommonFlags(CommonFlags* common, FlagSet* flags) {
   flags->String("server", &common->server, "ADDR",
-                "HOST:PORT of the daemon (default 127.0.0.1:50051)");
+                "HOST:PORT of the daemon, or unix:PATH (default "
+                "127.0.0.1:50051)");
   flags->Switch("json", &common->json,
                 "one JSON object on standard output instead of text");
   flags->Duration("timeout", &common->timeout, "TIME",
@@ -62,7 +64,8 @@ std::string ProgramHelp(const Commands& commands) {
   AddCommonFlags(&common, &flags);
   absl::StrAppend(
       &text, "\nFlags of every command:\n", flags.Help(),
-      "\n'ttt help COMMAND' tells the rest, 'ttt --version' the version.\n\n"
+      "\n'ttt COMMAND --help' or 'ttt help COMMAND' tells the rest, 'ttt "
+      "--version' the\nversion.\n\n"
       "Exit codes: 0 done; 1 the call failed, or health: not serving;\n"
       "64 wrong usage; 65 unreadable data; 69 no server, or one that is "
       "starting or\ndraining: try again later; 130 ended by Ctrl-C.\n");
@@ -260,6 +263,10 @@ int RunTtt(const Terminal& terminal, const std::vector<std::string>& args) {
   if (common.help) {
     console.Print(CommandHelp(*command));
     return CheckOutput(console, kExitOk);
+  }
+  const absl::Status address = CheckServerAddress(common.server);
+  if (!address.ok()) {
+    return FailUsage(console, absl::StrCat("--server: ", address.message()));
   }
   const std::string problem = CheckCount(command->description(), *positional);
   if (!problem.empty()) {

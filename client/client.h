@@ -48,7 +48,8 @@ struct CallOptions {
 class Client {
  public:
   struct Options {
-    std::string server = "127.0.0.1:50051";  // HOST:PORT, or unix:PATH
+    // HOST:PORT, or unix:PATH; CheckServerAddress tells what is wrong with one.
+    std::string server = "127.0.0.1:50051";
   };
 
   // Connects with the first call, and again whenever the connection is lost.

@@ -46,13 +46,19 @@ std::string ConnectionMessage(const std::string& server,
   const bool never_there = absl::StrContains(message, "onnect to") ||
                            absl::StrContains(message, "DNS") ||
                            absl::StrContains(message, "all backends");
+  // What answered there is a server of HTTP 1, such as the daemon's own.
+  const absl::string_view hint =
+      absl::StrContains(message, "parsing HTTP/2") ||
+              absl::StrContains(message, "http1.x")
+          ? "; is this the HTTP port? gRPC is on 50051 by default"
+          : "";
   const size_t colon = message.rfind(": ");
   if (never_there && colon != absl::string_view::npos) {
     message = message.substr(colon + 2);
   }
   return absl::StrCat(never_there ? "cannot reach the server at "
                                   : "lost the connection to the server at ",
-                      server, ": ", message);
+                      server, ": ", message, hint);
 }
 
 std::string Describe(const Context& context, const absl::Status& status,

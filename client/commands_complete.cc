@@ -22,8 +22,13 @@ class CompleteCommand : public Command {
                  .arguments = "[PROMPT|-]",
                  .summary = "continue a text, alone or as a session's turn",
                  .details =
-                     "The text comes on standard output, facts about the turn "
-                     "on standard error.\n"
+                     "Standard output has the text as it comes, then a line "
+                     "a token with --logprobs;\n"
+                     "with --json it has one object and nothing else. Standard "
+                     "error has what went\n"
+                     "wrong, and facts about the turn (tokens, rate, revision, "
+                     "digest) if it is a\n"
+                     "terminal or with --verbose.\n"
                      "'-' reads the prompt from standard input, less one "
                      "newline at its end.\n"
                      "Without a prompt a session goes on where it stands.",

@@ -205,7 +205,8 @@ class RewindCommand : public Command {
   RewindCommand()
       : Command({.name = "sessions rewind",
                  .arguments = "NAME REVISION",
-                 .summary = "take a session back to an earlier revision",
+                 .summary = "take a session back to an earlier revision (not "
+                            "in this version)",
                  .min_arguments = 2,
                  .max_arguments = 2}) {}
 
@@ -228,7 +229,7 @@ class TurnsCommand : public Command {
   TurnsCommand()
       : Command({.name = "sessions turns",
                  .arguments = "NAME",
-                 .summary = "the turns of a session",
+                 .summary = "the turns of a session (not in this version)",
                  .min_arguments = 1,
                  .max_arguments = 1}) {}
 

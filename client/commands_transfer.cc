@@ -68,7 +68,8 @@ class ExportCommand : public Command {
   ExportCommand()
       : Command({.name = "sessions export",
                  .arguments = "NAME FILE",
-                 .summary = "write a session's state to a file",
+                 .summary = "write a session's state to a file (not in "
+                            "this version)",
                  .min_arguments = 2,
                  .max_arguments = 2}) {}
 
@@ -100,7 +101,8 @@ class ImportCommand : public Command {
   ImportCommand()
       : Command({.name = "sessions import",
                  .arguments = "FILE|-",
-                 .summary = "make a session from an exported file",
+                 .summary = "make a session from an exported file (not in "
+                            "this version)",
                  .min_arguments = 1,
                  .max_arguments = 1}) {}
 

@@ -2,11 +2,16 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <vector>
 
 #include "tests/client/fake_server.h"
 #include "tests/client/test_terminal.h"
@@ -15,6 +20,7 @@ namespace ttt {
 namespace {
 
 using nlohmann::json;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::MatchesRegex;
@@ -155,6 +161,77 @@ TEST_F(CommandsTest, UnreachableServerIsNamed) {
   EXPECT_EQ(ran.exit_code, 69);
   EXPECT_THAT(ran.err, StartsWith("ttt: cannot reach the server at "
                                   "unix:/nowhere/socket: No such file"));
+}
+
+TEST_F(CommandsTest, AddressThatIsNoneIsWrongUsage) {
+  for (const std::string address : {"localhost", "http://127.0.0.1:50051"}) {
+    const Ran ran = RunCommandLine({"--server", address, "health"});
+    EXPECT_EQ(ran.exit_code, 64);
+    EXPECT_THAT(ran.err, StartsWith("ttt: --server: '" + address + "' "));
+  }
+}
+
+// Answers one connection as a server of HTTP 1 does.
+class Http1Server {
+ public:
+  Http1Server() : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof(address);
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    if (bind(socket_, any, size) != 0 || listen(socket_, 8) != 0 ||
+        getsockname(socket_, any, &size) != 0) {
+      abort();
+    }
+    address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+    thread_ = std::thread([this] { Serve(); });
+  }
+  ~Http1Server() {
+    shutdown(socket_, SHUT_RDWR);
+    thread_.join();
+    close(socket_);
+  }
+
+  const std::string& address() const { return address_; }
+
+ private:
+  void Serve() {
+    constexpr char kReply[] = "HTTP/1.1 400 Bad Request\r\n\r\n";
+    int connection;
+    while ((connection = accept(socket_, nullptr, nullptr)) >= 0) {
+      char byte;
+      if (read(connection, &byte, 1) == 1) {
+        send(connection, kReply, sizeof(kReply) - 1, MSG_NOSIGNAL);
+      }
+      shutdown(connection, SHUT_WR);
+      // What comes is read, so that the reply is not lost to a reset.
+      while (read(connection, &byte, 1) == 1) {
+      }
+      close(connection);
+    }
+  }
+
+  const int socket_;
+  std::string address_;
+  std::thread thread_;
+};
+
+TEST(WrongPortTest, ServerOfHttp1IsTakenForTheHttpPort) {
+  const Http1Server server;
+  const Ran ran = RunCommandLine({"--server", server.address(), "health"});
+  EXPECT_EQ(ran.exit_code, 69);
+  EXPECT_THAT(ran.err,
+              HasSubstr("cannot reach the server at " + server.address()));
+  EXPECT_THAT(ran.err, HasSubstr("is this the HTTP port? gRPC is on 50051"));
+}
+
+TEST_F(CommandsTest, WhatThisVersionDoesNotHaveIsMarkedInTheHelp) {
+  const std::string help = RunCommandLine({"--help"}).out;
+  for (const char* name : {"rewind", "turns", "export", "import"}) {
+    EXPECT_THAT(help, ContainsRegex(std::string("  sessions ") + name +
+                                    " [^\n]*\\(not in this version\\)\n"));
+  }
 }
 
 TEST_F(CommandsTest, DeadlineIsToldWithItsTime) {

@@ -28,9 +28,10 @@ class Daemon:
         log = []
         for line in self._process.stdout:
             log.append(line)
-            found = re.search(r" listening port=(\d+)", line)
+            found = re.search(r" listening port=(\d+) http_port=(\d+)", line)
             if found:
                 self.address = f"127.0.0.1:{found[1]}"
+                self.http_address = f"127.0.0.1:{found[2]}"
                 return
         raise RuntimeError("tttd did not start:\n" + "".join(log))
 

@@ -36,6 +36,39 @@ def test_wrong_field_is_named(client):
     assert "sampling.temperature" in str(error) and "INVALID_FIELD" in str(error)
 
 
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("", "has no port"),
+        ("localhost", "has no port"),
+        ("[::1]", "has no port"),
+        ("::1:50051", "has an IPv6 address"),
+        (":50051", "has no host"),
+        ("localhost:", "has no port of"),
+        ("localhost:http", "has no port of"),
+        ("127.0.0.1:99999", "has no port of"),
+        ("http://127.0.0.1:50051", "begins like a web address"),
+    ],
+)
+def test_target_that_is_no_address_is_a_value_error(target, problem):
+    for make in (Client, AsyncClient):
+        with pytest.raises(ValueError, match=problem) as raised:
+            make(target)
+        assert repr(target) in str(raised.value)
+
+
+@pytest.mark.parametrize("target", ["[::1]:50051", "unix:/run/tttd", "dns:///tttd:50051"])
+def test_target_of_every_kind_is_taken(target):
+    Client(target).close()
+
+
+def test_http_port_is_hinted_at(start_daemon):
+    daemon = start_daemon("--http_listen=127.0.0.1:0")
+    with Client(daemon.http_address, timeout=30) as client:
+        with pytest.raises(tttd_client.Unavailable, match="is this the HTTP port"):
+            client.health()
+
+
 def test_session_that_is_not_there(client):
     with pytest.raises(tttd_client.SessionNotFound) as raised:
         client.session("nowhere").complete("x")

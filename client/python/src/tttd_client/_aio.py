@@ -312,7 +312,9 @@ class AsyncClient:
     ) -> None:
         self._timeout = timeout
         self._retry = retry
-        self._channel = channel or grpc.aio.insecure_channel(target, _rpc.CHANNEL_OPTIONS)
+        self._channel = channel or grpc.aio.insecure_channel(
+            _rpc.checked_target(target), _rpc.CHANNEL_OPTIONS
+        )
 
     async def close(self) -> None:
         """Ends the connection and the calls that run."""

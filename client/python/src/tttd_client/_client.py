@@ -277,7 +277,8 @@ class Client:
     """The calls of one tttd. Thread-safe; connects with the first call.
 
     `timeout`, in seconds, is that of calls that give none. `retry` says which
-    failures are tried again; without it none is.
+    failures are tried again; without it none is. ValueError: `target` is not
+    HOST:PORT or a name with a scheme of gRPC's.
     """
 
     def __init__(
@@ -290,7 +291,9 @@ class Client:
     ) -> None:
         self._timeout = timeout
         self._retry = retry
-        self._channel = channel or grpc.insecure_channel(target, _rpc.CHANNEL_OPTIONS)
+        self._channel = channel or grpc.insecure_channel(
+            _rpc.checked_target(target), _rpc.CHANNEL_OPTIONS
+        )
 
     def close(self) -> None:
         """Ends the connection and the calls that run."""

@@ -192,6 +192,9 @@ def from_rpc_error(error: Any) -> TttError:
             retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
         elif detail.Unpack(bad_request) and bad_request.field_violations:
             field = bad_request.field_violations[0].field
+    # What answered there is a server of HTTP 1, such as the daemon's own.
+    if code is grpc.StatusCode.UNAVAILABLE and "parsing HTTP/2" in message:
+        message += "; is this the HTTP port? gRPC is on 50051 by default"
     revision = metadata.get("revision", "")
     return _class_of(code, reason, message)(
         message,

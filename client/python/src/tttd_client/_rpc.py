@@ -14,6 +14,32 @@ R = TypeVar("R", bound=message.Message)
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
+_SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "xds:")
+
+
+def checked_target(target: str) -> str:
+    """The target. ValueError: not HOST:PORT, [IPV6]:PORT or one with a scheme of gRPC's.
+
+    gRPC itself would look for port 443, or for a host of that name.
+    """
+    if target.startswith(_SCHEMES):
+        return target
+    host, _, port = target.rpartition(":")
+    if "://" in target:
+        problem = "begins like a web address"
+    elif not host and not target.startswith(":") or target.endswith("]"):
+        problem = "has no port"
+    elif ":" in host and not (host.startswith("[") and host.endswith("]")):
+        problem = "has an IPv6 address without [ and ]"
+    elif not host:
+        problem = "has no host"
+    elif not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+        problem = "has no port of 1 to 65535"
+    else:
+        return target
+    raise ValueError(f"target {target!r} {problem}; HOST:PORT is wanted, such as {DEFAULT_TARGET}")
+
+
 # gRPC takes answers of 4 MiB; a score of a million tokens is tens of them.
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
