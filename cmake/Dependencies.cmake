@@ -3,7 +3,9 @@
 # the shared objects only, hence the paths.
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
-find_package(GTest REQUIRED)
+if(PROJECT_IS_TOP_LEVEL)
+  find_package(GTest REQUIRED)
+endif()
 find_package(nlohmann_json REQUIRED)
 find_program(PROTOC protoc REQUIRED)
 find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)

@@ -3,7 +3,7 @@
 install(TARGETS tttd ttt RUNTIME DESTINATION bin)
 install(DIRECTORY proto/ttt proto/google DESTINATION share/tttd/proto
   FILES_MATCHING PATTERN "*.proto")
-if(EXISTS ${CMAKE_SOURCE_DIR}/models)
+if(EXISTS ${PROJECT_SOURCE_DIR}/models)
   install(DIRECTORY models/ DESTINATION share/tttd/models)
 endif()
 install(FILES README.md LICENSE DESTINATION share/doc/tttd)

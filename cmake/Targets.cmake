@@ -6,7 +6,8 @@ if(TTT_WERROR)
 endif()
 
 add_library(ttt_options INTERFACE)
-target_include_directories(ttt_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_include_directories(ttt_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_features(ttt_options INTERFACE cxx_std_20)
 target_compile_options(ttt_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${TTT_WARNINGS}>")
 if(TTT_SANITIZE)
   target_compile_options(ttt_options INTERFACE
@@ -61,11 +62,11 @@ function(ttt_test name)
     GTest::gmock GTest::gtest GTest::gtest_main)
   ttt_hide_archives(${name})
   set_target_properties(${name} PROPERTIES
-    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   target_compile_definitions(${name} PRIVATE
-    TTT_GOLDEN_DIR="${CMAKE_SOURCE_DIR}/tests/golden"
-    TTT_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
+    TTT_GOLDEN_DIR="${PROJECT_SOURCE_DIR}/tests/golden"
+    TTT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT})
   foreach(label IN LISTS arg_LABELS)
     if(NOT TARGET tests_${label})

@@ -150,9 +150,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlagCase{{"serve"}, "\"serve\" is not a flag, see --help"},
         BadFlagCase{{"--device_state_bytes=1GB"},
                     "such as 536870912 or 512MiB"},
-        BadFlagCase{{"--model=" TTT_GOLDEN_DIR "/models/linear-mamba/config.json"},
-                    "give its directory: --model=" TTT_GOLDEN_DIR
-                    "/models/linear-mamba"},
+        BadFlagCase{
+            {"--model=" TTT_GOLDEN_DIR "/models/linear-mamba/config.json"},
+            "give its directory: --model=" TTT_GOLDEN_DIR
+            "/models/linear-mamba"},
         BadFlagCase{{"--max_batch_rows=0"}, "--max_batch_rows is 0"},
         BadFlagCase{{"--max_batch_rows=8", "--max_batch_tokens=7"},
                     "--max_batch_tokens is 7"},
