@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/op_args.h"
@@ -35,11 +36,19 @@ class DeviceBuffer {
   }
 };
 
+// Ops that were recorded, to be run as often as wanted with the arguments that
+// they were recorded with, on what their arrays then hold. Must not outlive its
+// backend.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
 // One device. Not thread-safe: used by one thread at a time (the engine's, and
 // before it starts, the one that loads the model). Ops run in the order of the
-// calls; results are in host-visible memory only after Synchronize and
-// CopyToHost. Each op returns INVALID_ARGUMENT if its args are out of range
-// (validate.h), INTERNAL if the device failed.
+// calls, and so do copies; CopyToHost returns when all before it has ended.
+// Each op returns INVALID_ARGUMENT if its args are out of range (validate.h),
+// INTERNAL if the device failed.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -71,6 +80,18 @@ class Backend {
                                     int64_t size_bytes) = 0;
   // Waits for all that was queued.
   virtual absl::Status Synchronize() = 0;
+
+  // Records the ops that `work` calls, instead of running them; it must call
+  // nothing else. Null: this backend gains nothing by it. Errors of `work`;
+  // RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<std::unique_ptr<Recording>> Record(
+      absl::FunctionRef<absl::Status()> /*work*/) {
+    return std::unique_ptr<Recording>();
+  }
+  // `recording` is this backend's.
+  virtual absl::Status Run(const Recording& /*recording*/) {
+    return absl::UnimplementedError("Run: this backend records nothing");
+  }
 
   virtual absl::Status EmbedTokens(const EmbedTokensArgs& args) = 0;
   virtual absl::Status RmsNorm(const RmsNormArgs& args) = 0;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/cuda_graph.h"
 #include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/cuda_status.h"
 #include "kernels/cuda/gemm_layout.h"
@@ -73,11 +74,13 @@ std::array<uint64_t, 4> HashHeader(const DigestStatesArgs& args) {
 class CudaBackend : public Backend {
  public:
   CudaBackend(DeviceInfo info, int32_t ordinal, int32_t num_multiprocessors,
-              CudaStream stream, std::unique_ptr<DeviceBuffer> digest_sums)
+              CudaStream stream, PinnedStaging staging,
+              std::unique_ptr<DeviceBuffer> digest_sums)
       : info_(std::move(info)),
         ordinal_(ordinal),
         num_multiprocessors_(num_multiprocessors),
         stream_(std::move(stream)),
+        staging_(std::move(staging)),
         digest_sums_(std::move(digest_sums)) {}
 
   const DeviceInfo& info() const override { return info_; }
@@ -93,8 +96,22 @@ class CudaBackend : public Backend {
   }
   absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(
       const float* weights, int32_t num_outputs, int32_t num_inputs) override;
+  absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
+                                      int32_t num_inputs) override {
+    if (absl::Status status = ValidateWeights(num_outputs, num_inputs);
+        !status.ok()) {
+      return status;
+    }
+    return int64_t{RoundUp(num_outputs, kOutputPadding)} *
+           RoundUp(num_inputs, kInputPadding) *
+           (operand_type() == DType::kFloat32 ? 4 : 2);
+  }
   absl::Status CopyToDevice(void* device, const void* host,
                             int64_t size_bytes) override {
+    if (size_bytes > 0 && size_bytes <= staging_.max_bytes()) {
+      if (absl::Status status = UseDevice(); !status.ok()) return status;
+      return staging_.Copy(device, host, size_bytes, stream_.get());
+    }
     return Copy(device, host, size_bytes, cudaMemcpyHostToDevice);
   }
   absl::Status CopyToHost(void* host, const void* device,
@@ -115,36 +132,46 @@ class CudaBackend : public Backend {
     return CudaStatus(cudaStreamSynchronize(stream_.get()), "Synchronize");
   }
 
+  absl::StatusOr<std::unique_ptr<Recording>> Record(
+      absl::FunctionRef<absl::Status()> work) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return CudaGraph::Record(stream_.get(), work);
+  }
+  absl::Status Run(const Recording& recording) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return static_cast<const CudaGraph&>(recording).Launch(stream_.get());
+  }
+
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
-    return Run(args, LaunchEmbedTokens, "EmbedTokens");
+    return Queue(args, LaunchEmbedTokens, "EmbedTokens");
   }
   absl::Status RmsNorm(const RmsNormArgs& args) override {
-    return Run(args, LaunchRmsNorm, "RmsNorm");
+    return Queue(args, LaunchRmsNorm, "RmsNorm");
   }
   absl::Status CausalConv(const CausalConvArgs& args) override {
-    return Run(args, LaunchCausalConv, "CausalConv");
+    return Queue(args, LaunchCausalConv, "CausalConv");
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
-    return Run(args, LaunchLearnerInputs, "LearnerInputs");
+    return Queue(args, LaunchLearnerInputs, "LearnerInputs");
   }
   absl::Status Learner(const LearnerArgs& args) override {
-    return Run(args, LaunchLearner, "Learner");
+    return Queue(args, LaunchLearner, "Learner");
   }
   absl::Status NormGate(const NormGateArgs& args) override {
-    return Run(args, LaunchNormGate, "NormGate");
+    return Queue(args, LaunchNormGate, "NormGate");
   }
   absl::Status SwiGlu(const SwiGluArgs& args) override {
-    return Run(args, LaunchSwiGlu, "SwiGlu");
+    return Queue(args, LaunchSwiGlu, "SwiGlu");
   }
   absl::Status Gemm(const GemmArgs& args) override;
   absl::Status SaveHidden(const SaveHiddenArgs& args) override {
-    return Run(args, LaunchSaveHidden, "SaveHidden");
+    return Queue(args, LaunchSaveHidden, "SaveHidden");
   }
   absl::Status GatherHidden(const GatherHiddenArgs& args) override {
-    return Run(args, LaunchGatherHidden, "GatherHidden");
+    return Queue(args, LaunchGatherHidden, "GatherHidden");
   }
   absl::Status SampleTokens(const SampleTokensArgs& args) override {
-    return Run(args, LaunchSampleTokens, "SampleTokens");
+    return Queue(args, LaunchSampleTokens, "SampleTokens");
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override;
 
@@ -166,9 +193,9 @@ class CudaBackend : public Backend {
   }
 
   template <typename Args>
-  absl::Status Run(const Args& args,
-                   cudaError_t (*launch)(const Args&, cudaStream_t),
-                   absl::string_view op) {
+  absl::Status Queue(const Args& args,
+                     cudaError_t (*launch)(const Args&, cudaStream_t),
+                     absl::string_view op) {
     if (absl::Status status = Validate(args); !status.ok()) return status;
     if (absl::Status status = UseDevice(); !status.ok()) return status;
     return CudaStatus(launch(args, stream_.get()), op);
@@ -181,6 +208,7 @@ class CudaBackend : public Backend {
   const int32_t ordinal_;
   const int32_t num_multiprocessors_;
   const CudaStream stream_;
+  PinnedStaging staging_;  // of small copies to the device
   const std::unique_ptr<DeviceBuffer> digest_sums_;  // [kMaxDigestStates]
 };
 
@@ -353,6 +381,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   }
   absl::StatusOr<CudaStream> stream = CudaStream::Create();
   if (!stream.ok()) return stream.status();
+  absl::StatusOr<PinnedStaging> staging = PinnedStaging::Create();
+  if (!staging.ok()) return staging.status();
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> digest_sums =
       AllocateCudaMemory(kMaxDigestStates * sizeof(DigestSums), stream->get());
   if (!digest_sums.ok()) return digest_sums.status();
@@ -368,7 +398,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
                        is_float ? "fp32" : "bf16", "/", kNumericsVersion)};
   return std::make_unique<CudaBackend>(
       std::move(info), ordinal, device.multiProcessorCount, *std::move(stream),
-      *std::move(digest_sums));
+      *std::move(staging), *std::move(digest_sums));
 }
 
 }  // namespace ttt

@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_memory.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -63,6 +64,66 @@ CudaStream::CudaStream(CudaStream&& other) noexcept
 
 CudaStream::~CudaStream() {
   if (stream_ != nullptr) static_cast<void>(cudaStreamDestroy(stream_));
+}
+
+absl::StatusOr<PinnedStaging> PinnedStaging::Create() {
+  PinnedStaging staging;
+  void* memory = nullptr;
+  if (absl::Status status = CudaStatus(
+          cudaHostAlloc(&memory, 2 * kHalfBytes, cudaHostAllocDefault),
+          "page-locked memory");
+      !status.ok()) {
+    return status;
+  }
+  staging.memory_ = static_cast<std::byte*>(memory);
+  for (cudaEvent_t& event : staging.left_) {
+    if (absl::Status status = CudaStatus(
+            cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+        !status.ok()) {
+      return status;
+    }
+  }
+  return staging;
+}
+
+PinnedStaging::PinnedStaging(PinnedStaging&& other) noexcept
+    : memory_(std::exchange(other.memory_, nullptr)),
+      left_{std::exchange(other.left_[0], nullptr),
+            std::exchange(other.left_[1], nullptr)},
+      half_(other.half_),
+      used_bytes_(other.used_bytes_) {}
+
+PinnedStaging::~PinnedStaging() {
+  for (cudaEvent_t event : left_) {
+    if (event != nullptr) static_cast<void>(cudaEventDestroy(event));
+  }
+  if (memory_ != nullptr) static_cast<void>(cudaFreeHost(memory_));
+}
+
+absl::Status PinnedStaging::Copy(void* device, const void* host,
+                                 int64_t size_bytes, cudaStream_t stream) {
+  constexpr int64_t kAlignment = 64;
+  if (used_bytes_ + size_bytes > kHalfBytes) {
+    if (absl::Status status =
+            CudaStatus(cudaEventRecord(left_[half_], stream), "staging");
+        !status.ok()) {
+      return status;
+    }
+    half_ = 1 - half_;
+    used_bytes_ = 0;
+    // At once for an event that was never recorded.
+    if (absl::Status status =
+            CudaStatus(cudaEventSynchronize(left_[half_]), "staging");
+        !status.ok()) {
+      return status;
+    }
+  }
+  std::byte* const staged = memory_ + half_ * kHalfBytes + used_bytes_;
+  used_bytes_ += (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
+  std::memcpy(staged, host, size_bytes);
+  return CudaStatus(cudaMemcpyAsync(device, staged, size_bytes,
+                                    cudaMemcpyHostToDevice, stream),
+                    "CopyToDevice");
 }
 
 }  // namespace ttt

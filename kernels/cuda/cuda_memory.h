@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
 
@@ -31,6 +32,32 @@ class CudaStream {
   explicit CudaStream(cudaStream_t stream) : stream_(stream) {}
 
   cudaStream_t stream_;  // null: moved from
+};
+
+// Page-locked memory through which small copies to the device go, so that the
+// host need not wait for them.
+class PinnedStaging {
+ public:
+  static absl::StatusOr<PinnedStaging> Create();
+  PinnedStaging(PinnedStaging&& other) noexcept;
+  PinnedStaging& operator=(PinnedStaging&&) = delete;
+  ~PinnedStaging();
+
+  static constexpr int64_t max_bytes() { return kHalfBytes; }
+  // `host` may change once it returns; size_bytes in (0, max_bytes()]. Waits
+  // for a copy of before only if its place is needed.
+  absl::Status Copy(void* device, const void* host, int64_t size_bytes,
+                    cudaStream_t stream);
+
+ private:
+  static constexpr int64_t kHalfBytes = int64_t{1} << 20;
+
+  PinnedStaging() = default;
+
+  std::byte* memory_ = nullptr;  // two halves, filled in turn
+  cudaEvent_t left_[2] = {};     // when the stream has passed a half's copies
+  int half_ = 0;
+  int64_t used_bytes_ = 0;  // of the half
 };
 
 }  // namespace ttt

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <numeric>
 #include <utility>
 
 #include "server/base/check.h"
 #include "server/base/status_macros.h"
+#include "server/model/host_step.h"
 #include "server/model/weights.h"
 #include "server/model/workspace.h"
 
@@ -59,13 +61,15 @@ struct TttModel::Workspace {
   std::unique_ptr<DeviceBuffer> block;
   WorkspaceArrays arrays;
   // Of the step in hand.
+  HostStep step;
+  StepInput input;  // on the device, like `output`
+  StepOutput output;
   StepRows rows;
-  int32_t num_requests = 0;
-  // On the host, kept to spare allocations.
-  std::vector<int32_t> token_ids, logits_rows, logits_slots, host_bias_ids;
-  std::vector<float> host_bias_values;
-  std::vector<SequenceRows> sequences;
-  std::vector<SampleRow> samples;
+  std::vector<std::byte> host_output;
+  // Of steps of about one token a sequence, by where the states are. Null: the
+  // backend records nothing.
+  std::map<std::pair<const std::byte*, StepSizes>, std::unique_ptr<Recording>>
+      recordings;
 };
 
 TttModel::TttModel(const ModelConfig& config, const Limits& limits,
@@ -171,7 +175,6 @@ absl::StatusOr<std::vector<int32_t>> TttModel::LastTokens(const StatePool& pool,
                                                           int64_t tokens) {
   const StatePlane ring = SessionPlane(pool, "token_ring");
   std::vector<int32_t> ids(kTokenRingSize);
-  TTT_RETURN_IF_ERROR(backend_->Synchronize());
   TTT_RETURN_IF_ERROR(backend_->CopyToHost(ids.data(),
                                            ring.base + slot * ring.slot_stride,
                                            ids.size() * sizeof(ids[0])));
@@ -186,12 +189,53 @@ absl::StatusOr<std::vector<int32_t>> TttModel::LastTokens(const StatePool& pool,
 absl::StatusOr<StepResult> TttModel::Step(
     const StatePool& pool, absl::Span<const StepSequence> sequences,
     absl::Span<const LogitsRequest> requests) {
+  work_->step.Build(limits_, sequences, requests);
+  TTT_RETURN_IF_ERROR(UploadStep());
+  TTT_RETURN_IF_ERROR(RunOps(pool));
+  return ReadResults(sequences, requests);
+}
+
+absl::Status TttModel::UploadStep() {
+  Workspace& work = *work_;
+  const StepSizes& sizes = work.step.sizes();
+  work.input = LayOutStepInput(sizes, work.arrays.input);
+  work.output = LayOutStepOutput(sizes, work.arrays.output);
+  work.rows = {work.input.sequences, sizes.sequences, sizes.rows};
+  const auto upload = [this](void* to, const auto& from) {
+    return backend_->CopyToDevice(to, from.data(),
+                                  from.size() * sizeof(from[0]));
+  };
+  TTT_RETURN_IF_ERROR(upload(work.arrays.input, work.step.input()));
+  if (work.step.bias_ids().empty()) return absl::OkStatus();
+  TTT_RETURN_IF_ERROR(upload(work.arrays.bias_ids, work.step.bias_ids()));
+  return upload(work.arrays.bias_values, work.step.bias_values());
+}
+
+// The ops of the step, recorded once for steps of its sizes if the backend can.
+absl::Status TttModel::RunOps(const StatePool& pool) {
+  const StepSizes& sizes = work_->step.sizes();
+  const auto run = [&] { return QueueOps(pool); };
+  const bool is_recorded = sizes.rows == sizes.sequences &&
+                           sizes.requests == sizes.sequences && sizes.rows > 0;
+  if (!is_recorded) return run();
+  const auto key =
+      std::pair<const std::byte*, StepSizes>(pool.slots().base, sizes);
+  auto found = work_->recordings.find(key);
+  if (found == work_->recordings.end()) {
+    TTT_ASSIGN_OR_RETURN(std::unique_ptr<Recording> recording,
+                         backend_->Record(run));
+    found = work_->recordings.emplace(key, std::move(recording)).first;
+  }
+  if (found->second == nullptr) return run();
+  return backend_->Run(*found->second);
+}
+
+absl::Status TttModel::QueueOps(const StatePool& pool) {
   const WorkspaceArrays& a = work_->arrays;
-  TTT_RETURN_IF_ERROR(UploadStep(sequences, requests));
   if (work_->rows.num_rows > 0) {
     TTT_RETURN_IF_ERROR(backend_->EmbedTokens(
         {.rows = work_->rows,
-         .token_ids = a.token_ids,
+         .token_ids = work_->input.token_ids,
          .table = {weights_->embedding->data(), weights_->embedding_type},
          .hidden = a.hidden,
          .ring = SessionPlane(pool, "token_ring"),
@@ -201,94 +245,7 @@ absl::StatusOr<StepResult> TttModel::Step(
       TTT_RETURN_IF_ERROR(RunLayer(pool, layer));
     }
   }
-  TTT_RETURN_IF_ERROR(RunHead(pool));
-  return ReadResults(sequences, requests);
-}
-
-absl::Status TttModel::UploadStep(absl::Span<const StepSequence> sequences,
-                                  absl::Span<const LogitsRequest> requests) {
-  Workspace& work = *work_;
-  work.token_ids.clear();
-  work.sequences.clear();
-  for (const StepSequence& sequence : sequences) {
-    work.sequences.push_back({static_cast<int32_t>(work.token_ids.size()),
-                              static_cast<int32_t>(sequence.token_ids.size()),
-                              sequence.slot, sequence.position});
-    work.token_ids.insert(work.token_ids.end(), sequence.token_ids.begin(),
-                          sequence.token_ids.end());
-  }
-  work.logits_rows.clear();
-  work.logits_slots.clear();
-  work.samples.clear();
-  work.host_bias_ids.clear();
-  work.host_bias_values.clear();
-  for (const LogitsRequest& request : requests) {
-    const SequenceRows& rows = work.sequences[request.sequence];
-    TTT_CHECK(request.row >= -1 && request.row < rows.num_rows);
-    TTT_CHECK(request.num_candidates <= limits_.max_candidates);
-    work.logits_rows.push_back(request.row < 0 ? -1
-                                               : rows.first_row + request.row);
-    work.logits_slots.push_back(rows.slot);
-    SampleRow sample{
-        .given_token = request.given_token,
-        .slot = rows.slot,
-        .position = rows.position + request.row + 1,
-        .seed = 0,
-        .temperature = 0,
-        .top_k = 0,
-        .top_p = 1,
-        .min_p = 0,
-        .repetition_penalty = 1,
-        .presence_penalty = 0,
-        .frequency_penalty = 0,
-        .bias_begin = static_cast<int32_t>(work.host_bias_ids.size()),
-        .bias_end = 0,
-        .num_candidates = request.num_candidates};
-    if (request.given_token == kSampleToken) {
-      // The ring must hold all of the sequence's tokens up to the row.
-      TTT_CHECK(request.row == rows.num_rows - 1);
-      const SamplingParams& params = *request.sampling;
-      static_assert(kMaxLogitBias <= kMaxSampleBias);
-      TTT_CHECK(params.logit_bias.size() <= kMaxLogitBias);
-      sample.seed = params.seed;
-      sample.temperature = params.temperature;
-      sample.top_k = params.top_k;
-      sample.top_p = params.top_p;
-      sample.min_p = params.min_p;
-      sample.repetition_penalty = params.repetition_penalty;
-      sample.presence_penalty = params.presence_penalty;
-      sample.frequency_penalty = params.frequency_penalty;
-      for (const auto& [id, value] : params.logit_bias) {
-        work.host_bias_ids.push_back(id);
-        work.host_bias_values.push_back(value);
-      }
-    }
-    sample.bias_end = static_cast<int32_t>(work.host_bias_ids.size());
-    work.samples.push_back(sample);
-  }
-  TTT_CHECK(static_cast<int64_t>(work.token_ids.size()) <= limits_.max_rows);
-  TTT_CHECK(static_cast<int64_t>(sequences.size()) <= limits_.max_sequences);
-  TTT_CHECK(static_cast<int64_t>(requests.size()) <=
-            MaxLogitsRequests(limits_));
-  work.num_requests = static_cast<int32_t>(requests.size());
-  work.rows = {work.arrays.sequences,
-               static_cast<int32_t>(work.sequences.size()),
-               static_cast<int32_t>(work.token_ids.size())};
-
-  const auto upload = [this](auto* to, const auto& from) {
-    return backend_->CopyToDevice(to, from.data(),
-                                  from.size() * sizeof(from[0]));
-  };
-  TTT_RETURN_IF_ERROR(upload(work.arrays.token_ids, work.token_ids));
-  TTT_RETURN_IF_ERROR(upload(work.arrays.sequences, work.sequences));
-  TTT_RETURN_IF_ERROR(upload(work.arrays.logits_rows, work.logits_rows));
-  TTT_RETURN_IF_ERROR(upload(work.arrays.logits_slots, work.logits_slots));
-  TTT_RETURN_IF_ERROR(upload(work.arrays.samples, work.samples));
-  if (!work.host_bias_ids.empty()) {
-    TTT_RETURN_IF_ERROR(upload(work.arrays.bias_ids, work.host_bias_ids));
-    TTT_RETURN_IF_ERROR(upload(work.arrays.bias_values, work.host_bias_values));
-  }
-  return absl::OkStatus();
+  return RunHead(pool);
 }
 
 absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
@@ -404,14 +361,14 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
 // want the kept vector of before the step are read first.
 absl::Status TttModel::RunHead(const StatePool& pool) {
   const WorkspaceArrays& a = work_->arrays;
-  const int32_t requests = work_->num_requests;
+  const int32_t requests = work_->step.sizes().requests;
   const Operand operand = {a.operand, backend_->operand_type()};
   const StatePlane last_hidden = SessionPlane(pool, "last_hidden");
   TTT_RETURN_IF_ERROR(
       backend_->GatherHidden({.hidden = a.hidden,
                               .last_hidden = last_hidden,
-                              .rows = a.logits_rows,
-                              .slots = a.logits_slots,
+                              .rows = work_->input.logits_rows,
+                              .slots = work_->input.logits_slots,
                               .output = a.gathered,
                               .num_rows = requests,
                               .hidden_size = config_.hidden_size}));
@@ -419,7 +376,7 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
       backend_->SaveHidden({.rows = work_->rows,
                             .hidden = a.hidden,
                             .last_hidden = last_hidden,
-                            .finite = a.hidden_finite,
+                            .finite = work_->output.hidden_finite,
                             .hidden_size = config_.hidden_size}));
   if (requests == 0) return absl::OkStatus();
   TTT_RETURN_IF_ERROR(
@@ -436,15 +393,15 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
                                       .num_rows = requests,
                                       .accumulate = false}));
   return backend_->SampleTokens({.logits = a.logits,
-                                 .samples = a.samples,
+                                 .samples = work_->input.samples,
                                  .bias_ids = a.bias_ids,
                                  .bias_values = a.bias_values,
                                  .ring = SessionPlane(pool, "token_ring"),
-                                 .token_ids = a.sampled,
-                                 .logprobs = a.logprobs,
+                                 .token_ids = work_->output.sampled,
+                                 .logprobs = work_->output.logprobs,
                                  .candidate_ids = a.candidate_ids,
                                  .candidate_logprobs = a.candidate_logprobs,
-                                 .finite = a.logits_finite,
+                                 .finite = work_->output.logits_finite,
                                  .num_rows = requests,
                                  .vocab_size = config_.vocab_size,
                                  .max_candidates = limits_.max_candidates});
@@ -454,35 +411,24 @@ absl::StatusOr<StepResult> TttModel::ReadResults(
     absl::Span<const StepSequence> sequences,
     absl::Span<const LogitsRequest> requests) {
   const WorkspaceArrays& a = work_->arrays;
-  const auto download = [this](const auto* from, int64_t count) {
-    std::vector<std::remove_cvref_t<decltype(*from)>> values(count);
-    absl::Status status =
-        backend_->CopyToHost(values.data(), from, count * sizeof(values[0]));
-    return std::make_pair(std::move(status), std::move(values));
-  };
-  TTT_RETURN_IF_ERROR(backend_->Synchronize());
+  std::vector<std::byte>& bytes = work_->host_output;
+  bytes.resize(work_->output.bytes);
+  const StepOutput output = LayOutStepOutput(work_->step.sizes(), bytes.data());
+  TTT_RETURN_IF_ERROR(
+      backend_->CopyToHost(bytes.data(), a.output, output.bytes));
   const int64_t count = requests.size();
   const int64_t width = limits_.max_candidates;
-  auto [finite_status, hidden_finite] =
-      download(a.hidden_finite, sequences.size());
-  TTT_RETURN_IF_ERROR(finite_status);
-  auto [row_status, finite] = download(a.logits_finite, count);
-  TTT_RETURN_IF_ERROR(row_status);
-  auto [sampled_status, sampled] = download(a.sampled, count);
-  TTT_RETURN_IF_ERROR(sampled_status);
-  auto [logprob_status, logprobs] = download(a.logprobs, count);
-  TTT_RETURN_IF_ERROR(logprob_status);
-
   StepResult result;
-  result.finite.assign(hidden_finite.begin(), hidden_finite.end());
+  result.finite.assign(output.hidden_finite,
+                       output.hidden_finite + sequences.size());
   result.logits.resize(count);
   std::vector<int32_t> ids;
   std::vector<float> candidate_logprobs;
   for (int64_t i = 0; i < count; ++i) {
     LogitsResult& row = result.logits[i];
-    row.finite = finite[i] != 0;
-    row.token_id = sampled[i];
-    row.logprob = logprobs[i];
+    row.finite = output.logits_finite[i] != 0;
+    row.token_id = output.sampled[i];
+    row.logprob = output.logprobs[i];
     const int64_t candidates = requests[i].num_candidates;
     if (candidates == 0 || !row.finite) continue;
     ids.resize(candidates);
@@ -522,7 +468,6 @@ absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(
        .finite = finite.data(),
        .batch = static_cast<int32_t>(slots.size()),
        .mini_batch = config_.mini_batch_size}));
-  TTT_RETURN_IF_ERROR(backend_->Synchronize());
   std::vector<std::optional<StateDigest>> results(slots.size());
   for (size_t i = 0; i < slots.size(); ++i) {
     if (finite[i] != 0) results[i] = digests[i];

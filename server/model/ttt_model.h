@@ -105,8 +105,9 @@ class TttModel {
 
   TttModel(const ModelConfig& config, const Limits& limits, Backend* backend);
 
-  absl::Status UploadStep(absl::Span<const StepSequence> sequences,
-                          absl::Span<const LogitsRequest> requests);
+  absl::Status UploadStep();
+  absl::Status RunOps(const StatePool& pool);
+  absl::Status QueueOps(const StatePool& pool);
   absl::Status RunLayer(const StatePool& pool, int32_t layer);
   absl::Status RunHead(const StatePool& pool);
   absl::StatusOr<StepResult> ReadResults(

@@ -25,6 +25,29 @@ class Cutter {
 
 }  // namespace
 
+StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base) {
+  StepInput input;
+  Cutter cutter(base);
+  cutter.Cut(input.token_ids, sizes.rows);
+  cutter.Cut(input.sequences, sizes.sequences);
+  cutter.Cut(input.logits_rows, sizes.requests);
+  cutter.Cut(input.logits_slots, sizes.requests);
+  cutter.Cut(input.samples, sizes.requests);
+  input.bytes = cutter.bytes();
+  return input;
+}
+
+StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base) {
+  StepOutput output;
+  Cutter cutter(base);
+  cutter.Cut(output.sampled, sizes.requests);
+  cutter.Cut(output.logprobs, sizes.requests);
+  cutter.Cut(output.logits_finite, sizes.requests);
+  cutter.Cut(output.hidden_finite, sizes.sequences);
+  output.bytes = cutter.bytes();
+  return output;
+}
+
 WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
                                 const TttModel::Limits& limits,
                                 std::byte* base) {
@@ -35,11 +58,10 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   const int64_t inner = config.intermediate_size;
   WorkspaceArrays a;
   Cutter cutter(base);
-  cutter.Cut(a.token_ids, rows);
-  cutter.Cut(a.sequences, sequences);
-  cutter.Cut(a.logits_rows, requests);
-  cutter.Cut(a.logits_slots, requests);
-  cutter.Cut(a.samples, requests);
+  const StepSizes largest = {limits.max_rows, limits.max_sequences,
+                             static_cast<int32_t>(requests)};
+  cutter.Cut(a.input, LayOutStepInput(largest, nullptr).bytes);
+  cutter.Cut(a.output, LayOutStepOutput(largest, nullptr).bytes);
   cutter.Cut(a.bias_ids, sequences * kMaxLogitBias);
   cutter.Cut(a.bias_values, sequences * kMaxLogitBias);
   cutter.Cut(a.hidden, rows * hidden);
@@ -57,12 +79,8 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   cutter.Cut(a.gate_up, rows * 2 * inner);
   cutter.Cut(a.gathered, requests * hidden);
   cutter.Cut(a.logits, requests * config.vocab_size);
-  cutter.Cut(a.sampled, requests);
-  cutter.Cut(a.logprobs, requests);
   cutter.Cut(a.candidate_ids, requests * limits.max_candidates);
   cutter.Cut(a.candidate_logprobs, requests * limits.max_candidates);
-  cutter.Cut(a.logits_finite, requests);
-  cutter.Cut(a.hidden_finite, sequences);
   a.bytes = cutter.bytes();
   return a;
 }

@@ -1,6 +1,7 @@
 // The intermediate arrays of a step. Internal to the model.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 
@@ -13,14 +14,11 @@ namespace ttt {
 // Pointers into one block of device memory, so that all of it is taken at
 // start.
 struct WorkspaceArrays {
-  // Step input.
-  int32_t* token_ids;       // [max_rows]
-  SequenceRows* sequences;  // [max_sequences]
-  int32_t* logits_rows;     // [max_requests]
-  int32_t* logits_slots;    // [max_requests]
-  SampleRow* samples;       // [max_requests]
-  int32_t* bias_ids;        // [max_sequences, kMaxLogitBias], flat
-  float* bias_values;       // [max_sequences, kMaxLogitBias], flat
+  // Of a step.
+  std::byte* input;    // as StepInput
+  std::byte* output;   // as StepOutput
+  int32_t* bias_ids;   // [max_sequences, kMaxLogitBias], flat
+  float* bias_values;  // [max_sequences, kMaxLogitBias], flat
   // Layers.
   float* hidden;       // [max_rows, hidden_size]
   float* normed;       // [max_rows, hidden_size]
@@ -35,15 +33,40 @@ struct WorkspaceArrays {
   // Head.
   float* gathered;            // [max_requests, hidden_size]
   float* logits;              // [max_requests, vocab_size]
-  int32_t* sampled;           // [max_requests]
-  float* logprobs;            // [max_requests]
   int32_t* candidate_ids;     // [max_requests, max_candidates]
   float* candidate_logprobs;  // [max_requests, max_candidates]
-  uint8_t* logits_finite;     // [max_requests]
-  uint8_t* hidden_finite;     // [max_sequences]
 
   int64_t bytes;  // of the block
 };
+
+// How much of each there is in a step.
+struct StepSizes {
+  int32_t rows = 0;
+  int32_t sequences = 0;
+  int32_t requests = 0;
+
+  auto operator<=>(const StepSizes&) const = default;
+};
+
+// What a step brings to the device, and what it brings back: without gaps, so
+// that each is one copy.
+struct StepInput {
+  int32_t* token_ids;       // [rows]
+  SequenceRows* sequences;  // [sequences]
+  int32_t* logits_rows;     // [requests]
+  int32_t* logits_slots;    // [requests]
+  SampleRow* samples;       // [requests]
+  int64_t bytes;
+};
+struct StepOutput {
+  int32_t* sampled;        // [requests]
+  float* logprobs;         // [requests]
+  uint8_t* logits_finite;  // [requests]
+  uint8_t* hidden_finite;  // [sequences]
+  int64_t bytes;
+};
+StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base);
+StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base);
 
 // One place a row and one a sequence.
 inline int64_t MaxLogitsRequests(const TttModel::Limits& limits) {

@@ -1,0 +1,85 @@
+#include "server/model/host_step.h"
+
+#include <algorithm>
+
+#include "server/base/check.h"
+
+namespace ttt {
+
+void HostStep::Build(const TttModel::Limits& limits,
+                     absl::Span<const StepSequence> sequences,
+                     absl::Span<const LogitsRequest> requests) {
+  int64_t num_rows = 0;
+  for (const StepSequence& sequence : sequences) {
+    num_rows += static_cast<int64_t>(sequence.token_ids.size());
+  }
+  TTT_CHECK(num_rows <= limits.max_rows);
+  TTT_CHECK(static_cast<int64_t>(sequences.size()) <= limits.max_sequences);
+  TTT_CHECK(static_cast<int64_t>(requests.size()) <= MaxLogitsRequests(limits));
+  sizes_ = {static_cast<int32_t>(num_rows),
+            static_cast<int32_t>(sequences.size()),
+            static_cast<int32_t>(requests.size())};
+  input_.resize(LayOutStepInput(sizes_, nullptr).bytes);
+  const StepInput input = LayOutStepInput(sizes_, input_.data());
+  bias_ids_.clear();
+  bias_values_.clear();
+
+  int32_t first_row = 0;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const StepSequence& sequence = sequences[i];
+    const int32_t count = static_cast<int32_t>(sequence.token_ids.size());
+    input.sequences[i] = {first_row, count, sequence.slot, sequence.position};
+    std::copy(sequence.token_ids.begin(), sequence.token_ids.end(),
+              input.token_ids + first_row);
+    first_row += count;
+  }
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const LogitsRequest& request = requests[i];
+    const SequenceRows& rows = input.sequences[request.sequence];
+    TTT_CHECK(request.row >= -1 && request.row < rows.num_rows);
+    TTT_CHECK(request.num_candidates <= limits.max_candidates);
+    input.logits_rows[i] = request.row < 0 ? -1 : rows.first_row + request.row;
+    input.logits_slots[i] = rows.slot;
+    input.samples[i] = MakeSample(request, rows);
+  }
+}
+
+SampleRow HostStep::MakeSample(const LogitsRequest& request,
+                               const SequenceRows& rows) {
+  SampleRow sample{.given_token = request.given_token,
+                   .slot = rows.slot,
+                   .position = rows.position + request.row + 1,
+                   .seed = 0,
+                   .temperature = 0,
+                   .top_k = 0,
+                   .top_p = 1,
+                   .min_p = 0,
+                   .repetition_penalty = 1,
+                   .presence_penalty = 0,
+                   .frequency_penalty = 0,
+                   .bias_begin = static_cast<int32_t>(bias_ids_.size()),
+                   .bias_end = static_cast<int32_t>(bias_ids_.size()),
+                   .num_candidates = request.num_candidates};
+  if (request.given_token != kSampleToken) return sample;
+  // The ring must hold all of the sequence's tokens up to the row.
+  TTT_CHECK(request.row == rows.num_rows - 1);
+  const SamplingParams& params = *request.sampling;
+  static_assert(kMaxLogitBias <= kMaxSampleBias);
+  TTT_CHECK(params.logit_bias.size() <= kMaxLogitBias);
+  sample.seed = params.seed;
+  sample.temperature = params.temperature;
+  sample.top_k = params.top_k;
+  sample.top_p = params.top_p;
+  sample.min_p = params.min_p;
+  sample.repetition_penalty = params.repetition_penalty;
+  sample.presence_penalty = params.presence_penalty;
+  sample.frequency_penalty = params.frequency_penalty;
+  for (const auto& [id, value] : params.logit_bias) {
+    bias_ids_.push_back(id);
+    bias_values_.push_back(value);
+  }
+  sample.bias_end = static_cast<int32_t>(bias_ids_.size());
+  return sample;
+}
+
+}  // namespace ttt
