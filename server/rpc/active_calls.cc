@@ -8,7 +8,7 @@ namespace ttt {
 void ActiveCalls::Add(ActiveCall* call) {
   MutexLock lock(mutex_);
   calls_.insert(call);
-  if (is_ending_) call->stream()->Cancel();
+  if (is_ending_) call->CancelTurn();
 }
 
 void ActiveCalls::Remove(ActiveCall* call) {
@@ -39,7 +39,7 @@ bool ActiveCalls::WaitUntilNone(absl::Duration timeout) {
 void ActiveCalls::CancelAll() {
   MutexLock lock(mutex_);
   is_ending_ = true;
-  for (ActiveCall* const call : calls_) call->stream()->Cancel();
+  for (ActiveCall* const call : calls_) call->CancelTurn();
 }
 
 int ActiveCalls::CancelWritingSince(absl::Time time) {

@@ -18,12 +18,15 @@ namespace ttt {
 // One of them. Its owner tells when it waits for its client.
 class ActiveCall {
  public:
-  // `cancel` ends the call; it may come from any thread, and the call may go
-  // while it runs.
+  // `stream` is that of its turn; null: it runs none. `cancel` ends the call;
+  // it may come from any thread, and the call may go while it runs.
   ActiveCall(std::shared_ptr<TokenStream> stream, std::function<void()> cancel)
       : stream_(std::move(stream)), cancel_(std::move(cancel)) {}
 
   TokenStream* stream() const { return stream_.get(); }
+  void CancelTurn() {
+    if (stream_ != nullptr) stream_->Cancel();
+  }
   // Something is being written to the client since `now`.
   void WriteBegins(absl::Time now) { writing_since_ = absl::ToUnixNanos(now); }
   void WriteEnds() { writing_since_ = kNoWrite; }

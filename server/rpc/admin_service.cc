@@ -65,7 +65,7 @@ grpc::ServerUnaryReactor* AdminService::GetServerInfo(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   return Answer<v1::GetServerInfoRequest, v1::ServerInfo>(
-      "GetServerInfo", parts_, context, request, response,
+      "GetServerInfo", parts_, calls_, context, request, response,
       [this](const auto&, auto* out) {
         FillInfo(out);
         return absl::OkStatus();
@@ -76,7 +76,8 @@ grpc::ServerUnaryReactor* AdminService::Drain(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
   return Answer<v1::DrainRequest, v1::DrainResponse>(
-      "Drain", parts_, context, request, response, [this](const auto&, auto*) {
+      "Drain", parts_, calls_, context, request, response,
+      [this](const auto&, auto*) {
         start_drain_();
         return absl::OkStatus();
       });

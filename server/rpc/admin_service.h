@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "server/rpc/rpc_call.h"
+#include "server/rpc/unary_call.h"
 #include "ttt/v1/admin.grpc.pb.h"
 
 namespace ttt {
@@ -12,11 +12,13 @@ class AdminService final
     : public v1::Admin::WithRawCallbackMethod_GetServerInfo<
           v1::Admin::WithRawCallbackMethod_Drain<v1::Admin::Service>> {
  public:
-  // `start_drain` may be called from any thread, more than once.
+  // `parts` and `calls` must outlive the service. `start_drain` may be called
+  // from any thread, more than once.
   AdminService(const RpcParts& parts, const ServerFacts& facts,
-               std::function<void()> start_drain)
+               ActiveCalls* calls, std::function<void()> start_drain)
       : parts_(parts),
         facts_(facts),
+        calls_(calls),
         start_drain_(std::move(start_drain)),
         start_time_(parts.clock->Now()) {}
 
@@ -35,6 +37,7 @@ class AdminService final
 
   const RpcParts parts_;
   const ServerFacts facts_;
+  ActiveCalls* const calls_;
   const std::function<void()> start_drain_;
   const absl::Time start_time_;
 };

@@ -1,5 +1,7 @@
 #include "server/rpc/rpc_call.h"
 
+#include <chrono>
+
 #include "server/base/log.h"
 
 namespace ttt {
@@ -10,6 +12,32 @@ RpcCall::RpcCall(absl::string_view method, const RpcParts& parts,
       parts_(parts),
       context_(context),
       arrival_(parts.clock->Now()) {}
+
+absl::Time RpcCall::Deadline() const {
+  const auto deadline = context_->deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) {
+    return absl::InfiniteFuture();
+  }
+  // By how much is left: the two clocks need not agree.
+  return parts_.clock->Now() +
+         absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
+absl::Status RpcCall::CheckWanted(bool is_cancelled, bool is_ending) const {
+  if (is_cancelled) {
+    return Error(absl::StatusCode::kCancelled, "CANCELLED_BY_CLIENT",
+                 "the client cancelled the call");
+  }
+  if (is_ending) {
+    return Error(absl::StatusCode::kUnavailable, "DRAINING",
+                 "the server is shutting down");
+  }
+  if (parts_.clock->Now() >= Deadline()) {
+    return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
+                 "the call's deadline has passed");
+  }
+  return absl::OkStatus();
+}
 
 grpc::Status RpcCall::End(const absl::Status& status,
                           const ErrorMetadata& metadata) {

@@ -47,6 +47,12 @@ class RpcCall {
   RpcCall(absl::string_view method, const RpcParts& parts,
           grpc::CallbackServerContext* context);
 
+  // By the server's clock; infinite if the client gave none.
+  absl::Time Deadline() const;
+  // Of a call that has waited: why it need not be run any more. CANCELLED,
+  // UNAVAILABLE (DRAINING) if the server is ending, DEADLINE_EXCEEDED.
+  absl::Status CheckWanted(bool is_cancelled, bool is_ending) const;
+
   // Records the call and says how it ended. Once, before the reactor's Finish.
   grpc::Status End(const absl::Status& status,
                    const ErrorMetadata& metadata = {});
@@ -60,34 +66,6 @@ class RpcCall {
   grpc::CallbackServerContext* const context_;
   const absl::Time arrival_;
 };
-
-// Parses, calls `handler(request, &response)`, and serializes what it made.
-template <typename RequestMessage, typename ResponseMessage, typename Handler>
-absl::Status AnswerMessage(const grpc::ByteBuffer& request_bytes,
-                           grpc::ByteBuffer* response_bytes, Handler handler) {
-  RequestMessage request;
-  ResponseMessage response;
-  absl::Status status = Parse(request_bytes, &request);
-  if (status.ok()) status = handler(request, &response);
-  if (status.ok()) *response_bytes = Serialize(response);
-  return status;
-}
-
-// An RPC that is answered where it stands: `handler(request, &response)`
-// returns an absl::Status and waits for nothing.
-template <typename RequestMessage, typename ResponseMessage, typename Handler>
-grpc::ServerUnaryReactor* Answer(absl::string_view method,
-                                 const RpcParts& parts,
-                                 grpc::CallbackServerContext* context,
-                                 const grpc::ByteBuffer* request_bytes,
-                                 grpc::ByteBuffer* response_bytes,
-                                 Handler handler) {
-  RpcCall call(method, parts, context);
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(call.End(AnswerMessage<RequestMessage, ResponseMessage>(
-      *request_bytes, response_bytes, handler)));
-  return reactor;
-}
 
 // An RPC of which only the name is in this version.
 inline grpc::ServerUnaryReactor* Refuse(absl::string_view method,

@@ -87,10 +87,10 @@ class RpcServer::Impl {
       : parts_(parts),
         inference_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
                    options.stream_interval, &active_calls_, &texts_),
-        sessions_(parts, facts.model_fingerprint),
+        sessions_(parts, facts.model_fingerprint, &active_calls_),
         tokenizer_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
-                   &texts_),
-        admin_(parts, facts, [this] { StartDrain(); }) {}
+                   &active_calls_, &texts_),
+        admin_(parts, facts, &active_calls_, [this] { StartDrain(); }) {}
 
   absl::Status Start(const Options& options,
                      std::unique_ptr<Listener> listener) {

@@ -67,7 +67,7 @@ grpc::ServerUnaryReactor* SessionsService::CreateSession(Context* context,
                                                          const Bytes* request,
                                                          Bytes* response) {
   return Answer<v1::CreateSessionRequest, v1::Session>(
-      "CreateSession", parts_, context, request, response,
+      "CreateSession", parts_, calls_, context, request, response,
       [this](const auto& in, auto* out) { return Create(in, out); });
 }
 
@@ -75,7 +75,7 @@ grpc::ServerUnaryReactor* SessionsService::GetSession(Context* context,
                                                       const Bytes* request,
                                                       Bytes* response) {
   return Answer<v1::GetSessionRequest, v1::Session>(
-      "GetSession", parts_, context, request, response,
+      "GetSession", parts_, calls_, context, request, response,
       [this](const auto& in, auto* out) -> absl::Status {
         TTT_RETURN_IF_ERROR(ValidateSessionId("session_id", in.session_id()));
         return Reply(parts_.sessions->GetSession(in.session_id()), out);
@@ -86,7 +86,7 @@ grpc::ServerUnaryReactor* SessionsService::ListSessions(Context* context,
                                                         const Bytes* request,
                                                         Bytes* response) {
   return Answer<v1::ListSessionsRequest, v1::ListSessionsResponse>(
-      "ListSessions", parts_, context, request, response,
+      "ListSessions", parts_, calls_, context, request, response,
       [this](const auto& in, auto* out) { return List(in, out); });
 }
 
@@ -94,7 +94,7 @@ grpc::ServerUnaryReactor* SessionsService::DeleteSession(Context* context,
                                                          const Bytes* request,
                                                          Bytes* response) {
   return Answer<v1::DeleteSessionRequest, v1::DeleteSessionResponse>(
-      "DeleteSession", parts_, context, request, response,
+      "DeleteSession", parts_, calls_, context, request, response,
       [this](const auto& in, auto*) -> absl::Status {
         TTT_RETURN_IF_ERROR(ValidateSessionId("session_id", in.session_id()));
         return parts_.sessions->DeleteSession(in.session_id());
@@ -105,7 +105,7 @@ grpc::ServerUnaryReactor* SessionsService::ForkSession(Context* context,
                                                        const Bytes* request,
                                                        Bytes* response) {
   return Answer<v1::ForkSessionRequest, v1::Session>(
-      "ForkSession", parts_, context, request, response,
+      "ForkSession", parts_, calls_, context, request, response,
       [this](const auto& in, auto* out) { return Fork(in, out); });
 }
 

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "server/rpc/rpc_call.h"
+#include "server/rpc/unary_call.h"
 #include "ttt/v1/sessions.grpc.pb.h"
 
 namespace ttt {
@@ -24,8 +24,10 @@ class SessionsService final
                                                       v1::Sessions::
                                                           Service>>>>>>>>>> {
  public:
-  SessionsService(const RpcParts& parts, absl::string_view model_fingerprint)
-      : parts_(parts), model_fingerprint_(model_fingerprint) {}
+  // All must outlive the service.
+  SessionsService(const RpcParts& parts, absl::string_view model_fingerprint,
+                  ActiveCalls* calls)
+      : parts_(parts), model_fingerprint_(model_fingerprint), calls_(calls) {}
 
   using Bytes = grpc::ByteBuffer;
   using Context = grpc::CallbackServerContext;
@@ -66,6 +68,7 @@ class SessionsService final
 
   const RpcParts parts_;
   const std::string model_fingerprint_;
+  ActiveCalls* const calls_;
 };
 
 }  // namespace ttt

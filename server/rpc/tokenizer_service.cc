@@ -1,6 +1,5 @@
 #include "server/rpc/tokenizer_service.h"
 
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -34,25 +33,26 @@ grpc::ServerUnaryReactor* TokenizerService::Answer(
     absl::string_view method, grpc::CallbackServerContext* context,
     const grpc::ByteBuffer* request, grpc::ByteBuffer* response,
     Handler handler) {
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  const auto call = std::make_shared<RpcCall>(method, parts_, context);
+  auto* const call = new UnaryCall(method, parts_, calls_, context);
   const size_t bytes = request->Length();
-  const auto ticket = std::make_shared<Ticket>();
   if (!TextThreads::IsTiny(bytes)) {
     absl::StatusOr<Admission::Admitted> admitted =
         parts_.admission->Admit({.bytes = static_cast<int64_t>(bytes)});
     if (!admitted.ok()) {
-      reactor->Finish(call->End(admitted.status()));
-      return reactor;
+      call->End(admitted.status());
+      return call;
     }
-    *ticket = std::move(admitted->ticket);
+    call->Keep(std::move(admitted->ticket));
   }
   texts_->Run(bytes, [=] {
-    const Ticket held = std::move(*ticket);
-    reactor->Finish(call->End(AnswerMessage<RequestMessage, ResponseMessage>(
-        *request, response, handler)));
+    absl::Status status = call->CheckWanted();
+    if (status.ok()) {
+      status = AnswerMessage<RequestMessage, ResponseMessage>(
+          *request, response, handler);
+    }
+    call->End(status);
   });
-  return reactor;
+  return call;
 }
 
 grpc::ServerUnaryReactor* TokenizerService::Tokenize(

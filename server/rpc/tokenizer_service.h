@@ -1,7 +1,7 @@
 #pragma once
 
-#include "server/rpc/rpc_call.h"
 #include "server/rpc/text_threads.h"
+#include "server/rpc/unary_call.h"
 #include "server/rpc/validate_request.h"
 #include "ttt/v1/tokenizer.grpc.pb.h"
 
@@ -15,8 +15,8 @@ class TokenizerService final
  public:
   // All must outlive the service; `texts` runs its tasks before it goes.
   TokenizerService(const RpcParts& parts, const RequestLimits& limits,
-                   TextThreads* texts)
-      : parts_(parts), limits_(limits), texts_(texts) {}
+                   ActiveCalls* calls, TextThreads* texts)
+      : parts_(parts), limits_(limits), calls_(calls), texts_(texts) {}
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
                                      const grpc::ByteBuffer* request,
@@ -26,8 +26,8 @@ class TokenizerService final
                                        grpc::ByteBuffer* response) override;
 
  private:
-  // Answers on a thread for texts, and counts as a call meanwhile, unless the
-  // request is tiny.
+  // Answers on a thread for texts, with a place in the admission until the
+  // answer has left, unless the request is tiny.
   template <typename RequestMessage, typename ResponseMessage, typename Handler>
   grpc::ServerUnaryReactor* Answer(absl::string_view method,
                                    grpc::CallbackServerContext* context,
@@ -40,6 +40,7 @@ class TokenizerService final
 
   const RpcParts parts_;
   const RequestLimits limits_;
+  ActiveCalls* const calls_;
   TextThreads* const texts_;
 };
 

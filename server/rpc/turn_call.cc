@@ -1,7 +1,6 @@
 #include "server/rpc/turn_call.h"
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <utility>
 
@@ -60,16 +59,6 @@ TurnCall::TurnCall(absl::string_view method, const TurnCallContext& shared,
 
 TurnCall::~TurnCall() { shared_.active_calls->Remove(&active_); }
 
-absl::Time TurnCall::Deadline() const {
-  const auto deadline = call_.context()->deadline();
-  if (deadline == std::chrono::system_clock::time_point::max()) {
-    return absl::InfiniteFuture();
-  }
-  // By how much is left: the two clocks need not agree.
-  return shared_.parts.clock->Now() +
-         absl::FromChrono(deadline - std::chrono::system_clock::now());
-}
-
 absl::Status TurnCall::Lease(const v1::CompleteRequest& message,
                              SessionLease* lease) {
   SessionStore::AcquireOptions options;
@@ -102,26 +91,27 @@ absl::Status TurnCall::Admit(absl::string_view text, Turn* turn) {
       Admission::Admitted admitted,
       shared_.parts.admission->Admit({.tokens = tokens + OutputTokens(request),
                                       .bytes = request_bytes_,
-                                      .deadline = Deadline()}));
+                                      .deadline = call_.Deadline()}));
   ticket_ = std::move(admitted.ticket);
   turn->work = std::move(admitted.work);
   return absl::OkStatus();
 }
 
 void TurnCall::StartComplete(const grpc::ByteBuffer& bytes, Started started) {
-  executor_ = shared_.delivery;
-  auto turn = std::make_unique<Turn>();
-  Text text;
-  const absl::Status status = PrepareComplete(bytes, turn.get(), &text);
-  if (!status.ok()) return started(status);
-  ReadText(std::move(turn), std::move(text), std::move(started));
+  Start(shared_.delivery, &TurnCall::PrepareComplete, bytes,
+        std::move(started));
 }
 
 void TurnCall::StartScore(const grpc::ByteBuffer& bytes, Started started) {
-  executor_ = shared_.scoring;
+  Start(shared_.scoring, &TurnCall::PrepareScore, bytes, std::move(started));
+}
+
+void TurnCall::Start(Executor* executor, Prepare prepare,
+                     const grpc::ByteBuffer& bytes, Started started) {
+  executor_ = executor;
   auto turn = std::make_unique<Turn>();
   Text text;
-  const absl::Status status = PrepareScore(bytes, turn.get(), &text);
+  const absl::Status status = (this->*prepare)(bytes, turn.get(), &text);
   if (!status.ok()) return started(status);
   ReadText(std::move(turn), std::move(text), std::move(started));
 }
@@ -185,22 +175,11 @@ void TurnCall::ReadText(std::unique_ptr<Turn> turn, Text text,
   });
 }
 
-// A long text may have waited for others.
-absl::Status TurnCall::CheckStillWanted() const {
-  if (cancelled_ || shared_.active_calls->is_ending()) {
-    return Error(absl::StatusCode::kCancelled, "CANCELLED_BY_CLIENT",
-                 "the client cancelled the call");
-  }
-  if (shared_.parts.clock->Now() >= Deadline()) {
-    return Error(absl::StatusCode::kDeadlineExceeded, "DEADLINE_EXCEEDED",
-                 "the call's deadline has passed");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   Request& request = turn->request;
-  TTT_RETURN_IF_ERROR(CheckStillWanted());
+  // A long text may have waited for others.
+  TTT_RETURN_IF_ERROR(
+      call_.CheckWanted(cancelled_, shared_.active_calls->is_ending()));
   if (!text.text.empty()) {
     TTT_RETURN_IF_ERROR(AppendText(text.text, text.session_tokens,
                                    *shared_.parts.tokenizer, shared_.limits,
@@ -211,7 +190,7 @@ absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   if (is_score) TTT_RETURN_IF_ERROR(CheckScoreSize(request));
   input_tokens_ = static_cast<int64_t>(request.input_ids.size());
   request.turn_id = turn_id_;
-  request.deadline = Deadline();
+  request.deadline = call_.Deadline();
   turn->stream = stream_;
   shared_.parts.engine->Submit(std::move(turn));
   return absl::OkStatus();
@@ -248,7 +227,7 @@ absl::Status TurnCall::CancelCause(const absl::Status& status) const {
                  "the server is shutting down");
   }
   // gRPC cancels a call that is late, maybe before the engine's clock sees it.
-  if (shared_.parts.clock->Now() >= Deadline()) {
+  if (shared_.parts.clock->Now() >= call_.Deadline()) {
     return absl::DeadlineExceededError("the call's deadline has passed");
   }
   return status;

@@ -82,16 +82,18 @@ class TurnCall {
     std::string text;
     int64_t session_tokens = 0;
   };
+  using Prepare = absl::Status (TurnCall::*)(const grpc::ByteBuffer&, Turn*,
+                                             Text*);
+  void Start(Executor* executor, Prepare prepare, const grpc::ByteBuffer& bytes,
+             Started started);
   absl::Status PrepareComplete(const grpc::ByteBuffer& bytes, Turn* turn,
                                Text* text);
   absl::Status PrepareScore(const grpc::ByteBuffer& bytes, Turn* turn,
                             Text* text);
   absl::Status Lease(const v1::CompleteRequest& message, SessionLease* lease);
   absl::Status Admit(absl::string_view text, Turn* turn);
-  absl::Status CheckStillWanted() const;
   void ReadText(std::unique_ptr<Turn> turn, Text text, Started started);
   absl::Status Submit(std::unique_ptr<Turn> turn, const Text& text);
-  absl::Time Deadline() const;
   // Why a turn ended CANCELLED: the client, the server's end, or the deadline.
   absl::Status CancelCause(const absl::Status& status) const;
 
