@@ -1,7 +1,12 @@
 #include "server/telemetry/http_endpoint.h"
 
 #include <civetweb.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <chrono>
+#include <future>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -14,6 +19,11 @@ namespace {
 
 constexpr char kPlain[] = "text/plain; charset=utf-8";
 constexpr char kPrometheus[] = "text/plain; version=0.0.4; charset=utf-8";
+// A connection has a thread until its request has come: these two bound how
+// long a probe waits behind connections on which none comes. A thread that
+// waits costs some 20 KiB.
+constexpr char kThreads[] = "64";
+constexpr char kRequestTimeoutMs[] = "1000";
 
 // Of `cannot bind to 127.0.0.1:9464: 98 (Address already in use)`.
 absl::string_view Cause(absl::string_view message) {
@@ -34,6 +44,34 @@ int Send(mg_connection* connection, bool with_body, absl::string_view status,
   return 1;
 }
 
+// Connects to the endpoint and leaves again.
+void Touch(const std::string& host, int port) {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.empty() ? nullptr : host.c_str(),
+                  absl::StrCat(port).c_str(), &hints, &found) != 0) {
+    return;
+  }
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(
+      found, &freeaddrinfo);
+  const int socket =
+      ::socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (socket < 0) return;
+  (void)connect(socket, found->ai_addr, found->ai_addrlen);
+  close(socket);
+}
+
+// `host` of host:port, without the brackets of an IPv6 address.
+std::string HostOf(absl::string_view listen) {
+  const size_t colon = listen.rfind(':');
+  if (colon == absl::string_view::npos) return "";
+  absl::string_view host = listen.substr(0, colon);
+  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
+  return std::string(host);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(
@@ -42,9 +80,9 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(
   const char* options[] = {"listening_ports",
                            listen.c_str(),
                            "num_threads",
-                           "8",
+                           kThreads,
                            "request_timeout_ms",
-                           "2000",
+                           kRequestTimeoutMs,
                            "enable_keep_alive",
                            "no",
                            "max_request_size",
@@ -61,13 +99,23 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Start(
                  absl::StrCat("--http_listen: cannot listen on ", listen,
                               endpoint->WhyNot()));
   }
+  endpoint->host_ = HostOf(listen);
   endpoint->port_ = ports[0].port;
   mg_set_request_handler(endpoint->context_, "**", &Handle, endpoint.get());
   return endpoint;
 }
 
 HttpEndpoint::~HttpEndpoint() {
-  if (context_ != nullptr) mg_stop(context_);
+  if (context_ != nullptr) {
+    // The library's acceptor looks whether to stop after a connection, and else
+    // every two seconds.
+    const auto stopped =
+        std::async(std::launch::async, [this] { mg_stop(context_); });
+    do {
+      Touch(host_, port_);
+    } while (stopped.wait_for(std::chrono::milliseconds(10)) !=
+             std::future_status::ready);
+  }
   mg_exit_library();
 }
 

@@ -17,7 +17,7 @@ struct mg_context;
 namespace ttt {
 
 // Answers GET and HEAD of /metrics (the page), /healthz (200 while the process
-// lives) and /readyz (200, or 503 with the state) on two threads of its own.
+// lives) and /readyz (200, or 503 with the state) on threads of its own.
 class HttpEndpoint {
  public:
   // Both are called on the endpoint's threads, maybe on two at once.
@@ -49,6 +49,7 @@ class HttpEndpoint {
 
   const Sources sources_;
   mg_context* context_ = nullptr;
+  std::string host_;  // that it listens on
   int port_ = 0;
   mutable Mutex mutex_;
   std::string why_not_ ABSL_GUARDED_BY(mutex_);  // `: cause`, or empty

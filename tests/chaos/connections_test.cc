@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -192,8 +193,10 @@ class ConnectionsTest : public testing::Test {
     }
     return response;
   }
-  // The median and the worst time of a call.
-  std::pair<absl::Duration, absl::Duration> TimeCalls(int calls = 50) {
+  struct Times {
+    absl::Duration best, median, worst;  // of a call
+  };
+  Times TimeCalls(int calls = 50) {
     std::vector<absl::Duration> times;
     for (int i = 0; i < calls; ++i) {
       const absl::Time begin = absl::Now();
@@ -201,7 +204,7 @@ class ConnectionsTest : public testing::Test {
       times.push_back(absl::Now() - begin);
     }
     std::sort(times.begin(), times.end());
-    return {times[times.size() / 2], times.back()};
+    return {times.front(), times[times.size() / 2], times.back()};
   }
 
   double Metric(const std::string& name) { return tttd_.metrics()[name]; }
@@ -268,12 +271,26 @@ TEST_F(ConnectionsTest, HalfOpenOnesHarmNobody) {
 
 TEST_F(ConnectionsTest, HalfOpenOnesOfHttpLetAScrapeThroughInTime) {
   std::vector<RawConnection> connections;
-  for (int i = 0; i < 30; ++i) {  // more than there are threads
+  for (int i = 0; i < 50; ++i) {
     connections.emplace_back(tttd_.http_port()).Send("GET /metr");
   }
+  const absl::Time begin = absl::Now();
   EXPECT_EQ(HealthCode(), "HTTP/1.1 200 OK");
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(2));
   EXPECT_GT(tttd_.metrics().size(), 100);
   TimeCalls(5);
+  connections.clear();
+  ExpectNothingIsLeft();
+}
+
+TEST_F(ConnectionsTest, MoreHalfOpenOnesOfHttpThanThreadsEndBeforeLong) {
+  std::vector<RawConnection> connections;
+  for (int i = 0; i < 200; ++i) {
+    connections.emplace_back(tttd_.http_port()).Send("GET /metr");
+  }
+  const absl::Time begin = absl::Now();
+  EXPECT_EQ(HealthCode(), "HTTP/1.1 200 OK");
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(15));
   connections.clear();
   ExpectNothingIsLeft();
 }
@@ -393,31 +410,41 @@ TEST_F(ConnectionsTest, TwoThousandIdleOnesCostLittleAndSlowNobody) {
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
   tttd_.LimitFiles(kIdle + 500);
 
-  const auto [median_before, worst_before] = TimeCalls(100);
+  const Times times_before = TimeCalls(100);
   const ProcessUse before = tttd_.use();
   std::vector<RawConnection> connections;
   for (int i = 0; i < kIdle; ++i) {
     connections.emplace_back(tttd_.port()).Greet();
   }
-  const auto [median, worst] = TimeCalls(100);
+  const Times times = TimeCalls(100);
   const ProcessUse after = tttd_.use();
   EXPECT_EQ(after.descriptors - before.descriptors, kIdle);
   const int64_t bytes = (after.resident_bytes - before.resident_bytes) / kIdle;
   std::printf(
       "a connection: %lld bytes; a call: median %s, worst %s; before: "
       "%s, %s\n",
-      static_cast<long long>(bytes), absl::FormatDuration(median).c_str(),
-      absl::FormatDuration(worst).c_str(),
-      absl::FormatDuration(median_before).c_str(),
-      absl::FormatDuration(worst_before).c_str());
+      static_cast<long long>(bytes), absl::FormatDuration(times.median).c_str(),
+      absl::FormatDuration(times.worst).c_str(),
+      absl::FormatDuration(times_before.median).c_str(),
+      absl::FormatDuration(times_before.worst).c_str());
   if (kMeasuresMemory) {
     EXPECT_LT(bytes, 64 << 10);
   }
-  EXPECT_LT(median, 3 * median_before + absl::Milliseconds(2));
+  // The best of many: what else the machine does slows some, not all.
+  EXPECT_LT(times.best, 3 * times_before.best + absl::Milliseconds(5));
   EXPECT_LE(after.threads, before.threads + 16);
   EXPECT_EQ(HealthCode(), "HTTP/1.1 200 OK");
   connections.clear();
   ExpectNothingIsLeft();
+}
+
+// Burns that much time of a core, however long that takes on a busy machine.
+void Spin(double cpu_seconds) {
+  timespec used = {};
+  do {
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  } while (static_cast<double>(used.tv_sec) + 1e-9 * used.tv_nsec <
+           cpu_seconds);
 }
 
 // A server that has no descriptor left.
@@ -437,14 +464,15 @@ class NoDescriptorsTest : public ConnectionsTest {
 };
 
 TEST_F(NoDescriptorsTest, WhoIsConnectedIsServedAndNothingSpins) {
-  const double cpu_before = tttd_.use().cpu_seconds;
-  const absl::Time begin = absl::Now();
   TimeCalls(20);
-  absl::SleepFor(absl::Seconds(2));  // An interval to measure, not to wait for.
-  const double seconds = absl::ToDoubleSeconds(absl::Now() - begin);
-  const double share = (tttd_.use().cpu_seconds - cpu_before) / seconds;
+  // A server that spins would get about as much of the machine as a thread
+  // that does.
+  constexpr double kSeconds = 1;
+  const double cpu_before = tttd_.use().cpu_seconds;
+  std::thread([] { Spin(kSeconds); }).join();
+  const double share = (tttd_.use().cpu_seconds - cpu_before) / kSeconds;
   std::printf("%.0f %% of a core while no descriptor is left\n", 100 * share);
-  EXPECT_LT(share, 0.5);
+  EXPECT_LT(share, 0.3);
   TimeCalls(5);
   hogs_.clear();
   ExpectNothingIsLeft();
