@@ -120,7 +120,7 @@ absl::Status Admission::Full(absl::string_view what) const {
                  kShortestRetry, kLongestRetry));
 }
 
-absl::Status Admission::CheckLocked(const CallCost& cost) const {
+absl::Status Admission::CheckState() const {
   switch (state_) {
     case State::kStarting:
       return RetryableError(absl::StatusCode::kUnavailable, "STARTING",
@@ -131,6 +131,16 @@ absl::Status Admission::CheckLocked(const CallCost& cost) const {
     case State::kServing:
       break;
   }
+  return absl::OkStatus();
+}
+
+absl::Status Admission::CheckServing() const {
+  MutexLock lock(mutex_);
+  return CheckState();
+}
+
+absl::Status Admission::CheckLocked(const CallCost& cost) const {
+  TTT_RETURN_IF_ERROR(CheckState());
   if (calls_ >= options_.max_calls) {
     return Full(absl::StrCat(calls_, calls_ == 1 ? " call is" : " calls are",
                              " queued or running"));

@@ -103,6 +103,10 @@ class Admission {
   absl::StatusOr<Admitted> Admit(const CallCost& cost)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // What Admit says of the server's state alone: UNAVAILABLE (STARTING,
+  // DRAINING). For what takes room without a turn.
+  absl::Status CheckServing() const ABSL_LOCKS_EXCLUDED(mutex_);
+
   // A server that drains never serves again: kDraining stays.
   void SetState(State state) ABSL_LOCKS_EXCLUDED(mutex_);
   State state() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -114,6 +118,7 @@ class Admission {
 
   Admission(const Options& options, const Clock* clock)
       : options_(options), clock_(clock) {}
+  absl::Status CheckState() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckLocked(const CallCost& cost) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Full(absl::string_view what) const

@@ -20,6 +20,7 @@ absl::Status SessionsService::Create(const v1::CreateSessionRequest& request,
   }
   TTT_ASSIGN_OR_RETURN(const absl::Duration ttl,
                        ValidateTtl(request.has_ttl(), request.ttl()));
+  TTT_RETURN_IF_ERROR(parts_.admission->CheckServing());
   return Reply(parts_.sessions->CreateSession(request.session_id(), ttl),
                response);
 }
@@ -57,6 +58,7 @@ absl::Status SessionsService::Fork(const v1::ForkSessionRequest& request,
   if (request.has_expected_revision()) {
     expected_revision = request.expected_revision();
   }
+  TTT_RETURN_IF_ERROR(parts_.admission->CheckServing());
   return Reply(parts_.sessions->ForkSession(request.session_id(),
                                             request.new_session_id(), ttl,
                                             expected_revision),

@@ -195,6 +195,7 @@ absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   shared_.parts.engine->Submit(std::move(turn));
   return absl::OkStatus();
 }
+  if (turn->lease.has_value()) turn->lease.TurnBegins();
 
 std::optional<TokenStream::Chunk> TurnCall::Take() {
   std::optional<TokenStream::Chunk> chunk = stream_->Take();

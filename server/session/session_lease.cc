@@ -14,7 +14,8 @@ SessionLease::SessionLease(SessionLease&& other) noexcept
       tokens_(other.tokens_),
       state_(std::move(other.state_)),
       reservation_(std::move(other.reservation_)),
-      created_here_(other.created_here_) {}
+      created_here_(other.created_here_),
+      turn_began_(other.turn_began_) {}
 
 SessionLease& SessionLease::operator=(SessionLease&& other) noexcept {
   if (this == &other) return *this;
@@ -26,7 +27,14 @@ SessionLease& SessionLease::operator=(SessionLease&& other) noexcept {
   state_ = std::move(other.state_);
   reservation_ = std::move(other.reservation_);
   created_here_ = other.created_here_;
+  turn_began_ = other.turn_began_;
   return *this;
+}
+
+void SessionLease::TurnBegins() {
+  TTT_CHECK(has_value());
+  store_->BeginTurn(id_);
+  turn_began_ = true;
 }
 
 uint64_t SessionLease::Commit(StateSlot state, int64_t tokens,
@@ -45,7 +53,7 @@ void SessionLease::Release() {
   // The slot first: whoever takes the room over finds it free.
   state_ = StateSlot();
   reservation_ = StateReservation();
-  std::exchange(store_, nullptr)->AbandonTurn(id_, created_here_);
+  std::exchange(store_, nullptr)->AbandonTurn(id_, turn_began_, created_here_);
 }
 
 }  // namespace ttt

@@ -185,7 +185,6 @@ absl::StatusOr<SessionLease> SessionStore::Acquire(
 
   SessionInfo& info = session->info;
   expiries_.erase({info.expire_time(), info.id});
-  info.last_used_time = std::max(info.last_used_time, now);
   info.running = true;
   ++running_;
   lease.store_ = this;
@@ -227,7 +226,7 @@ uint64_t SessionStore::CommitTurn(const std::string& id, StateSlot state,
                                   const StateDigest& digest) {
   const absl::Time now = clock_->Now();
   MutexLock lock(mutex_);
-  Session& session = EndTurn(id, now)->second;
+  Session& session = EndTurn(id, /*is_use=*/true, now)->second;
   std::swap(session.state, state);  // The old one goes with the argument.
   if (reservation.has_value()) {
     TTT_CHECK(!state.has_value() && !session.reservation.has_value());
@@ -241,15 +240,27 @@ uint64_t SessionStore::CommitTurn(const std::string& id, StateSlot state,
   return ++session.info.revision;
 }
 
-void SessionStore::AbandonTurn(const std::string& id, bool delete_session) {
+void SessionStore::BeginTurn(const std::string& id) {
+  const absl::Time now = clock_->Now();
+  MutexLock lock(mutex_);
+  const Sessions::iterator session = sessions_.find(id);
+  TTT_CHECK(session != sessions_.end());
+  SessionInfo& info = session->second.info;
+  TTT_CHECK(info.running);  // so that it has no place among the expiries
+  info.last_used_time = std::max(info.last_used_time, now);
+}
+
+void SessionStore::AbandonTurn(const std::string& id, bool is_use,
+                               bool delete_session) {
   const absl::Time now = clock_->Now();
   Dropped dropped;
   MutexLock lock(mutex_);
-  const Sessions::iterator session = EndTurn(id, now);
+  const Sessions::iterator session = EndTurn(id, is_use, now);
   if (delete_session) Drop(session, &dropped);
 }
 
 SessionStore::Sessions::iterator SessionStore::EndTurn(const std::string& id,
+                                                       bool is_use,
                                                        absl::Time now) {
   const Sessions::iterator session = sessions_.find(id);
   TTT_CHECK(session != sessions_.end());
@@ -257,7 +268,7 @@ SessionStore::Sessions::iterator SessionStore::EndTurn(const std::string& id,
   TTT_CHECK(info.running);
   info.running = false;
   --running_;
-  info.last_used_time = std::max(info.last_used_time, now);
+  if (is_use) info.last_used_time = std::max(info.last_used_time, now);
   AddExpiry(info);
   return session;
 }

@@ -32,7 +32,9 @@ struct SessionInfo {
   std::optional<StateDigest> digest;  // of the last commit
   std::string parent_id;              // of a fork
   absl::Time create_time;
-  absl::Time last_used_time;  // when its last turn began or ended
+  // When its last turn was accepted or ended; a call that was refused after it
+  // had its lease is none.
+  absl::Time last_used_time;
   absl::Duration ttl = absl::InfiniteDuration();
 
   absl::Time expire_time() const { return last_used_time + ttl; }
@@ -58,6 +60,9 @@ class SessionLease {
   // The committed state; no value while the session is empty.
   const StateSlot& state() const { return state_; }
 
+  // The turn is accepted: from now on it is a use of the session, whatever
+  // becomes of it.
+  void TurnBegins();
   // Publishes a turn: `state`, which has a value, becomes the session's, and
   // its revision grows by one. Ends the lease. Returns the new revision.
   uint64_t Commit(StateSlot state, int64_t tokens, const StateDigest& digest);
@@ -74,6 +79,7 @@ class SessionLease {
   StateSlot state_;               // a share of the session's
   StateReservation reservation_;  // for the first commit of an empty session
   bool created_here_ = false;
+  bool turn_began_ = false;
 };
 
 // A share of a session's committed state, for reading.
@@ -158,13 +164,14 @@ class SessionStore {
   SessionStore(const Options& options, const Clock* clock, StatePool* pool)
       : options_(options), clock_(clock), pool_(pool) {}
 
+  void BeginTurn(const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
   // The two ends of a lease. `reservation` has a value if the session is empty.
   uint64_t CommitTurn(const std::string& id, StateSlot state,
                       StateReservation reservation, int64_t tokens,
                       const StateDigest& digest) ABSL_LOCKS_EXCLUDED(mutex_);
-  void AbandonTurn(const std::string& id, bool delete_session)
+  void AbandonTurn(const std::string& id, bool is_use, bool delete_session)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  Sessions::iterator EndTurn(const std::string& id, absl::Time now)
+  Sessions::iterator EndTurn(const std::string& id, bool is_use, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // The session, unless it is absent or has expired; null then.

@@ -129,6 +129,34 @@ TEST_F(SessionsTest, ATtlSetsTheTimeOfExpiry) {
             session.last_used_time().seconds() + 3600);
 }
 
+TEST_F(SessionsTest, ARefusedTurnIsNoUseOfItsSession) {
+  v1::Session session;
+  ASSERT_TRUE(Create("s", &session, 3600).ok());
+  v1::CompleteResponse response;
+  const grpc::Status status = server_.Complete(
+      FromText<v1::CompleteRequest>("session_id: 's'"), &response);
+  EXPECT_EQ(ErrorInfoOf(status).reason(), "EMPTY_INPUT");
+  const v1::Session after = server_.GetSession("s");
+  EXPECT_EQ(after.last_used_time().nanos(), session.last_used_time().nanos());
+  EXPECT_EQ(after.last_used_time().seconds(),
+            session.last_used_time().seconds());
+}
+
+TEST_F(SessionsTest, ADrainMakesNoSessionsAndLeavesTheOthersInReach) {
+  v1::Session session;
+  ASSERT_TRUE(Create("s", &session).ok());
+  server_.server().StartDrain();
+  const grpc::Status created = Create("t", &session);
+  EXPECT_EQ(created.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ErrorInfoOf(created).reason(), "DRAINING");
+  EXPECT_TRUE(HasDetail<google::rpc::RetryInfo>(created));
+  const grpc::Status forked = Fork("s", "u", &session);
+  EXPECT_EQ(forked.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ErrorInfoOf(forked).reason(), "DRAINING");
+  EXPECT_TRUE(Get("s").ok());
+  EXPECT_TRUE(Delete("s").ok());
+}
+
 TEST_F(SessionsTest, ADeletedSessionIsGone) {
   v1::Session session;
   ASSERT_TRUE(Create("s", &session).ok());

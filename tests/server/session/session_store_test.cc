@@ -588,7 +588,8 @@ TEST_F(SessionStoreTest, LookingAtASessionDoesNotKeepIt) {
 TEST_F(SessionStoreTest, LeasedSessionOutlivesItsTimeToLive) {
   ASSERT_THAT(store_.CreateSession("a", absl::Seconds(10)), IsOk());
   {
-    const SessionLease lease = f_.Acquire("a").value();
+    SessionLease lease = f_.Acquire("a").value();
+    lease.TurnBegins();
     clock_.Advance(absl::Hours(1));
     EXPECT_EQ(store_.DropExpired(), 0);
     EXPECT_THAT(store_.GetSession("a"), IsOk());
@@ -598,11 +599,26 @@ TEST_F(SessionStoreTest, LeasedSessionOutlivesItsTimeToLive) {
   EXPECT_THAT(store_.GetSession("a"), StatusIs(kNotFound));
 }
 
-TEST_F(SessionStoreTest, AcquireIsAUseOfTheSession) {
+TEST_F(SessionStoreTest, ATurnThatBeganIsAUseOfTheSession) {
   ASSERT_THAT(store_.CreateSession("a", kForever), IsOk());
   clock_.Advance(absl::Seconds(3));
-  const SessionLease lease = f_.Acquire("a").value();
+  {
+    SessionLease lease = f_.Acquire("a").value();
+    lease.TurnBegins();
+    EXPECT_EQ(Get("a").last_used_time, clock_.Now());
+    clock_.Advance(absl::Seconds(3));
+  }
   EXPECT_EQ(Get("a").last_used_time, clock_.Now());
+}
+
+TEST_F(SessionStoreTest, ALeaseWhoseTurnDidNotBeginIsNoUse) {
+  ASSERT_THAT(store_.CreateSession("a", absl::Seconds(10)), IsOk());
+  const absl::Time created = clock_.Now();
+  clock_.Advance(absl::Seconds(3));
+  { const SessionLease lease = f_.Acquire("a").value(); }
+  EXPECT_EQ(Get("a").last_used_time, created);
+  clock_.Advance(absl::Seconds(7));
+  EXPECT_THAT(store_.GetSession("a"), StatusIs(kNotFound));
 }
 
 TEST_F(SessionStoreTest, DropExpiredDropsOnlyWhatHasExpired) {
