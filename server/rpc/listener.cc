@@ -86,8 +86,8 @@ void SetPort(sockaddr* address, int port) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Open(
-    absl::string_view address) {
-  std::unique_ptr<Listener> listener(new Listener);
+    absl::string_view address, const Clock* clock) {
+  std::unique_ptr<Listener> listener(new Listener(clock));
   listener->wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (listener->wake_ < 0) return ErrnoError(errno);
   if (absl::ConsumePrefix(&address, "unix:")) {
@@ -217,12 +217,20 @@ void Listener::Run() {
     if (read(wake_, &stopped, sizeof(stopped)) == sizeof(stopped)) return;
     bool all_accepted = true;
     for (const int socket : sockets_) all_accepted &= AcceptAll(socket);
-    if (exhausted == all_accepted) {
-      Log(LogLevel::kWarning,
-          all_accepted ? "connections are accepted again"
-                       : "connections wait: there are no descriptors left");
-    }
+    LogRound(all_accepted);
     exhausted = !all_accepted;
+  }
+}
+
+void Listener::LogRound(bool all_accepted) {
+  if (!all_accepted) {
+    const auto rounds = exhausted_log_.Count(clock_->Now());
+    if (!rounds.has_value()) return;
+    Log(LogLevel::kWarning, "connections wait: there are no descriptors left",
+        {{"times", absl::StrCat(*rounds)}});
+    exhausted_logged_ = true;
+  } else if (std::exchange(exhausted_logged_, false)) {
+    Log(LogLevel::kWarning, "connections are accepted again");
   }
 }
 

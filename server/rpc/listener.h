@@ -10,6 +10,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "server/base/clock.h"
+#include "server/base/log_limit.h"
 
 namespace ttt {
 
@@ -23,9 +25,10 @@ class Listener {
   using OnConnection = std::function<void(int listener, int connection)>;
 
   // `address`: HOST:PORT, [IPV6]:PORT, or unix:PATH; port 0 takes a free one.
-  // UNAVAILABLE (PORT_UNAVAILABLE), with the cause.
+  // `clock` must outlive the listener. UNAVAILABLE (PORT_UNAVAILABLE), with the
+  // cause.
   static absl::StatusOr<std::unique_ptr<Listener>> Open(
-      absl::string_view address);
+      absl::string_view address, const Clock* clock);
   // Stops, and removes the file of a unix: address.
   ~Listener();
   Listener(const Listener&) = delete;
@@ -39,19 +42,25 @@ class Listener {
   int port() const { return port_; }  // 0 of a unix: address
 
  private:
-  Listener() = default;
+  explicit Listener(const Clock* clock) : clock_(clock) {}
   absl::Status OpenUnix(const std::string& path);
   absl::Status OpenTcp(const std::string& host, const std::string& port);
   absl::Status Bind(int family, const void* address, size_t address_bytes);
   void Run();
   // False: out of descriptors or memory.
   bool AcceptAll(int listener);
+  // After a round of AcceptAll.
+  void LogRound(bool all_accepted);
 
+  const Clock* const clock_;
   std::vector<int> sockets_;
   int wake_ = -1;  // an eventfd, readable once Stop was called
   int port_ = 0;
   std::string unix_path_;
   OnConnection on_connection_;
+  // Who opens and closes connections at the limit makes many such rounds.
+  LogLimit exhausted_log_{absl::Seconds(10)};
+  bool exhausted_logged_ = false;  // since connections were last accepted
   std::thread thread_;
 };
 

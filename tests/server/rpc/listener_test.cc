@@ -10,6 +10,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <utility>
@@ -22,7 +24,14 @@
 namespace ttt {
 namespace {
 
+using ::testing::HasSubstr;
+
 constexpr std::chrono::seconds kLong(30);
+
+absl::StatusOr<std::unique_ptr<Listener>> Open(absl::string_view address) {
+  static const RealClock clock;
+  return Listener::Open(address, &clock);
+}
 
 // Counts the connections of a listener, and closes them.
 class Connections {
@@ -84,7 +93,7 @@ std::string SocketPath(const std::string& name) {
 }
 
 TEST(ListenerTest, GivesOnEachConnection) {
-  auto listener = Listener::Open("127.0.0.1:0").value();
+  auto listener = Open("127.0.0.1:0").value();
   EXPECT_GT(listener->port(), 0);
   Connections connections;
   listener->Start(connections.Callback());
@@ -95,7 +104,7 @@ TEST(ListenerTest, GivesOnEachConnection) {
 }
 
 TEST(ListenerTest, ANameIsListenedOnAtOnePort) {
-  auto listener = Listener::Open("localhost:0").value();
+  auto listener = Open("localhost:0").value();
   Connections connections;
   listener->Start(connections.Callback());
   Client client;
@@ -104,26 +113,25 @@ TEST(ListenerTest, ANameIsListenedOnAtOnePort) {
 }
 
 TEST(ListenerTest, APortIsListenedOnByOne) {
-  auto listener = Listener::Open("127.0.0.1:0").value();
-  EXPECT_THAT(Listener::Open(absl::StrCat("127.0.0.1:", listener->port())),
+  auto listener = Open("127.0.0.1:0").value();
+  EXPECT_THAT(Open(absl::StrCat("127.0.0.1:", listener->port())),
               StatusIs(absl::StatusCode::kUnavailable, "Address already"));
 }
 
 TEST(ListenerTest, TheOtherAddressesOfANameAreNotTakenAlone) {
-  auto listener = Listener::Open("127.0.0.1:0").value();
-  EXPECT_THAT(Listener::Open(absl::StrCat("localhost:", listener->port())),
+  auto listener = Open("127.0.0.1:0").value();
+  EXPECT_THAT(Open(absl::StrCat("localhost:", listener->port())),
               StatusIs(absl::StatusCode::kUnavailable, "Address already"));
 }
 
 TEST(ListenerTest, AnUnknownHostIsRefused) {
-  EXPECT_THAT(Listener::Open("256.0.0.1:0"),
-              StatusIs(absl::StatusCode::kUnavailable));
-  EXPECT_THAT(Listener::Open("no_port"),
+  EXPECT_THAT(Open("256.0.0.1:0"), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(Open("no_port"),
               StatusIs(absl::StatusCode::kUnavailable, "there is no port"));
 }
 
 TEST(ListenerTest, StopClosesThePort) {
-  auto listener = Listener::Open("127.0.0.1:0").value();
+  auto listener = Open("127.0.0.1:0").value();
   Connections connections;
   listener->Start(connections.Callback());
   listener->Stop();
@@ -133,13 +141,13 @@ TEST(ListenerTest, StopClosesThePort) {
 
 TEST(ListenerTest, ListensOnAPathAndRemovesIt) {
   const std::string path = SocketPath("path");
-  auto listener = Listener::Open(absl::StrCat("unix:", path)).value();
+  auto listener = Open(absl::StrCat("unix:", path)).value();
   Connections connections;
   listener->Start(connections.Callback());
   Client client(AF_UNIX);
   EXPECT_TRUE(client.Connect(path));
   EXPECT_TRUE(connections.WaitFor(1));
-  EXPECT_THAT(Listener::Open(absl::StrCat("unix:", path)),
+  EXPECT_THAT(Open(absl::StrCat("unix:", path)),
               StatusIs(absl::StatusCode::kUnavailable, "Address already"));
   listener.reset();
   EXPECT_NE(access(path.c_str(), F_OK), 0);
@@ -154,34 +162,84 @@ TEST(ListenerTest, APathThatAnotherLeftBehindIsTaken) {
   ASSERT_EQ(bind(left, reinterpret_cast<sockaddr*>(&address), sizeof(address)),
             0);
   close(left);
-  EXPECT_THAT(Listener::Open(absl::StrCat("unix:", path)), IsOk());
+  EXPECT_THAT(Open(absl::StrCat("unix:", path)), IsOk());
 }
 
 TEST(ListenerTest, APathThatIsAFileIsLeftAlone) {
   const std::string path = SocketPath("file");
   std::fclose(std::fopen(path.c_str(), "w"));
-  EXPECT_THAT(Listener::Open(absl::StrCat("unix:", path)),
+  EXPECT_THAT(Open(absl::StrCat("unix:", path)),
               StatusIs(absl::StatusCode::kUnavailable, "Address already"));
   EXPECT_EQ(unlink(path.c_str()), 0);
 }
 
+// No descriptor can be opened while it lives.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &limit_), 0);
+    const int next = dup(0);  // the lowest that is free
+    close(next);
+    const rlimit none = {.rlim_cur = static_cast<rlim_t>(next),
+                         .rlim_max = limit_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  }
+  ~NoDescriptors() { EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &limit_), 0); }
+
+ private:
+  rlimit limit_ = {};
+};
+
 TEST(ListenerTest, AcceptsAgainAfterDescriptorsHadRunOut) {
-  auto listener = Listener::Open("127.0.0.1:0").value();
+  auto listener = Open("127.0.0.1:0").value();
   Connections connections;
   listener->Start(connections.Callback());
   Client early, late;
-  rlimit limit = {};
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const int next = dup(0);  // the lowest that is free
-  close(next);
-  const rlimit none = {.rlim_cur = static_cast<rlim_t>(next),
-                       .rlim_max = limit.rlim_max};
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
-  EXPECT_TRUE(early.Connect(listener->port()));  // It waits in the backlog.
-  EXPECT_TRUE(late.Connect(listener->port()));
-  EXPECT_EQ(connections.count(), 0);
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+  {
+    const NoDescriptors none;
+    EXPECT_TRUE(early.Connect(listener->port()));  // It waits in the backlog.
+    EXPECT_TRUE(late.Connect(listener->port()));
+    EXPECT_EQ(connections.count(), 0);
+  }
   EXPECT_TRUE(connections.WaitFor(2));
+}
+
+// A clock that counts how often it is asked.
+class AskedClock : public Clock {
+ public:
+  absl::Time Now() const override {
+    ++asked_;
+    asked_.notify_all();
+    return absl::UnixEpoch();
+  }
+  void WaitForAnother() const {
+    const int before = asked_;
+    asked_.wait(before);
+  }
+
+ private:
+  mutable std::atomic<int> asked_ = 0;
+};
+
+TEST(ListenerTest, ConnectionsAtTheLimitOfDescriptorsDoNotFillTheLog) {
+  const AskedClock clock;  // at which no time passes
+  auto listener = Listener::Open("127.0.0.1:0", &clock).value();
+  Connections connections;
+  listener->Start(connections.Callback());
+  testing::internal::CaptureStderr();
+  for (int i = 1; i <= 5; ++i) {
+    Client client;
+    {
+      const NoDescriptors none;
+      EXPECT_TRUE(client.Connect(listener->port()));
+      clock.WaitForAnother();  // of a round that accepted nothing
+    }
+    EXPECT_TRUE(connections.WaitFor(i));
+  }
+  listener.reset();
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, HasSubstr("connections wait"));
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2) << log;
 }
 
 }  // namespace
