@@ -57,6 +57,12 @@ class SentencePieceTokenizer : public Tokenizer {
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                               bool at_start) const override {
+    return EncodeWhile(text, at_start, [] { return absl::OkStatus(); });
+  }
+
+  absl::StatusOr<std::vector<int32_t>> EncodeWhile(
+      absl::string_view text, bool at_start,
+      absl::FunctionRef<absl::Status()> go_on) const override {
     if (text.size() > kMaxTextBytes) {
       return absl::InvalidArgumentError(absl::StrCat(
           "text of ", text.size(), " bytes; at most ", kMaxTextBytes));
@@ -71,6 +77,7 @@ class SentencePieceTokenizer : public Tokenizer {
     const SentencePieceWrapper* processor =
         at_start ? start_.get() : going_on_.get();
     do {
+      TTT_RETURN_IF_ERROR(go_on());
       const size_t size = cuts_.FirstPart(text);
       TTT_RETURN_IF_ERROR(EncodePart(*processor, text.substr(0, size), &ids));
       text.remove_prefix(size);
@@ -170,6 +177,13 @@ absl::StatusOr<std::unique_ptr<SentencePieceWrapper>> LoadProcessor(
 }
 
 }  // namespace
+
+absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeWhile(
+    absl::string_view text, bool at_start,
+    absl::FunctionRef<absl::Status()> go_on) const {
+  TTT_RETURN_IF_ERROR(go_on());
+  return Encode(text, at_start);
+}
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(
     absl::string_view bytes) {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
@@ -33,6 +35,11 @@ class Tokenizer {
   // INVALID_ARGUMENT, with the byte: not UTF-8.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                                       bool at_start) const = 0;
+  // The same, for a long text whose caller may lose interest: asks `go_on` now
+  // and then, and ends with its error. As it stands here: at the beginning.
+  virtual absl::StatusOr<std::vector<int32_t>> EncodeWhile(
+      absl::string_view text, bool at_start,
+      absl::FunctionRef<absl::Status()> go_on) const;
   // As SentencePiece decodes the whole sequence; the result is UTF-8.
   // INVALID_ARGUMENT: an id outside [0, vocab_size).
   virtual absl::StatusOr<std::string> Decode(

@@ -7,12 +7,14 @@
 
 namespace ttt {
 
-absl::Status TokenizerService::Encode(const v1::TokenizeRequest& request,
+absl::Status TokenizerService::Encode(const UnaryCall& call,
+                                      const v1::TokenizeRequest& request,
                                       v1::TokenizeResponse* response) const {
   if (parts_.tokenizer == nullptr) return NoTokenizer("text");
   TTT_ASSIGN_OR_RETURN(
       const std::vector<int32_t> ids,
-      parts_.tokenizer->Encode(request.text(), request.at_start()));
+      parts_.tokenizer->EncodeWhile(request.text(), request.at_start(),
+                                    [&call] { return call.CheckWanted(); }));
   response->mutable_ids()->Add(ids.begin(), ids.end());
   for (const int32_t id : ids)
     response->add_pieces(parts_.tokenizer->Piece(id));
@@ -48,7 +50,8 @@ grpc::ServerUnaryReactor* TokenizerService::Answer(
     absl::Status status = call->CheckWanted();
     if (status.ok()) {
       status = AnswerMessage<RequestMessage, ResponseMessage>(
-          *request, response, handler);
+          *request, response,
+          [=](const auto& in, auto* out) { return handler(*call, in, out); });
     }
     call->End(status);
   });
@@ -60,7 +63,9 @@ grpc::ServerUnaryReactor* TokenizerService::Tokenize(
     grpc::ByteBuffer* response) {
   return Answer<v1::TokenizeRequest, v1::TokenizeResponse>(
       "Tokenize", context, request, response,
-      [this](const auto& in, auto* out) { return Encode(in, out); });
+      [this](const UnaryCall& call, const auto& in, auto* out) {
+        return Encode(call, in, out);
+      });
 }
 
 grpc::ServerUnaryReactor* TokenizerService::Detokenize(
@@ -68,7 +73,9 @@ grpc::ServerUnaryReactor* TokenizerService::Detokenize(
     grpc::ByteBuffer* response) {
   return Answer<v1::DetokenizeRequest, v1::DetokenizeResponse>(
       "Detokenize", context, request, response,
-      [this](const auto& in, auto* out) { return Decode(in, out); });
+      [this](const UnaryCall&, const auto& in, auto* out) {
+        return Decode(in, out);
+      });
 }
 
 }  // namespace ttt

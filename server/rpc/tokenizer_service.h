@@ -33,7 +33,7 @@ class TokenizerService final
                                    grpc::CallbackServerContext* context,
                                    const grpc::ByteBuffer* request,
                                    grpc::ByteBuffer* response, Handler handler);
-  absl::Status Encode(const v1::TokenizeRequest& request,
+  absl::Status Encode(const UnaryCall& call, const v1::TokenizeRequest& request,
                       v1::TokenizeResponse* response) const;
   absl::Status Decode(const v1::DetokenizeRequest& request,
                       v1::DetokenizeResponse* response) const;

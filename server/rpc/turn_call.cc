@@ -177,13 +177,15 @@ void TurnCall::ReadText(std::unique_ptr<Turn> turn, Text text,
 
 absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   Request& request = turn->request;
-  // A long text may have waited for others.
-  TTT_RETURN_IF_ERROR(
-      call_.CheckWanted(cancelled_, shared_.active_calls->is_ending()));
+  // A long text may have waited for others, and takes its time itself.
+  const auto check_wanted = [this] {
+    return call_.CheckWanted(cancelled_, shared_.active_calls->is_ending());
+  };
+  TTT_RETURN_IF_ERROR(check_wanted());
   if (!text.text.empty()) {
     TTT_RETURN_IF_ERROR(AppendText(text.text, text.session_tokens,
                                    *shared_.parts.tokenizer, shared_.limits,
-                                   &request));
+                                   check_wanted, &request));
   }
   const bool is_score = request.kind == RequestKind::kScore;
   TTT_RETURN_IF_ERROR(CheckInput(request, is_score ? 0 : text.session_tokens));

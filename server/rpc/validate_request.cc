@@ -268,11 +268,12 @@ absl::StatusOr<Request> ValidateScore(const v1::ScoreRequest& message,
 
 absl::Status AppendText(absl::string_view text, int64_t session_tokens,
                         const Tokenizer& tokenizer, const RequestLimits& limits,
+                        absl::FunctionRef<absl::Status()> go_on,
                         Request* request) {
   if (text.empty()) return absl::OkStatus();
   TTT_ASSIGN_OR_RETURN(
       request->input_ids,
-      tokenizer.Encode(text, /*at_start=*/session_tokens == 0));
+      tokenizer.EncodeWhile(text, /*at_start=*/session_tokens == 0, go_on));
   return CheckInputTokens(request->input_ids.size(), limits);
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -36,12 +37,14 @@ absl::StatusOr<Request> ValidateScore(const v1::ScoreRequest& message,
                                       const RequestLimits& limits);
 
 // Adds the ids of `text`, which follows `session_tokens` tokens of a session.
-// INVALID_ARGUMENT: not UTF-8, or TOO_MANY_INPUT_TOKENS.
+// INVALID_ARGUMENT: not UTF-8, or TOO_MANY_INPUT_TOKENS. Ends with an error of
+// `go_on`, see Tokenizer::EncodeWhile.
 absl::Status AppendText(absl::string_view text, int64_t session_tokens,
                         const Tokenizer& tokenizer, const RequestLimits& limits,
                         Request* request);
 // INVALID_ARGUMENT (EMPTY_INPUT): there is nothing to go on from.
 absl::Status CheckInput(const Request& request, int64_t session_tokens);
+                        absl::FunctionRef<absl::Status()> go_on,
 
 // `field` names the id in messages. An empty id is refused.
 absl::Status ValidateSessionId(absl::string_view field, absl::string_view id);

@@ -94,8 +94,9 @@ void CheckText(absl::string_view text, Request request,
                const Descriptor* message) {
   for (const int64_t session_tokens : {0, 5}) {
     Request read = request;
-    const absl::Status status =
-        AppendText(text, session_tokens, GoldenBpe(), FuzzLimits(true), &read);
+    const absl::Status status = AppendText(
+        text, session_tokens, GoldenBpe(), FuzzLimits(true),
+        [] { return absl::OkStatus(); }, &read);
     if (!status.ok()) {
       CheckRefusal(status, message);
       continue;

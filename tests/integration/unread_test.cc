@@ -1,4 +1,5 @@
-// Calls of the tokenizer whose answer nobody takes, or whose turn never comes.
+// Answers that nobody takes, and texts that the end of the server finds
+// waiting.
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
@@ -156,6 +157,25 @@ TEST(UnreadTest, AnAnswerOfTokenizeThatNobodyTakesIsCut) {
   EXPECT_TRUE(CompleteOnce(&server).ok());
 }
 
+// As inference.proto says: the end has no details, and the session tells.
+TEST(UnreadTest, ACommittedTurnWhoseAnswerIsCutShowsInItsSession) {
+  TestServer server({.adjust = [](ServerOptions* options) {
+    OneCall(options);
+    options->max_unread = absl::Milliseconds(100);
+  }});
+  UnreadCall unread(
+      &server, "/ttt.v1.Inference/Complete",
+      FromText<v1::CompleteRequest>(
+          "token_ids { ids: 5 } sampling { max_tokens: 3000 } top_logprobs: 20 "
+          "stop { ignore_eos: true } session_id: 's' create_session: true"));
+  WaitForAnswers(&server, "Complete", 1);
+  EXPECT_TRUE(server.server().WaitUntilIdle(kLong));
+  const grpc::Status status = unread.Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(ErrorInfoOf(status).reason(), "");
+  EXPECT_EQ(server.GetSession("s").revision(), 1);
+}
+
 TEST(UnreadTest, AListOfSessionsThatNobodyTakesIsCut) {
   TestServer server({.adjust = [](ServerOptions* options) {
     options->max_unread = absl::Milliseconds(100);
@@ -203,6 +223,29 @@ TEST(UnreadTest, AShutdownDoesNotReadTheTextsThatWait) {
     ++refused;
   }
   EXPECT_GE(refused, 1);
+}
+
+// The text takes some ten times as long as its deadline.
+TEST(UnreadTest, ALongTextIsNotReadToItsEndPastTheDeadline) {
+  TestServer server({.adjust = [](ServerOptions* options) {
+    options->http_listen = "127.0.0.1:0";
+  }});
+  absl::Time begin = absl::Now();
+  v1::TokenizeResponse response;
+  grpc::ClientContext whole;
+  ASSERT_TRUE(
+      server.tokenizer().Tokenize(&whole, TokenizeOf(1 << 20), &response).ok());
+  const absl::Duration a_megabyte = absl::Now() - begin;
+  grpc::ClientContext late;
+  late.set_deadline(std::chrono::system_clock::now() +
+                    absl::ToChronoMilliseconds(a_megabyte));
+  begin = absl::Now();
+  EXPECT_EQ(server.tokenizer()
+                .Tokenize(&late, TokenizeOf(12 << 20), &response)
+                .error_code(),
+            grpc::StatusCode::DEADLINE_EXCEEDED);
+  ASSERT_TRUE(server.server().WaitUntilIdle(kLong));
+  EXPECT_LT(absl::Now() - begin, 8 * a_megabyte);
 }
 
 }  // namespace

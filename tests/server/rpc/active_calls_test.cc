@@ -61,6 +61,19 @@ TEST(ActiveCallsTest, ACallThatComesAfterCancelAllIsCancelledToo) {
   EXPECT_TRUE(call.active.stream()->IsCancelled());
 }
 
+TEST(ActiveCallsTest, ACallWithoutATurnIsWaitedForAndCutAsOthers) {
+  ActiveCalls calls;
+  int cancelled = 0;
+  ActiveCall call(nullptr, [&cancelled] { ++cancelled; });
+  calls.CancelAll();
+  calls.Add(&call);
+  calls.CancelAll();
+  EXPECT_FALSE(calls.WaitUntilNone(absl::ZeroDuration()));
+  call.WriteBegins(absl::UnixEpoch());
+  EXPECT_EQ(calls.CancelWritingSince(absl::Now()), 1);
+  EXPECT_EQ(cancelled, 1);
+}
+
 TEST(ActiveCallsTest, ARemovedCallIsLeftAlone) {
   ActiveCalls calls;
   Call call;
