@@ -128,7 +128,7 @@ absl::Status Server::Parts::Build() {
 // Before the model: who has the wrong port need not wait for it to hear of
 // that. A client that connects now waits for its answer.
 absl::Status Server::Parts::OpenPorts() {
-  auto listener = Listener::Open(options_.listen);
+  auto listener = Listener::Open(options_.listen, &clock_);
   if (!listener.ok()) {
     return Error(absl::StatusCode::kUnavailable, "PORT_UNAVAILABLE",
                  absl::StrCat("--listen: cannot listen on ", options_.listen,
@@ -203,7 +203,9 @@ absl::Status Server::Parts::BuildSessions() {
                                 plan_.layout, plan_.backend.get());
   if (!pool.ok()) return WithReason("DEVICE_UNAVAILABLE", pool.status());
   pool_ = *std::move(pool);
-  TTT_ASSIGN_OR_RETURN(store_, SessionStore::Create({}, &clock_, pool_.get()));
+  TTT_ASSIGN_OR_RETURN(
+      store_, SessionStore::Create({.max_sessions = options_.max_sessions},
+                                   &clock_, pool_.get()));
   return absl::OkStatus();
 }
 
@@ -235,9 +237,11 @@ absl::Status Server::Parts::StartRpc() {
                           .metrics = &metrics_,
                           .clock = &clock_};
   TTT_ASSIGN_OR_RETURN(
-      rpc_, RpcServer::Start({.reflection = options_.reflection,
-                              .stream_interval = options_.stream_interval},
-                             parts, facts, std::move(listener_)));
+      rpc_, RpcServer::Start(
+                {.reflection = options_.reflection,
+                 .stream_interval = options_.stream_interval,
+                 .max_answer_candidates = options_.max_answer_candidates},
+                parts, facts, std::move(listener_)));
   return absl::OkStatus();
 }
 

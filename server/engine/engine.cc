@@ -28,12 +28,12 @@ std::optional<absl::Status> EndOf(const Turn& turn, absl::Time now) {
 }
 
 absl::Status QueueTimeout(absl::Duration wait) {
-  return RetryableError(
-      absl::StatusCode::kResourceExhausted, "QUEUE_TIMEOUT",
-      absl::StrCat("the call waited for ",
-                   absl::FormatDuration(absl::Trunc(wait, absl::Seconds(1))),
-                   " and was not begun"),
-      kQueueTimeoutRetry);
+  return RetryableError(absl::StatusCode::kResourceExhausted, "QUEUE_TIMEOUT",
+                        absl::StrCat("the call waited for ",
+                                     absl::FormatDuration(absl::Trunc(
+                                         wait, absl::Milliseconds(1))),
+                                     " and was not begun"),
+                        kQueueTimeoutRetry);
 }
 
 bool IsRolledBack(const absl::Status& status) {

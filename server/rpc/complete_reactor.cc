@@ -3,18 +3,12 @@
 #include "server/rpc/messages.h"
 
 namespace ttt {
-namespace {
-
-// Tokens and candidates that one answer may hold, so that it stays below 2 GiB.
-constexpr int64_t kMaxCandidates = int64_t{64} << 20;
-
-}  // namespace
-
 CompleteReactor::CompleteReactor(const TurnCallContext& shared,
                                  grpc::CallbackServerContext* context,
                                  const grpc::ByteBuffer* request,
                                  grpc::ByteBuffer* response)
-    : response_bytes_(response),
+    : max_candidates_(shared.limits.max_answer_candidates),
+      response_bytes_(response),
       call_("Complete", shared, context, TurnCall::Reads::kAtTheEnd,
             [this] { Next(); }) {
   call_.StartComplete(*request, [this](const absl::Status& status) {
@@ -35,7 +29,7 @@ void CompleteReactor::Gather(const TokenStream::Chunk& chunk) {
   for (const TokenPosition& token : chunk.tokens) {
     num_candidates_ += 1 + static_cast<int64_t>(token.top.size());
   }
-  if (num_candidates_ > kMaxCandidates && !is_too_large_) {
+  if (num_candidates_ > max_candidates_ && !is_too_large_) {
     is_too_large_ = true;
     call_.Cancel();
   }

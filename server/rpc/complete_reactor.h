@@ -23,6 +23,7 @@ class CompleteReactor : public grpc::ServerUnaryReactor {
   void Gather(const TokenStream::Chunk& chunk);
   void End(const TurnEnd& end);
 
+  const int64_t max_candidates_;
   grpc::ByteBuffer* const response_bytes_;
   TurnCall call_;
   v1::CompleteResponse response_;

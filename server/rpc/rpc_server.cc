@@ -37,12 +37,14 @@ constexpr char kInferenceService[] = "ttt.v1.Inference";
 // Within it nobody is left who holds a turn.
 constexpr absl::Duration kLastWait = absl::Seconds(5);
 
-RequestLimits MakeLimits(const ServerFacts& facts, bool has_tokenizer) {
+RequestLimits MakeLimits(const RpcServer::Options& options,
+                         const ServerFacts& facts, bool has_tokenizer) {
   RequestLimits limits;
   limits.vocab_size = facts.config.vocab_size;
   limits.max_input_tokens = facts.max_input_tokens;
   limits.max_top_logprobs = facts.max_top_logprobs;
   limits.has_tokenizer = has_tokenizer;
+  limits.max_answer_candidates = options.max_answer_candidates;
   return limits;
 }
 
@@ -85,10 +87,12 @@ class RpcServer::Impl {
  public:
   Impl(const Options& options, const RpcParts& parts, const ServerFacts& facts)
       : parts_(parts),
-        inference_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
+        inference_(parts,
+                   MakeLimits(options, facts, parts.tokenizer != nullptr),
                    options.stream_interval, &active_calls_, &texts_),
         sessions_(parts, facts.model_fingerprint, &active_calls_),
-        tokenizer_(parts, MakeLimits(facts, parts.tokenizer != nullptr),
+        tokenizer_(parts,
+                   MakeLimits(options, facts, parts.tokenizer != nullptr),
                    &active_calls_, &texts_),
         admin_(parts, facts, &active_calls_, [this] { StartDrain(); }) {}
 

@@ -17,6 +17,7 @@ class RpcServer {
   struct Options {
     bool reflection = false;
     absl::Duration stream_interval;  // see TokenStream::Options
+    int64_t max_answer_candidates;   // see RequestLimits
   };
 
   // Serves with Admission in the state it has: SetServing opens it. Takes the

@@ -14,8 +14,6 @@ namespace {
 constexpr int64_t kStreamBytes = 256 << 10;
 // A token has about this many bytes of text.
 constexpr int64_t kTextBytesPerToken = 4;
-// Candidates that one Score answer may hold, so that it stays below 2 GiB.
-constexpr int64_t kMaxScoreCandidates = int64_t{64} << 20;
 
 uint64_t DrawSeed() {
   std::random_device device;
@@ -28,13 +26,13 @@ int64_t OutputTokens(const Request& request) {
              : std::min(request.max_tokens, kMostCountedOutput);
 }
 
-absl::Status CheckScoreSize(const Request& request) {
+absl::Status CheckScoreSize(const Request& request, int64_t max_candidates) {
   const int64_t candidates = static_cast<int64_t>(request.input_ids.size()) *
                              (1 + request.top_logprobs.value_or(0));
-  if (candidates <= kMaxScoreCandidates) return absl::OkStatus();
+  if (candidates <= max_candidates) return absl::OkStatus();
   return InvalidField(
       "top_logprobs",
-      absl::StrCat("is ", *request.top_logprobs, " for ",
+      absl::StrCat("is ", request.top_logprobs.value_or(0), " for ",
                    request.input_ids.size(),
                    " tokens, which is too much for one answer"));
 }
@@ -189,15 +187,18 @@ absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   }
   const bool is_score = request.kind == RequestKind::kScore;
   TTT_RETURN_IF_ERROR(CheckInput(request, is_score ? 0 : text.session_tokens));
-  if (is_score) TTT_RETURN_IF_ERROR(CheckScoreSize(request));
+  if (is_score) {
+    TTT_RETURN_IF_ERROR(
+        CheckScoreSize(request, shared_.limits.max_answer_candidates));
+  }
   input_tokens_ = static_cast<int64_t>(request.input_ids.size());
   request.turn_id = turn_id_;
   request.deadline = call_.Deadline();
   turn->stream = stream_;
+  if (turn->lease.has_value()) turn->lease.TurnBegins();
   shared_.parts.engine->Submit(std::move(turn));
   return absl::OkStatus();
 }
-  if (turn->lease.has_value()) turn->lease.TurnBegins();
 
 std::optional<TokenStream::Chunk> TurnCall::Take() {
   std::optional<TokenStream::Chunk> chunk = stream_->Take();

@@ -21,6 +21,9 @@ struct RequestLimits {
   int64_t max_input_tokens = 0;
   int32_t max_top_logprobs = 0;
   bool has_tokenizer = false;
+  // Tokens and candidates that one answer may hold, so that it stays below the
+  // 2 GiB of a message.
+  int64_t max_answer_candidates = int64_t{64} << 20;
 };
 
 inline constexpr int32_t kDefaultPageSize = 100;
@@ -41,10 +44,10 @@ absl::StatusOr<Request> ValidateScore(const v1::ScoreRequest& message,
 // `go_on`, see Tokenizer::EncodeWhile.
 absl::Status AppendText(absl::string_view text, int64_t session_tokens,
                         const Tokenizer& tokenizer, const RequestLimits& limits,
+                        absl::FunctionRef<absl::Status()> go_on,
                         Request* request);
 // INVALID_ARGUMENT (EMPTY_INPUT): there is nothing to go on from.
 absl::Status CheckInput(const Request& request, int64_t session_tokens);
-                        absl::FunctionRef<absl::Status()> go_on,
 
 // `field` names the id in messages. An empty id is refused.
 absl::Status ValidateSessionId(absl::string_view field, absl::string_view id);

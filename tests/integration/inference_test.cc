@@ -368,6 +368,37 @@ TEST(InferenceLimitsTest, ALongInputOfTextIsRefused) {
   EXPECT_EQ(ErrorInfoOf(status).reason(), "TOO_MANY_INPUT_TOKENS");
 }
 
+void SmallAnswers(ServerOptions* options) {
+  options->max_answer_candidates = 10;
+}
+
+TEST(InferenceLimitsTest, ATurnWhoseAnswerGrowsTooLargeIsRolledBack) {
+  TestServer server({.adjust = SmallAnswers});
+  server.Complete(
+      "session_id: 's' create_session: true token_ids { ids: 5 } "
+      "sampling { max_tokens: 0 }");
+  v1::CompleteResponse response;
+  const grpc::Status status = server.Complete(
+      FromText<v1::CompleteRequest>(EndlessRequest("s")), &response);
+  EXPECT_EQ(ErrorInfoOf(status).reason(), "ANSWER_TOO_LARGE");
+  EXPECT_EQ(ErrorInfoOf(status).metadata().at("committed"), "false");
+  EXPECT_EQ(server.GetSession("s").revision(), 1);
+}
+
+TEST(InferenceLimitsTest, ACommittedTurnWhoseAnswerIsTooLargeSaysSo) {
+  TestServer server({.adjust = SmallAnswers});
+  v1::CompleteResponse response;
+  const grpc::Status status = server.Complete(
+      FromText<v1::CompleteRequest>(
+          "session_id: 's' create_session: true token_ids { ids: 5 } "
+          "sampling { max_tokens: 20 } stop { ignore_eos: true }"),
+      &response);
+  EXPECT_EQ(ErrorInfoOf(status).reason(), "ANSWER_TOO_LARGE");
+  EXPECT_EQ(ErrorInfoOf(status).metadata().at("committed"), "true");
+  EXPECT_EQ(ErrorInfoOf(status).metadata().at("revision"), "1");
+  EXPECT_EQ(server.GetSession("s").tokens(), 21);
+}
+
 TEST(InferenceLimitsTest, WithoutATokenizerThereAreOnlyIds) {
   TestServer server({.with_tokenizer = false});
   v1::CompleteResponse response;

@@ -229,6 +229,18 @@ TEST_F(EngineTest, TurnThatWaitedTooLongIsNotBegun) {
   EXPECT_TRUE(running.Read().ok());
 }
 
+TEST_F(EngineTest, AShortWaitIsToldToTheMillisecond) {
+  EngineFixture f(
+      {.max_batch_rows = 1, .max_queue_wait = absl::Milliseconds(200)});
+  PendingTurn running = f.Submit(Complete(RandomIds(1, 5), 20));
+  PendingTurn waiting = f.Submit(Complete(RandomIds(2, 5), 4));
+  f.engine().Step();
+  f.clock().Advance(absl::Milliseconds(500));
+  f.engine().Step();
+  EXPECT_THAT(std::string(waiting.Read().end->status.message()),
+              testing::HasSubstr("waited for 500ms "));
+}
+
 TEST_F(EngineTest, ScoreGivesTheLogprobOfEachNextToken) {
   const auto ids = RandomIds(3, 40);
   Request request;

@@ -138,20 +138,37 @@ TEST(TokenStreamTest, LastChunkHasTheEnd) {
   EXPECT_EQ(chunk->end->revision, 7u);
 }
 
-TEST(TokenStreamTest, NoTokenIsLostBetweenTwoThreads) {
+// A thread that pushes tokens, `step` apart, and one that takes them.
+class TwoThreads : public testing::TestWithParam<absl::Duration> {};
+
+INSTANTIATE_TEST_SUITE_P(Intervals, TwoThreads,
+                         testing::Values(absl::ZeroDuration(),
+                                         absl::Milliseconds(3),
+                                         absl::InfiniteDuration()),
+                         [](const auto& info) {
+                           return info.param == absl::ZeroDuration() ? "None"
+                                  : info.param == absl::InfiniteDuration()
+                                      ? "Infinite"
+                                      : "Short";
+                         });
+
+TEST_P(TwoThreads, LoseNoTokenAndNoWordOfOne) {
   constexpr int kCount = 20000;
+  constexpr absl::Duration kStep = absl::Milliseconds(1);
   std::atomic<int> told = 0;
-  TokenStream stream(Room(8), [&told] {
-    ++told;
-    told.notify_one();
-  });
+  TokenStream stream({.capacity_bytes = Bytes(8), .interval = GetParam()},
+                     [&told] {
+                       ++told;
+                       told.notify_one();
+                     });
   std::thread engine([&stream] {
     for (int i = 0; i < kCount;) {
       if (stream.IsFull()) {
         std::this_thread::yield();
         continue;
       }
-      stream.Push(Tokens({i++}), "x", kNow);
+      stream.Push(Tokens({i}), "x", kNow + i * kStep);
+      ++i;
     }
     stream.End({});
   });
