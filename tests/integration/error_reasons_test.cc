@@ -100,6 +100,45 @@ grpc::Status CompleteWithAFullPool() {
   return status;
 }
 
+// Asked until the server has seen how fast it reads the input of the one that
+// runs.
+grpc::Status CompleteThatWouldWaitPastItsDeadline() {
+  TestServer server(OneRow(absl::Hours(1)));
+  std::string request = "token_ids { ";
+  for (int i = 0; i < 200000; ++i) absl::StrAppend(&request, "ids: 5 ");
+  absl::StrAppend(&request, "}");
+  StreamCall running(&server, request);
+  StreamCall waiting(&server, request);
+  v1::CompleteEvent event;
+  EXPECT_TRUE(running.Read(&event) && event.has_accepted());
+  EXPECT_TRUE(waiting.Read(&event) && event.has_accepted());
+  grpc::Status status;
+  while (status.error_code() != StatusCode::RESOURCE_EXHAUSTED) {
+    StreamCall late(&server, "token_ids { ids: 5 }", std::chrono::seconds(1));
+    if (!late.Read(&event)) status = late.Finish();
+  }
+  return status;
+}
+
+grpc::Status CompleteBeyondOneMessage() {
+  return Complete(EndlessRequest(""), {.adjust = [](ServerOptions* options) {
+                    options->max_answer_candidates = 100;
+                  }});
+}
+
+grpc::Status CreateBeyondTheMostSessions() {
+  TestServer server(
+      {.adjust = [](ServerOptions* options) { options->max_sessions = 1; }});
+  grpc::Status status;
+  for (int i = 0; i < 2; ++i) {
+    v1::Session session;
+    grpc::ClientContext context;
+    status = server.sessions().CreateSession(&context, {}, &session);
+    EXPECT_EQ(status.ok(), i == 0);
+  }
+  return status;
+}
+
 grpc::Status CompleteWhileDraining() {
   TestServer server;
   server.server().StartDrain();
@@ -173,8 +212,8 @@ std::vector<Reason> Reasons() {
        ""},
       {StatusCode::RESOURCE_EXHAUSTED, "QUEUE_TIMEOUT",
        CompleteBehindAnEndlessTurn, ""},
-      {StatusCode::RESOURCE_EXHAUSTED, "DEADLINE_INFEASIBLE", nullptr,
-       "a server that has seen how fast it is: admission_test"},
+      {StatusCode::RESOURCE_EXHAUSTED, "DEADLINE_INFEASIBLE",
+       CompleteThatWouldWaitPastItsDeadline, ""},
       {StatusCode::RESOURCE_EXHAUSTED, "STATE_POOL_FULL", CompleteWithAFullPool,
        ""},
       {StatusCode::RESOURCE_EXHAUSTED, "SLOW_CONSUMER", StreamTooSlowly, ""},
@@ -186,10 +225,10 @@ std::vector<Reason> Reasons() {
        StreamPastItsDeadline, ""},
       {StatusCode::CANCELLED, "CANCELLED_BY_CLIENT", nullptr,
        "the client that would read it is gone: cancel_test"},
-      {StatusCode::RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE", nullptr,
-       "an answer of a gibibyte: not provoked"},
-      {StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", nullptr,
-       "a million sessions: session_store_test"},
+      {StatusCode::RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE",
+       CompleteBeyondOneMessage, ""},
+      {StatusCode::RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS",
+       CreateBeyondTheMostSessions, ""},
       {StatusCode::INVALID_ARGUMENT, "BAD_SESSION_ID", nullptr,
        "the door refuses before the store does: session_store_test"},
       {StatusCode::INVALID_ARGUMENT, "BAD_TTL", nullptr,
@@ -266,9 +305,10 @@ TEST(ErrorReasonsTest, EachIsProvokedOrSaysWhereItIs) {
     if (reason.code == StatusCode::DEADLINE_EXCEEDED) continue;  // gRPC's own
     EXPECT_EQ(ErrorInfoOf(status).reason(), reason.reason);
     EXPECT_EQ(ErrorInfoOf(status).domain(), "tttd");
-    const bool retry = reason.code == StatusCode::RESOURCE_EXHAUSTED ||
-                       reason.code == StatusCode::UNAVAILABLE ||
-                       reason.code == StatusCode::ABORTED;
+    const bool retry = (reason.code == StatusCode::RESOURCE_EXHAUSTED ||
+                        reason.code == StatusCode::UNAVAILABLE ||
+                        reason.code == StatusCode::ABORTED) &&
+                       reason.reason != "ANSWER_TOO_LARGE";  // It stays so.
     EXPECT_EQ(HasDetail<google::rpc::RetryInfo>(status), retry)
         << reason.reason;
   }
