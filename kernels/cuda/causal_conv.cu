@@ -1,5 +1,6 @@
 #include "kernels/cuda/conv_window.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -9,6 +10,7 @@ constexpr int kThreads = 256;
 // grid [num_rows, channels / kThreads]; a thread owns a channel of a row, or of
 // the first kernel - 1 rows of a sequence.
 __global__ void CausalConvKernel(const CausalConvArgs args) {
+  WaitForKernelsBefore();
   const SequenceRows sequence = SequenceOfRow(args.rows, blockIdx.x);
   const int32_t c = blockIdx.y * kThreads + threadIdx.x;
   if (c >= args.hidden_size) return;
@@ -31,8 +33,7 @@ cudaError_t LaunchCausalConv(const CausalConvArgs& args, cudaStream_t stream) {
   if (args.rows.num_rows == 0) return cudaSuccess;
   const dim3 grid(args.rows.num_rows,
                   (args.hidden_size + kThreads - 1) / kThreads);
-  CausalConvKernel<<<grid, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(CausalConvKernel, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace ttt

@@ -1,5 +1,6 @@
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -8,6 +9,7 @@ constexpr int kThreads = 256;
 
 // grid [batch]; a block owns a sequence.
 __global__ void SaveHiddenKernel(const SaveHiddenArgs args) {
+  WaitForKernelsBefore();
   const SequenceRows sequence = args.rows.sequences[blockIdx.x];
   bool finite = true;
   if (sequence.num_rows > 0) {
@@ -25,6 +27,7 @@ __global__ void SaveHiddenKernel(const SaveHiddenArgs args) {
 
 // grid [num_rows]; a block owns a row.
 __global__ void GatherHiddenKernel(const GatherHiddenArgs args) {
+  WaitForKernelsBefore();
   const int32_t row = args.rows[blockIdx.x];
   const float* const from =
       row >= 0 ? args.hidden + int64_t{row} * args.hidden_size
@@ -39,15 +42,15 @@ __global__ void GatherHiddenKernel(const GatherHiddenArgs args) {
 
 cudaError_t LaunchSaveHidden(const SaveHiddenArgs& args, cudaStream_t stream) {
   if (args.rows.batch == 0) return cudaSuccess;
-  SaveHiddenKernel<<<args.rows.batch, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(SaveHiddenKernel, dim3(args.rows.batch), kThreads, 0,
+                          stream, args);
 }
 
 cudaError_t LaunchGatherHidden(const GatherHiddenArgs& args,
                                cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  GatherHiddenKernel<<<args.num_rows, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(GatherHiddenKernel, dim3(args.num_rows), kThreads, 0,
+                          stream, args);
 }
 
 }  // namespace ttt

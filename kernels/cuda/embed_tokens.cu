@@ -1,5 +1,6 @@
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -8,6 +9,7 @@ constexpr int kThreads = 256;
 
 // grid [num_rows]; a block owns a row.
 __global__ void EmbedTokensKernel(const EmbedTokensArgs args) {
+  WaitForKernelsBefore();
   const int32_t row = blockIdx.x;
   const int32_t id = args.token_ids[row];
   const int64_t from = int64_t{id} * args.hidden_size;
@@ -30,8 +32,8 @@ __global__ void EmbedTokensKernel(const EmbedTokensArgs args) {
 cudaError_t LaunchEmbedTokens(const EmbedTokensArgs& args,
                               cudaStream_t stream) {
   if (args.rows.num_rows == 0) return cudaSuccess;
-  EmbedTokensKernel<<<args.rows.num_rows, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(EmbedTokensKernel, dim3(args.rows.num_rows), kThreads,
+                          0, stream, args);
 }
 
 }  // namespace ttt

@@ -5,6 +5,7 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -29,6 +30,7 @@ __device__ uint32_t LoadPair(const GemmArgs& args, int32_t num_inputs,
 __global__ void GemmAnyRowsKernel(const __grid_constant__ GemmArgs args,
                                   const __grid_constant__ PackedMatrix
                                       weights) {
+  WaitForKernelsBefore();
   const int lane = threadIdx.x;
   const int32_t row = blockIdx.y * kRows + lane / 4;
   const int32_t first_output = blockIdx.x * kOutputs;
@@ -62,8 +64,8 @@ cudaError_t LaunchGemmAnyRows(const GemmArgs& args, const PackedMatrix& weights,
                               cudaStream_t stream) {
   const dim3 grid((weights.num_outputs + kOutputs - 1) / kOutputs,
                   (args.num_rows + kRows - 1) / kRows);
-  GemmAnyRowsKernel<<<grid, kThreads, 0, stream>>>(args, weights);
-  return cudaGetLastError();
+  return LaunchOverlapped(GemmAnyRowsKernel, grid, kThreads, 0, stream, args,
+                          weights);
 }
 
 }  // namespace ttt

@@ -2,6 +2,7 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -68,29 +69,24 @@ class Block {
     __syncthreads();
   }
 
-  // One thread.
+  // One thread. Asks for the weights of the first stages before it waits for
+  // the kernels that write the input.
   __device__ void Produce(const CUtensorMap& input) {
-    const auto* const matrix =
-        static_cast<const std::byte*>(weights_.data) +
-        int64_t{first_strip_} * plan_.num_tiles * kTileBytes;
-    const uint32_t bytes = strips_ * kTilesOfAStage * kTileBytes +
-                           kTilesOfAStage * S::kRowTileBytes;
+    const int ahead = min(plan_.num_stages, plan_.num_tiles / kTilesOfAStage);
+    for (int stage = 0; stage < ahead; ++stage) {
+      LoadWeights(stage, stage * kTilesOfAStage);
+    }
+    WaitForKernelsBefore();
+    for (int stage = 0; stage < ahead; ++stage) {
+      LoadRows(input, stage, stage * kTilesOfAStage);
+    }
     int stage = 0;
-    uint32_t parity = 1;  // The first round finds every stage empty.
-    for (int tile = 0; tile < plan_.num_tiles; tile += kTilesOfAStage) {
+    uint32_t parity = 0;
+    for (int tile = ahead * kTilesOfAStage; tile < plan_.num_tiles;
+         tile += kTilesOfAStage) {
       empty_[stage].Wait(parity);
-      full_[stage].ArriveAndExpect(bytes);
-      std::byte* const to = ring_ + stage * stage_bytes_;
-      for (int strip = 0; strip < strips_; ++strip) {
-        CopyBulk(
-            to + strip * kTilesOfAStage * kTileBytes,
-            matrix + (int64_t{strip} * plan_.num_tiles + tile) * kTileBytes,
-            kTilesOfAStage * kTileBytes, full_[stage]);
-      }
-      for (int i = 0; i < kTilesOfAStage; ++i) {
-        CopyBox(to + weight_bytes_ + i * S::kRowTileBytes, input,
-                (tile + i) * kTileInputs, blockIdx.y * kRows, full_[stage]);
-      }
+      LoadWeights(stage, tile);
+      LoadRows(input, stage, tile);
       if (++stage == plan_.num_stages) {
         stage = 0;
         parity ^= 1;
@@ -128,6 +124,28 @@ class Block {
   }
 
  private:
+  // Has the stage wait for its rows, too.
+  __device__ void LoadWeights(int stage, int tile) {
+    const auto* const from =
+        static_cast<const std::byte*>(weights_.data) +
+        (int64_t{first_strip_} * plan_.num_tiles + tile) * kTileBytes;
+    full_[stage].ArriveAndExpect(kTilesOfAStage *
+                                 (strips_ * kTileBytes + S::kRowTileBytes));
+    for (int strip = 0; strip < strips_; ++strip) {
+      CopyBulk(
+          ring_ + stage * stage_bytes_ + strip * kTilesOfAStage * kTileBytes,
+          from + int64_t{strip} * plan_.num_tiles * kTileBytes,
+          kTilesOfAStage * kTileBytes, full_[stage]);
+    }
+  }
+  __device__ void LoadRows(const CUtensorMap& input, int stage, int tile) {
+    for (int i = 0; i < kTilesOfAStage; ++i) {
+      CopyBox(
+          ring_ + stage * stage_bytes_ + weight_bytes_ + i * S::kRowTileBytes,
+          input, (tile + i) * kTileInputs, blockIdx.y * kRows, full_[stage]);
+    }
+  }
+
   static constexpr int kRowTiles = S::kWarpRows / 8;  // of 8 rows
   using Sums = float[kRowTiles][4];
 
@@ -204,6 +222,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   Block<kRows> block(args, weights, plan, few_rows_shared);
   block.Init();
   if (threadIdx.x / kWarpSize < kConsumers) {
+    WaitForKernelsBefore();
     block.Consume();
   } else if (threadIdx.x % kWarpSize == 0) {
     block.Produce(input);
@@ -227,9 +246,8 @@ cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
   if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
   const dim3 grid((plan.num_strips + plan.strips - 1) / plan.strips,
                   (args.num_rows + kRows - 1) / kRows);
-  GemmFewRowsKernel<kRows><<<grid, kThreads, kSharedBytes, stream>>>(
-      args, weights, plan, input.map);
-  return cudaGetLastError();
+  return LaunchOverlapped(GemmFewRowsKernel<kRows>, grid, kThreads,
+                          kSharedBytes, stream, args, weights, plan, input.map);
 }
 
 template <int kRows>

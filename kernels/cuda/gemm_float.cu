@@ -1,4 +1,5 @@
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -14,6 +15,7 @@ __global__ void __launch_bounds__(kThreads)
     GemmFloatKernel(const GemmArgs args, const PackedMatrix weights) {
   __shared__ float rows_t[kInputs][kStride];
   __shared__ float weights_t[kInputs][kStride];
+  WaitForKernelsBefore();
   const int32_t first_output = blockIdx.x * kTile;
   const int32_t first_row = blockIdx.y * kTile;
   const float* const input = static_cast<const float*>(args.input.data);
@@ -68,8 +70,8 @@ cudaError_t LaunchGemmFloat(const GemmArgs& args, const PackedMatrix& weights,
   if (args.num_rows == 0) return cudaSuccess;
   const dim3 grid((weights.num_outputs + kTile - 1) / kTile,
                   (args.num_rows + kTile - 1) / kTile);
-  GemmFloatKernel<<<grid, kThreads, 0, stream>>>(args, weights);
-  return cudaGetLastError();
+  return LaunchOverlapped(GemmFloatKernel, grid, kThreads, 0, stream, args,
+                          weights);
 }
 
 }  // namespace ttt

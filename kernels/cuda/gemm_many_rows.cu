@@ -3,6 +3,7 @@
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/warpgroup.cuh"
 
 namespace ttt {
@@ -171,6 +172,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ std::byte many_rows_shared[];
   Block<S> block(args, weights, many_rows_shared);
   block.Init();
+  WaitForKernelsBefore();
   const int warpgroup = threadIdx.x / kWarpgroup;
   if (warpgroup == kConsumers) {
     asm volatile(
@@ -188,9 +190,8 @@ cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
                    const OperandMap& input, cudaStream_t stream) {
   const dim3 grid((args.num_rows + kRows - 1) / kRows,
                   (weights.num_outputs + S::kOutputs - 1) / S::kOutputs);
-  GemmManyRowsKernel<S>
-      <<<grid, kThreads, S::kSharedBytes, stream>>>(args, weights, input.map);
-  return cudaGetLastError();
+  return LaunchOverlapped(GemmManyRowsKernel<S>, grid, kThreads,
+                          S::kSharedBytes, stream, args, weights, input.map);
 }
 
 template <typename S>

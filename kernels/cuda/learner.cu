@@ -1,6 +1,7 @@
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -444,6 +445,7 @@ template <int kHeadDim, bool kIsMlp>
 __global__ void __launch_bounds__(kThreads)
     LearnerKernel(const __grid_constant__ LearnerArgs args) {
   extern __shared__ float4 shared[];
+  WaitForKernelsBefore();
   const SequenceRows sequence = args.rows.sequences[blockIdx.y];
   if (sequence.num_rows == 0) return;
   Head<kHeadDim, kIsMlp>(args, sequence, blockIdx.x,
@@ -454,9 +456,8 @@ __global__ void __launch_bounds__(kThreads)
 template <int kHeadDim, bool kIsMlp>
 cudaError_t Launch(const LearnerArgs& args, cudaStream_t stream) {
   const dim3 grid(args.num_heads, args.rows.batch);
-  LearnerKernel<kHeadDim, kIsMlp>
-      <<<grid, kThreads, sizeof(Tile<kHeadDim, kIsMlp>), stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(LearnerKernel<kHeadDim, kIsMlp>, grid, kThreads,
+                          sizeof(Tile<kHeadDim, kIsMlp>), stream, args);
 }
 
 template <int kHeadDim, bool kIsMlp>

@@ -1,6 +1,7 @@
 #include "kernels/cuda/conv_window.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -73,6 +74,7 @@ __device__ void RunPair(const LearnerInputsArgs& args,
 
 // grid [num_rows, pairs of channels / kThreads].
 __global__ void LearnerInputsKernel(const LearnerInputsArgs args) {
+  WaitForKernelsBefore();
   const SequenceRows sequence = SequenceOfRow(args.rows, blockIdx.x);
   const int32_t index = blockIdx.x - sequence.first_row;
   const int32_t thread = blockIdx.y * kThreads + threadIdx.x;
@@ -94,8 +96,7 @@ cudaError_t LaunchLearnerInputs(const LearnerInputsArgs& args,
   if (args.rows.num_rows == 0) return cudaSuccess;
   const int32_t pairs = args.num_heads * args.head_dim / 2;
   const dim3 grid(args.rows.num_rows, (pairs + kThreads - 1) / kThreads);
-  LearnerInputsKernel<<<grid, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(LearnerInputsKernel, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace ttt

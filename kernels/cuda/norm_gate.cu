@@ -1,6 +1,7 @@
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -9,6 +10,7 @@ constexpr int kThreads = 256;
 
 // grid [num_rows]; a block owns a row.
 __global__ void NormGateKernel(const NormGateArgs args) {
+  WaitForKernelsBefore();
   const int32_t size = args.hidden_size;
   const int64_t first = int64_t{blockIdx.x} * size;
   const float* const input = args.input + first;
@@ -34,8 +36,8 @@ __global__ void NormGateKernel(const NormGateArgs args) {
 
 cudaError_t LaunchNormGate(const NormGateArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  NormGateKernel<<<args.num_rows, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(NormGateKernel, dim3(args.num_rows), kThreads, 0,
+                          stream, args);
 }
 
 }  // namespace ttt

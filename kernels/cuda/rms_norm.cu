@@ -1,5 +1,6 @@
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -8,6 +9,7 @@ constexpr int kThreads = 256;
 
 // grid [num_rows]; a block owns a row.
 __global__ void RmsNormKernel(const RmsNormArgs args) {
+  WaitForKernelsBefore();
   const int64_t first = int64_t{blockIdx.x} * args.hidden_size;
   const float* const input = args.input + first;
   float squares = 0.0f;
@@ -25,8 +27,8 @@ __global__ void RmsNormKernel(const RmsNormArgs args) {
 
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  RmsNormKernel<<<args.num_rows, kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(RmsNormKernel, dim3(args.num_rows), kThreads, 0,
+                          stream, args);
 }
 
 }  // namespace ttt

@@ -1,5 +1,6 @@
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
@@ -408,6 +409,7 @@ __global__ void __launch_bounds__(kThreads)
     SampleTokensKernel(const __grid_constant__ SampleTokensArgs args) {
   extern __shared__ uint64_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
+  WaitForKernelsBefore();
   const int32_t row = blockIdx.x;
   const int32_t n = args.vocab_size;
   const SampleRow sample = args.samples[row];
@@ -468,8 +470,8 @@ cudaError_t PrepareSampleTokens() {
 cudaError_t LaunchSampleTokens(const SampleTokensArgs& args,
                                cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  SampleTokensKernel<<<args.num_rows, kThreads, sizeof(Shared), stream>>>(args);
-  return cudaGetLastError();
+  return LaunchOverlapped(SampleTokensKernel, dim3(args.num_rows), kThreads,
+                          sizeof(Shared), stream, args);
 }
 
 }  // namespace ttt

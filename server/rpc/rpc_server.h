@@ -17,7 +17,7 @@ class RpcServer {
   struct Options {
     bool reflection = false;
     absl::Duration stream_interval;  // see TokenStream::Options
-    int64_t max_answer_candidates;   // see RequestLimits
+    int64_t max_answer_candidates = int64_t{64} << 20;  // see RequestLimits
   };
 
   // Serves with Admission in the state it has: SetServing opens it. Takes the

@@ -1,5 +1,6 @@
 #include "tests/bench/timing_backend.h"
 
+#include <type_traits>
 #include <utility>
 
 namespace ttt {
@@ -37,8 +38,8 @@ absl::string_view OpName(OpKind kind) {
 }
 
 template <typename Call, typename Cost>
-absl::Status TimingBackend::Record(OpKind kind, const Call& call,
-                                   const Cost& cost) {
+absl::Status TimingBackend::Time(OpKind kind, const Call& call,
+                                 const Cost& cost) {
   if (!is_recording_) return call();
   absl::Status status;
   const double seconds = TimeToRun([&] {
@@ -51,7 +52,7 @@ absl::Status TimingBackend::Record(OpKind kind, const Call& call,
 
 absl::Status TimingBackend::CopyToDevice(void* device, const void* host,
                                          int64_t size) {
-  return Record(
+  return Time(
       OpKind::kCopy, [&] { return target_.CopyToDevice(device, host, size); },
       [&] {
         return OpCost{double(size), 0};
@@ -60,7 +61,7 @@ absl::Status TimingBackend::CopyToDevice(void* device, const void* host,
 
 absl::Status TimingBackend::CopyToHost(void* host, const void* device,
                                        int64_t size) {
-  return Record(
+  return Time(
       OpKind::kCopy, [&] { return target_.CopyToHost(host, device, size); },
       [&] {
         return OpCost{double(size), 0};
@@ -69,90 +70,99 @@ absl::Status TimingBackend::CopyToHost(void* host, const void* device,
 
 absl::Status TimingBackend::CopyOnDevice(void* to, const void* from,
                                          int64_t size) {
-  return Record(
+  return Time(
       OpKind::kCopy, [&] { return target_.CopyOnDevice(to, from, size); },
       [&] {
         return OpCost{2 * double(size), 0};
       });
 }
 
-absl::Status TimingBackend::EmbedTokens(const EmbedTokensArgs& args) {
-  return Record(
-      OpKind::kEmbedTokens, [&] { return target_.EmbedTokens(args); },
-      [&] { return CostOf(args); });
-}
-
-absl::Status TimingBackend::RmsNorm(const RmsNormArgs& args) {
-  return Record(
-      OpKind::kRmsNorm, [&] { return target_.RmsNorm(args); },
-      [&] { return CostOf(args); });
-}
-
-absl::Status TimingBackend::CausalConv(const CausalConvArgs& args) {
-  return Record(
-      OpKind::kCausalConv, [&] { return target_.CausalConv(args); },
-      [&] { return CostOf(args); });
-}
-
-absl::Status TimingBackend::LearnerInputs(const LearnerInputsArgs& args) {
-  return Record(
-      OpKind::kLearnerInputs, [&] { return target_.LearnerInputs(args); },
-      [&] { return CostOf(args); });
-}
-
-absl::Status TimingBackend::Learner(const LearnerArgs& args) {
+template <typename Args>
+absl::Status TimingBackend::TimeOp(OpKind kind,
+                                   absl::Status (Backend::*op)(const Args&),
+                                   const Args& args) {
+  if (recorded_ops_ != nullptr) {
+    recorded_ops_->push_back(
+        [this, kind, op, args] { return TimeOp(kind, op, args); });
+    return (target_.*op)(args);
+  }
   absl::Status copied;
-  const absl::Status status = Record(
-      OpKind::kLearner, [&] { return target_.Learner(args); },
+  const absl::Status status = Time(
+      kind, [&] { return (target_.*op)(args); },
       [&] {
-        std::vector<SequenceRows> sequences(args.rows.batch);
-        copied = target_.CopyToHost(sequences.data(), args.rows.sequences,
-                                    sequences.size() * sizeof(SequenceRows));
-        return CostOf(args, sequences);
+        if constexpr (std::is_same_v<Args, LearnerArgs>) {
+          std::vector<SequenceRows> sequences(args.rows.batch);
+          copied = target_.CopyToHost(sequences.data(), args.rows.sequences,
+                                      sequences.size() * sizeof(SequenceRows));
+          return CostOf(args, sequences);
+        } else {
+          return CostOf(args);
+        }
       });
   return status.ok() ? copied : status;
 }
 
+struct TimingBackend::OpRecording : public Recording {
+  std::unique_ptr<Recording> target;
+  Ops ops;
+};
+
+absl::StatusOr<std::unique_ptr<Recording>> TimingBackend::Record(
+    absl::FunctionRef<absl::Status()> work) {
+  auto recording = std::make_unique<OpRecording>();
+  recorded_ops_ = &recording->ops;
+  auto target = target_.Record(work);
+  recorded_ops_ = nullptr;
+  if (!target.ok()) return target.status();
+  if (*target == nullptr) return std::unique_ptr<Recording>();
+  recording->target = *std::move(target);
+  return recording;
+}
+
+absl::Status TimingBackend::Run(const Recording& recording) {
+  const auto& own = static_cast<const OpRecording&>(recording);
+  if (!is_recording_) return target_.Run(*own.target);
+  for (const auto& op : own.ops) {
+    if (absl::Status status = op(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TimingBackend::EmbedTokens(const EmbedTokensArgs& args) {
+  return TimeOp(OpKind::kEmbedTokens, &Backend::EmbedTokens, args);
+}
+absl::Status TimingBackend::RmsNorm(const RmsNormArgs& args) {
+  return TimeOp(OpKind::kRmsNorm, &Backend::RmsNorm, args);
+}
+absl::Status TimingBackend::CausalConv(const CausalConvArgs& args) {
+  return TimeOp(OpKind::kCausalConv, &Backend::CausalConv, args);
+}
+absl::Status TimingBackend::LearnerInputs(const LearnerInputsArgs& args) {
+  return TimeOp(OpKind::kLearnerInputs, &Backend::LearnerInputs, args);
+}
+absl::Status TimingBackend::Learner(const LearnerArgs& args) {
+  return TimeOp(OpKind::kLearner, &Backend::Learner, args);
+}
 absl::Status TimingBackend::NormGate(const NormGateArgs& args) {
-  return Record(
-      OpKind::kNormGate, [&] { return target_.NormGate(args); },
-      [&] { return CostOf(args); });
+  return TimeOp(OpKind::kNormGate, &Backend::NormGate, args);
 }
-
 absl::Status TimingBackend::SwiGlu(const SwiGluArgs& args) {
-  return Record(
-      OpKind::kSwiGlu, [&] { return target_.SwiGlu(args); },
-      [&] { return CostOf(args); });
+  return TimeOp(OpKind::kSwiGlu, &Backend::SwiGlu, args);
 }
-
 absl::Status TimingBackend::Gemm(const GemmArgs& args) {
-  return Record(
-      OpKind::kGemm, [&] { return target_.Gemm(args); },
-      [&] { return CostOf(args); });
+  return TimeOp(OpKind::kGemm, &Backend::Gemm, args);
 }
-
 absl::Status TimingBackend::SaveHidden(const SaveHiddenArgs& args) {
-  return Record(
-      OpKind::kSaveHidden, [&] { return target_.SaveHidden(args); },
-      [&] { return CostOf(args); });
+  return TimeOp(OpKind::kSaveHidden, &Backend::SaveHidden, args);
 }
-
 absl::Status TimingBackend::GatherHidden(const GatherHiddenArgs& args) {
-  return Record(
-      OpKind::kGatherHidden, [&] { return target_.GatherHidden(args); },
-      [&] { return CostOf(args); });
+  return TimeOp(OpKind::kGatherHidden, &Backend::GatherHidden, args);
 }
-
 absl::Status TimingBackend::SampleTokens(const SampleTokensArgs& args) {
-  return Record(
-      OpKind::kSampleTokens, [&] { return target_.SampleTokens(args); },
-      [&] { return CostOf(args); });
+  return TimeOp(OpKind::kSampleTokens, &Backend::SampleTokens, args);
 }
-
 absl::Status TimingBackend::DigestStates(const DigestStatesArgs& args) {
-  return Record(
-      OpKind::kDigestStates, [&] { return target_.DigestStates(args); },
-      [&] { return CostOf(args); });
+  return TimeOp(OpKind::kDigestStates, &Backend::DigestStates, args);
 }
 
 }  // namespace ttt

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -58,6 +60,12 @@ class TimingBackend : public ForwardingBackend {
     return std::move(calls_);
   }
 
+  // What it returns runs as the target's recording, or while this records, op
+  // by op.
+  absl::StatusOr<std::unique_ptr<Recording>> Record(
+      absl::FunctionRef<absl::Status()> work) override;
+  absl::Status Run(const Recording& recording) override;
+
   absl::Status CopyToDevice(void* device, const void* host,
                             int64_t size) override;
   absl::Status CopyToHost(void* host, const void* device,
@@ -79,10 +87,17 @@ class TimingBackend : public ForwardingBackend {
  private:
   // Runs `call`; while recording, times it and asks `cost` what it took.
   template <typename Call, typename Cost>
-  absl::Status Record(OpKind kind, const Call& call, const Cost& cost);
+  absl::Status Time(OpKind kind, const Call& call, const Cost& cost);
+  template <typename Args>
+  absl::Status TimeOp(OpKind kind, absl::Status (Backend::*op)(const Args&),
+                      const Args& args);
+
+  using Ops = std::vector<std::function<absl::Status()>>;
+  struct OpRecording;
 
   bool is_recording_ = false;
   std::vector<OpCall> calls_;
+  Ops* recorded_ops_ = nullptr;  // not null while the target records
 };
 
 }  // namespace ttt

@@ -83,5 +83,44 @@ TEST_F(TimingBackendTest, DecodeRoundIsOneMiniBatchWithEachPhaseOnce) {
   EXPECT_NEAR(first, second, 1e-9 * first);
 }
 
+// Records steps as a GPU does: ops that are called meanwhile do not run.
+class RecordingBackend : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  absl::StatusOr<std::unique_ptr<Recording>> Record(
+      absl::FunctionRef<absl::Status()> work) override {
+    if (absl::Status status = work(); !status.ok()) return status;
+    return std::make_unique<Recording>();
+  }
+  absl::Status Run(const Recording& /*recording*/) override {
+    ++runs;
+    return absl::OkStatus();
+  }
+  int runs = 0;
+};
+
+TEST(TimingBackendRecordingTest, RunsTheTargetsRecordingUnlessItTimes) {
+  const auto cpu = CreateCpuBackend({.num_threads = 1}).value();
+  RecordingBackend target(cpu.get());
+  TimingBackend backend(&target);
+  const auto recording =
+      backend
+          .Record([&] {
+            return backend.SwiGlu({.gate_up = nullptr,
+                                   .output = {nullptr, DType::kFloat32},
+                                   .num_rows = 0,
+                                   .inner = 8});
+          })
+          .value();
+  ASSERT_TRUE(backend.Run(*recording).ok());
+  EXPECT_EQ(target.runs, 1);
+  backend.StartRecording();
+  ASSERT_TRUE(backend.Run(*recording).ok());
+  const std::vector<OpCall> calls = backend.StopRecording();
+  EXPECT_EQ(target.runs, 1);
+  ASSERT_EQ(calls.size(), 1);
+  EXPECT_EQ(calls[0].kind, OpKind::kSwiGlu);
+}
+
 }  // namespace
 }  // namespace ttt

@@ -35,7 +35,7 @@ SampleRow HalfOf(uint64_t seed) {
 // The first token has half of the total, as it is defined: the second is never
 // drawn.
 TEST(SampleTopPTest, WhereRoundingWouldDecideTheSumInOrderDoes) {
-  const std::vector<float> logits = TwoAndDust();
+  std::vector<float> logits = TwoAndDust();
   SampleScratch scratch;
   for (uint64_t seed = 0; seed < 20; ++seed) {
     const SampleRow row = HalfOf(seed);
