@@ -29,19 +29,18 @@ struct Plan {
 };
 
 // kRows rows of the input, of which a warp takes kWarpRows at a time.
-template <int kRows>
+template <int kRowsOfBlock, int kRowsOfWarp>
 struct Shape {
-  static constexpr int kWarpRows = kRows < 32 ? kRows : 32;
+  static constexpr int kRows = kRowsOfBlock;
+  static constexpr int kWarpRows = kRowsOfWarp;
   static constexpr int kGroups = kRows / kWarpRows;
   static constexpr int kRowTileBytes = kRows * kTileInputs * 2;
   static constexpr int kUnits =
       (kMaxStrips * kGroups + kConsumers - 1) / kConsumers;  // of a warp
 };
 
-template <int kRows>
+template <typename S>
 class Block {
-  using S = Shape<kRows>;
-
  public:
   __device__ Block(const GemmArgs& args, const PackedMatrix& weights,
                    const Plan& plan, std::byte* shared)
@@ -142,36 +141,57 @@ class Block {
     for (int i = 0; i < kTilesOfAStage; ++i) {
       CopyBox(
           ring_ + stage * stage_bytes_ + weight_bytes_ + i * S::kRowTileBytes,
-          input, (tile + i) * kTileInputs, blockIdx.y * kRows, full_[stage]);
+          input, (tile + i) * kTileInputs, blockIdx.y * S::kRows, full_[stage]);
     }
   }
 
   static constexpr int kRowTiles = S::kWarpRows / 8;  // of 8 rows
   using Sums = float[kRowTiles][4];
 
-  // A strip times a group of rows.
+  // Of one step of the tensor cores: a strip, and pairs of row tiles (inputs
+  // 0..7 and 8..15 of 8 rows, then of 8 more).
+  struct Fragments {
+    uint32_t weights[4];
+    uint32_t rows[kRowTiles / 2][4];
+  };
+
+  __device__ static void Load(Fragments& to, const std::byte* strip,
+                              const std::byte* rows, int first_row, int step,
+                              int lane) {
+    constexpr int kSteps = kTileInputs / kMmaInputs;  // of a tile
+    const int chunk = step % kSteps * 2;
+    LoadMatrices(to.weights, Chunk(strip + step / kSteps * kTileBytes,
+                                   lane % 16, chunk + lane / 16));
+#pragma unroll
+    for (int r = 0; r < kRowTiles / 2; ++r) {
+      LoadMatrices(to.rows[r],
+                   Chunk(rows + step / kSteps * S::kRowTileBytes,
+                         first_row + r * 16 + lane / 16 * 8 + lane % 8,
+                         chunk + lane / 8 % 2));
+    }
+  }
+
+  // A strip times a group of rows. Loads a step ahead of the products.
   __device__ void Multiply(const std::byte* stage, int unit, int lane,
                            Sums& sums) {
+    constexpr int kSteps = kTilesOfAStage * kTileInputs / kMmaInputs;
     const std::byte* const strip =
         stage + unit / S::kGroups * kTilesOfAStage * kTileBytes;
     const std::byte* const rows = stage + weight_bytes_;
     const int first_row = unit % S::kGroups * S::kWarpRows;
+    Fragments fragments[2];
+    Load(fragments[0], strip, rows, first_row, 0, lane);
 #pragma unroll
-    for (int tile = 0; tile < kTilesOfAStage; ++tile) {
+    for (int step = 0; step < kSteps; ++step) {
+      if (step + 1 < kSteps) {
+        Load(fragments[(step + 1) % 2], strip, rows, first_row, step + 1, lane);
+      }
+      const Fragments& now = fragments[step % 2];
 #pragma unroll
-      for (int k = 0; k < kTileInputs / kMmaInputs; ++k) {
-        uint32_t a[4];
-        LoadMatrices(
-            a, Chunk(strip + tile * kTileBytes, lane % 16, 2 * k + lane / 16));
-#pragma unroll
-        for (int r = 0; r < kRowTiles; r += 2) {
-          uint32_t b[4];  // inputs 0..7 and 8..15 of 8 rows, then of 8 more
-          LoadMatrices(b, Chunk(rows + tile * S::kRowTileBytes,
-                                first_row + r * 8 + lane / 16 * 8 + lane % 8,
-                                2 * k + lane / 8 % 2));
-          MultiplyAdd(sums[r], a, b[0], b[1]);
-          MultiplyAdd(sums[r + 1], a, b[2], b[3]);
-        }
+      for (int r = 0; r < kRowTiles / 2; ++r) {
+        MultiplyAdd(sums[2 * r], now.weights, now.rows[r][0], now.rows[r][1]);
+        MultiplyAdd(sums[2 * r + 1], now.weights, now.rows[r][2],
+                    now.rows[r][3]);
       }
     }
   }
@@ -184,7 +204,7 @@ class Block {
     const int32_t output =
         (first_strip_ + unit / S::kGroups) * kStripOutputs + lane / 4;
     const int32_t first_row =
-        blockIdx.y * kRows + unit % S::kGroups * S::kWarpRows + lane % 4 * 2;
+        blockIdx.y * S::kRows + unit % S::kGroups * S::kWarpRows + lane % 4 * 2;
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
       for (int i = 0; i < 4; ++i) {
@@ -211,15 +231,15 @@ class Block {
   Sums sums_[S::kUnits] = {};
 };
 
-// grid [strips / plan.strips, rows / kRows].
-template <int kRows>
+// grid [strips / plan.strips, rows / S::kRows].
+template <typename S>
 __global__ void __launch_bounds__(kThreads, 1)
     GemmFewRowsKernel(const __grid_constant__ GemmArgs args,
                       const __grid_constant__ PackedMatrix weights,
                       const __grid_constant__ Plan plan,
                       const __grid_constant__ CUtensorMap input) {
   extern __shared__ std::byte few_rows_shared[];
-  Block<kRows> block(args, weights, plan, few_rows_shared);
+  Block<S> block(args, weights, plan, few_rows_shared);
   block.Init();
   if (threadIdx.x / kWarpSize < kConsumers) {
     WaitForKernelsBefore();
@@ -229,30 +249,33 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
 }
 
-template <int kRows>
+template <typename S>
 cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
-                   const OperandMap& input, int32_t num_multiprocessors,
-                   cudaStream_t stream) {
-  using S = Shape<kRows>;
-  Plan plan;
-  plan.num_strips = (weights.num_outputs + kStripOutputs - 1) / kStripOutputs;
-  plan.num_tiles = weights.padded_inputs / kTileInputs;
-  plan.strips =
-      (plan.num_strips + num_multiprocessors - 1) / num_multiprocessors;
-  if (plan.strips > kMaxStrips) plan.strips = kMaxStrips;
+                   const OperandMap& input, Plan plan, cudaStream_t stream) {
   const int32_t stage_bytes =
       kTilesOfAStage * (plan.strips * kTileBytes + S::kRowTileBytes);
   plan.num_stages = kRingBytes / stage_bytes;
   if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
   const dim3 grid((plan.num_strips + plan.strips - 1) / plan.strips,
-                  (args.num_rows + kRows - 1) / kRows);
-  return LaunchOverlapped(GemmFewRowsKernel<kRows>, grid, kThreads,
-                          kSharedBytes, stream, args, weights, plan, input.map);
+                  (args.num_rows + S::kRows - 1) / S::kRows);
+  return LaunchOverlapped(GemmFewRowsKernel<S>, grid, kThreads, kSharedBytes,
+                          stream, args, weights, plan, input.map);
 }
 
+// With few strips a block, more warps share its rows.
 template <int kRows>
+cudaError_t LaunchRows(const GemmArgs& args, const PackedMatrix& weights,
+                       const OperandMap& input, const Plan& plan,
+                       cudaStream_t stream) {
+  if (plan.strips * (kRows / 16) <= kConsumers) {
+    return Launch<Shape<kRows, 16>>(args, weights, input, plan, stream);
+  }
+  return Launch<Shape<kRows, 32>>(args, weights, input, plan, stream);
+}
+
+template <typename S>
 cudaError_t Prepare() {
-  return cudaFuncSetAttribute(GemmFewRowsKernel<kRows>,
+  return cudaFuncSetAttribute(GemmFewRowsKernel<S>,
                               cudaFuncAttributeMaxDynamicSharedMemorySize,
                               kSharedBytes);
 }
@@ -263,18 +286,26 @@ cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
                               const OperandMap& input,
                               int32_t num_multiprocessors,
                               cudaStream_t stream) {
+  Plan plan = {};
+  plan.num_strips = (weights.num_outputs + kStripOutputs - 1) / kStripOutputs;
+  plan.num_tiles = weights.padded_inputs / kTileInputs;
+  plan.strips =
+      (plan.num_strips + num_multiprocessors - 1) / num_multiprocessors;
+  if (plan.strips > kMaxStrips) plan.strips = kMaxStrips;
   switch (FewRowsBox(args.num_rows)) {
     case 16:
-      return Launch<16>(args, weights, input, num_multiprocessors, stream);
+      return Launch<Shape<16, 16>>(args, weights, input, plan, stream);
     case 32:
-      return Launch<32>(args, weights, input, num_multiprocessors, stream);
+      return LaunchRows<32>(args, weights, input, plan, stream);
     default:
-      return Launch<64>(args, weights, input, num_multiprocessors, stream);
+      return LaunchRows<64>(args, weights, input, plan, stream);
   }
 }
 
 cudaError_t PrepareGemmFewRows() {
-  for (cudaError_t (*prepare)() : {Prepare<16>, Prepare<32>, Prepare<64>}) {
+  for (cudaError_t (*prepare)() :
+       {Prepare<Shape<16, 16>>, Prepare<Shape<32, 16>>, Prepare<Shape<32, 32>>,
+        Prepare<Shape<64, 16>>, Prepare<Shape<64, 32>>}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }
   return cudaSuccess;

@@ -2,18 +2,48 @@
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/row_values.cuh"
 
 namespace ttt {
 namespace {
 
 constexpr int kThreads = 256;
 
-// grid [num_rows]; a block owns a row.
+__device__ void StoreGated(const NormGateArgs& args, int64_t row, int c,
+                           float normal) {
+  float value = fmaf(args.weight[c], normal, args.bias[c]);
+  if (args.gate != nullptr) {
+    value *= Gelu(args.gate[row * args.gate_stride + c]);
+  }
+  StoreOperand(args.output, row * args.hidden_size + c, value);
+}
+
+// grid [num_rows]; a block owns a row of up to 1024 * kVectors channels.
+template <int kVectors>
 __global__ void NormGateKernel(const NormGateArgs args) {
   WaitForKernelsBefore();
   const int32_t size = args.hidden_size;
-  const int64_t first = int64_t{blockIdx.x} * size;
-  const float* const input = args.input + first;
+  RowValues<kThreads, kVectors> row(args.input + int64_t{blockIdx.x} * size,
+                                    size);
+  float sum = 0.0f;
+  row.Visit([&](int, float x) { sum += x; });
+  const float mean = BlockSum<kThreads>(sum) / size;
+  float squares = 0.0f;
+  row.Visit([&](int, float& x) {
+    x -= mean;
+    squares = fmaf(x, x, squares);
+  });
+  const float scale =
+      1.0f / sqrtf(BlockSum<kThreads>(squares) / size + kLayerNormEpsilon);
+  row.Visit(
+      [&](int c, float x) { StoreGated(args, blockIdx.x, c, x * scale); });
+}
+
+// The same of a row of any size, which is read three times.
+__global__ void LongNormGateKernel(const NormGateArgs args) {
+  WaitForKernelsBefore();
+  const int32_t size = args.hidden_size;
+  const float* const input = args.input + int64_t{blockIdx.x} * size;
   float sum = 0.0f;
   for (int c = threadIdx.x; c < size; c += kThreads) sum += input[c];
   const float mean = BlockSum<kThreads>(sum) / size;
@@ -24,11 +54,7 @@ __global__ void NormGateKernel(const NormGateArgs args) {
   const float scale =
       1.0f / sqrtf(BlockSum<kThreads>(squares) / size + kLayerNormEpsilon);
   for (int c = threadIdx.x; c < size; c += kThreads) {
-    float value = fmaf(args.weight[c], (input[c] - mean) * scale, args.bias[c]);
-    if (args.gate != nullptr) {
-      value *= Gelu(args.gate[blockIdx.x * args.gate_stride + c]);
-    }
-    StoreOperand(args.output, first + c, value);
+    StoreGated(args, blockIdx.x, c, (input[c] - mean) * scale);
   }
 }
 
@@ -36,8 +62,14 @@ __global__ void NormGateKernel(const NormGateArgs args) {
 
 cudaError_t LaunchNormGate(const NormGateArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  return LaunchOverlapped(NormGateKernel, dim3(args.num_rows), kThreads, 0,
-                          stream, args);
+  const auto kernel =
+      args.hidden_size <= RowValues<kThreads, 1>::kMaxSize   ? NormGateKernel<1>
+      : args.hidden_size <= RowValues<kThreads, 2>::kMaxSize ? NormGateKernel<2>
+      : args.hidden_size <= RowValues<kThreads, 4>::kMaxSize
+          ? NormGateKernel<4>
+          : LongNormGateKernel;
+  return LaunchOverlapped(kernel, dim3(args.num_rows), kThreads, 0, stream,
+                          args);
 }
 
 }  // namespace ttt
