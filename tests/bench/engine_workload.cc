@@ -9,15 +9,16 @@ namespace ttt {
 
 absl::StatusOr<std::unique_ptr<EngineWorkload>> EngineWorkload::Create(
     const Options& options, TimingBackend* backend) {
-  TTT_ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(options.model_dir));
+  TTT_ASSIGN_OR_RETURN(const ModelConfig config,
+                       LoadModelConfig(options.model_dir));
   std::unique_ptr<Checkpoint> checkpoint;
   if (options.is_dummy) {
     checkpoint = MakeDummyCheckpoint(config);
   } else {
     TTT_ASSIGN_OR_RETURN(checkpoint, OpenCheckpoint(options.model_dir, config));
   }
-  auto workload = std::unique_ptr<EngineWorkload>(
-      new EngineWorkload(std::move(config), backend));
+  auto workload =
+      std::unique_ptr<EngineWorkload>(new EngineWorkload(config, backend));
   workload->max_rows_ = options.max_rows;
   TTT_ASSIGN_OR_RETURN(workload->model_,
                        TttModel::Load(workload->config_, checkpoint.get(),

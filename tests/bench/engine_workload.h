@@ -62,8 +62,8 @@ class EngineWorkload {
   int64_t RaggedStart();
 
  private:
-  EngineWorkload(ModelConfig config, TimingBackend* backend)
-      : config_(std::move(config)), backend_(*backend) {}
+  EngineWorkload(const ModelConfig& config, TimingBackend* backend)
+      : config_(config), backend_(*backend) {}
 
   const ModelConfig config_;
   TimingBackend& backend_;

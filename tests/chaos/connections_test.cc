@@ -27,8 +27,6 @@ extern char** environ;
 namespace ttt {
 namespace {
 
-using ::testing::HasSubstr;
-
 constexpr absl::Duration kBound = absl::Seconds(30);
 constexpr char kPreface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 constexpr char kNoSettings[] = {0, 0, 0, 4, 0, 0, 0, 0, 0};

@@ -1,8 +1,9 @@
 // Sampling parameters from the door to the op: whatever the door lets through
 // chooses a token of the vocabulary, the same one each time.
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -97,14 +98,15 @@ Chosen Sample(Row& row, Backend& backend) {
   return chosen;
 }
 
+bool SameBits(float a, float b) {
+  return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
+}
+
 bool SameBits(const Chosen& a, const Chosen& b) {
   return a.token == b.token && a.finite == b.finite &&
-         std::memcmp(&a.logprob, &b.logprob, sizeof(float)) == 0 &&
-         a.candidates == b.candidates &&
+         SameBits(a.logprob, b.logprob) && a.candidates == b.candidates &&
          std::equal(a.logprobs.begin(), a.logprobs.end(), b.logprobs.begin(),
-                    [](float x, float y) {
-                      return std::memcmp(&x, &y, sizeof(float)) == 0;
-                    });
+                    [](float x, float y) { return SameBits(x, y); });
 }
 
 void CheckChosen(const Row& row, const Chosen& chosen) {

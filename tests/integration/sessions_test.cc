@@ -9,7 +9,6 @@ namespace ttt {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
 class SessionsTest : public testing::Test {
