@@ -331,7 +331,7 @@ TEST(MetricsTest, PromtoolFindsNoFault) {
   ASSERT_NE(promtool, nullptr);
   std::string said;
   for (int c = std::fgetc(promtool); c != EOF; c = std::fgetc(promtool))
-    said += c;
+    said += static_cast<char>(c);
   EXPECT_EQ(pclose(promtool), 0);
   EXPECT_EQ(said, "");
   std::remove(page.c_str());
