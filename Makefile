@@ -28,7 +28,7 @@ help:
 	@echo 'make bench    build, time the engine and its ops   (MODEL=DIR FLAGS="--batch=1,8")'
 	@echo 'make format   clang-format every source'
 	@echo 'make lint     format, layering and clang-tidy        (ALL=1, or BASE=commit)'
-	@echo 'make sanitize unit tests, bad input, corpora and threads under sanitizers; clang'
+	@echo 'make sanitize tests under sanitizers; clang on the locks  (half an hour, the first time)'
 	@echo 'make dist     relocatable tree and tarball in build/dist'
 	@echo 'make build    only build everything;  make clean: remove build/'
 
