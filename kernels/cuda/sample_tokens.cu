@@ -366,10 +366,11 @@ __device__ void SortBest(Shared& shared, const float* logits, int32_t n,
     for (int stride = size / 2; stride > 0; stride /= 2) {
       for (int i = threadIdx.x; i < kMaxSortedCandidates; i += kThreads) {
         const int other = i ^ stride;
+        if (other < i) continue;  // Its thread does both.
         const bool descends = (i & size) == 0;
         const uint64_t a = shared.keys[i];
         const uint64_t b = shared.keys[other];
-        if (other > i && (a < b) == descends) {
+        if ((a < b) == descends) {
           shared.keys[i] = b;
           shared.keys[other] = a;
         }
