@@ -100,22 +100,27 @@ grpc::Status CompleteWithAFullPool() {
   return status;
 }
 
-// Asked until the server has seen how fast it reads the input of the one that
-// runs.
+// How long the wait is depends on the machine, so several deadlines are tried,
+// behind new inputs each time: a server knows the wait once it has seen how
+// fast it reads.
 grpc::Status CompleteThatWouldWaitPastItsDeadline() {
   TestServer server(OneRow(absl::Hours(1)));
-  std::string request = "token_ids { ";
-  for (int i = 0; i < 200000; ++i) absl::StrAppend(&request, "ids: 5 ");
-  absl::StrAppend(&request, "}");
-  StreamCall running(&server, request);
-  StreamCall waiting(&server, request);
-  v1::CompleteEvent event;
-  EXPECT_TRUE(running.Read(&event) && event.has_accepted());
-  EXPECT_TRUE(waiting.Read(&event) && event.has_accepted());
+  std::string long_input = "token_ids { ";
+  for (int i = 0; i < 200000; ++i) absl::StrAppend(&long_input, "ids: 5 ");
+  absl::StrAppend(&long_input, "} sampling { max_tokens: 0 }");
   grpc::Status status;
-  while (status.error_code() != StatusCode::RESOURCE_EXHAUSTED) {
-    StreamCall late(&server, "token_ids { ids: 5 }", std::chrono::seconds(1));
-    if (!late.Read(&event)) status = late.Finish();
+  for (int round = 0; round < 20; ++round) {
+    for (const int milliseconds : {10, 100, 1000}) {
+      StreamCall running(&server, long_input);
+      StreamCall waiting(&server, long_input);
+      v1::CompleteEvent event;
+      EXPECT_TRUE(running.Read(&event) && event.has_accepted());
+      EXPECT_TRUE(waiting.Read(&event) && event.has_accepted());
+      StreamCall late(&server, "token_ids { ids: 5 }",
+                      std::chrono::milliseconds(milliseconds));
+      status = late.Finish();
+      if (status.error_code() == StatusCode::RESOURCE_EXHAUSTED) return status;
+    }
   }
   return status;
 }
