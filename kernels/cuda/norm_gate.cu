@@ -62,12 +62,9 @@ __global__ void LongNormGateKernel(const NormGateArgs args) {
 
 cudaError_t LaunchNormGate(const NormGateArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  const auto kernel =
-      args.hidden_size <= RowValues<kThreads, 1>::kMaxSize   ? NormGateKernel<1>
-      : args.hidden_size <= RowValues<kThreads, 2>::kMaxSize ? NormGateKernel<2>
-      : args.hidden_size <= RowValues<kThreads, 4>::kMaxSize
-          ? NormGateKernel<4>
-          : LongNormGateKernel;
+  const auto kernel = KernelOfRowSize<kThreads>(
+      args.hidden_size, NormGateKernel<1>, NormGateKernel<2>, NormGateKernel<4>,
+      LongNormGateKernel);
   return LaunchOverlapped(kernel, dim3(args.num_rows), kThreads, 0, stream,
                           args);
 }

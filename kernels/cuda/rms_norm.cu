@@ -43,12 +43,9 @@ __global__ void LongRmsNormKernel(const RmsNormArgs args) {
 
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  const auto kernel =
-      args.hidden_size <= RowValues<kThreads, 1>::kMaxSize   ? RmsNormKernel<1>
-      : args.hidden_size <= RowValues<kThreads, 2>::kMaxSize ? RmsNormKernel<2>
-      : args.hidden_size <= RowValues<kThreads, 4>::kMaxSize
-          ? RmsNormKernel<4>
-          : LongRmsNormKernel;
+  const auto kernel = KernelOfRowSize<kThreads>(
+      args.hidden_size, RmsNormKernel<1>, RmsNormKernel<2>, RmsNormKernel<4>,
+      LongRmsNormKernel);
   return LaunchOverlapped(kernel, dim3(args.num_rows), kThreads, 0, stream,
                           args);
 }

@@ -53,4 +53,15 @@ class RowValues {
   float values_[4 * kVectors];
 };
 
+// Of four kernels for rows of up to 1, 2 and 4 vectors a thread, and of any
+// size, the first that takes rows of `size`.
+template <int kThreads, typename Kernel>
+Kernel KernelOfRowSize(int32_t size, Kernel one, Kernel two, Kernel four,
+                       Kernel any) {
+  return size <= RowValues<kThreads, 1>::kMaxSize   ? one
+         : size <= RowValues<kThreads, 2>::kMaxSize ? two
+         : size <= RowValues<kThreads, 4>::kMaxSize ? four
+                                                    : any;
+}
+
 }  // namespace ttt

@@ -16,7 +16,9 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/base/error.h"
 #include "server/base/mutex.h"
 #include "tests/support/status_matchers.h"
@@ -239,7 +241,12 @@ TEST(ListenerTest, ConnectionsAtTheLimitOfDescriptorsDoNotFillTheLog) {
   listener.reset();
   const std::string log = testing::internal::GetCapturedStderr();
   EXPECT_THAT(log, HasSubstr("connections wait"));
-  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 2) << log;
+  // Lines of our own: without descriptors a sanitizer writes some of its own.
+  int warnings = 0;
+  for (const absl::string_view line : absl::StrSplit(log, '\n')) {
+    warnings += absl::StrContains(line, " WARN ");
+  }
+  EXPECT_EQ(warnings, 2) << log;
 }
 
 }  // namespace
