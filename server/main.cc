@@ -47,7 +47,7 @@ ABSL_FLAG(int32_t, max_batch_rows, 32, "turns in one step, 1 to 4096");
 ABSL_FLAG(int32_t, max_batch_tokens, 512,
           "tokens in one step, max_batch_rows to 32768");
 ABSL_FLAG(int64_t, max_input_tokens, 1048576,
-          "tokens in one call, 1 to 16777216");
+          "tokens in one call, 1 to 4194304");
 ABSL_FLAG(ttt::ByteCount, device_state_bytes, {},
           "memory for the sessions' states, such as 536870912 or 512MiB; 0: a "
           "quarter of what there is, at most 1GiB");
@@ -286,7 +286,7 @@ absl::Status CheckFlags() {
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_batch_rows, 1, 4096));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(
       FLAGS_max_batch_tokens, absl::GetFlag(FLAGS_max_batch_rows), 32768));
-  TTT_RETURN_IF_ERROR(CheckRange<int64_t>(FLAGS_max_input_tokens, 1, 1 << 24));
+  TTT_RETURN_IF_ERROR(CheckRange<int64_t>(FLAGS_max_input_tokens, 1, 4 << 20));
   TTT_RETURN_IF_ERROR(
       CheckBytes(FLAGS_device_state_bytes, 0, int64_t{1} << 50));
   TTT_RETURN_IF_ERROR(CheckRange<int32_t>(FLAGS_max_queue, 0, 1 << 20));

@@ -33,9 +33,10 @@ struct ServerOptions {
   absl::Duration max_stall = absl::Seconds(60);  // see Engine::Options
   // Tokens and candidates of one answer of Complete or Score, so that it stays
   // below the 2 GiB of a message.
-  int64_t max_answer_candidates = int64_t{64} << 20;
+  int64_t max_answer_candidates = int64_t{4} << 20;
   int64_t max_sessions = 1 << 20;  // empty ones too
-  // A call whose client takes nothing of its answer for that long is cut.
+  // A call whose client has not taken what was sent within that time, and a
+  // second more for each MiB of an answer, is cut.
   // Longer than max_stall, so that the client may still learn that its turn has
   // ended.
   absl::Duration max_unread = absl::Seconds(90);

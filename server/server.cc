@@ -249,8 +249,9 @@ Metrics::Gauges Server::Parts::ReadGauges() const {
   const SessionStore::Counts sessions = store_->counts();
   const StatePool::Usage slots = pool_->usage();
   Metrics::Gauges gauges;
-  gauges.queued_requests = engine_thread_->num_queued();
-  gauges.running_turns = engine_thread_->num_running();
+  const Admission::Load load = admission_->load();
+  gauges.queued_requests = load.queued;
+  gauges.running_turns = load.running;
   gauges.sessions_running = sessions.running;
   gauges.sessions_device = sessions.sessions - sessions.running;
   gauges.slots_free = slots.slots - slots.slots_in_use;

@@ -1,6 +1,7 @@
 #include "server/admission/admission.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +16,7 @@ constexpr absl::Duration kRetryPerCall = absl::Milliseconds(5);
 constexpr absl::Duration kShortestRetry = absl::Milliseconds(50);
 constexpr absl::Duration kLongestRetry = absl::Seconds(10);
 constexpr absl::Duration kNotServingRetry = absl::Seconds(1);
+constexpr absl::Duration kQueueTimeoutRetry = absl::Seconds(1);
 // The expected wait is a mean: past this part of max_wait some calls would wait
 // longer than that.
 constexpr double kPartOfMaxWait = 0.75;
@@ -31,6 +33,15 @@ absl::Status CheckOption(absl::string_view name, int64_t value) {
 }
 
 }  // namespace
+
+absl::Status QueueTimeout(absl::Duration wait) {
+  return RetryableError(absl::StatusCode::kResourceExhausted, "QUEUE_TIMEOUT",
+                        absl::StrCat("the call waited for ",
+                                     absl::FormatDuration(absl::Trunc(
+                                         wait, absl::Milliseconds(1))),
+                                     " and was not begun"),
+                        kQueueTimeoutRetry);
+}
 
 Ticket::~Ticket() {
   if (admission_ != nullptr) admission_->Leave(bytes_);
@@ -105,11 +116,13 @@ Admission::~Admission() {
   TTT_CHECK(queued_calls_ == 0 && queued_tokens_ == 0);
 }
 
+bool Admission::IsBusy() const {
+  return queued_calls_ > 0 &&
+         running_calls_ + queued_calls_ >= options_.num_rows;
+}
+
 absl::Duration Admission::ExpectedWait() const {
-  if (queued_tokens_ == 0 || tokens_per_second_ <= 0 ||
-      running_calls_ + queued_calls_ < options_.num_rows) {
-    return absl::ZeroDuration();
-  }
+  if (!IsBusy() || tokens_per_second_ <= 0) return absl::ZeroDuration();
   return absl::Seconds(queued_tokens_ / tokens_per_second_);
 }
 
@@ -151,11 +164,13 @@ absl::Status Admission::CheckLocked(const CallCost& cost) const {
                              bytes_, " of other calls, is more than ",
                              options_.max_bytes));
   }
-  if (queued_calls_ > 0 &&
-      cost.tokens > options_.max_queued_tokens - queued_tokens_) {
+  const int64_t max_queued_tokens = IsBusy()
+                                        ? options_.max_queued_tokens
+                                        : std::numeric_limits<int64_t>::max();
+  if (queued_calls_ > 0 && cost.tokens > max_queued_tokens - queued_tokens_) {
     return Full(absl::StrCat(cost.tokens, " tokens, with ", queued_tokens_,
                              " of calls that wait, are more than ",
-                             options_.max_queued_tokens));
+                             max_queued_tokens));
   }
   const absl::Duration wait = ExpectedWait();
   if (wait > kPartOfMaxWait * options_.max_wait) {
@@ -182,10 +197,7 @@ absl::StatusOr<Admission::Admitted> Admission::Admit(const CallCost& cost) {
   TTT_CHECK(cost.tokens >= 0 && cost.bytes >= 0);
   MutexLock lock(mutex_);
   TTT_RETURN_IF_ERROR(CheckLocked(cost));
-  if (queued_calls_ == 0) {
-    window_begin_ = clock_->Now();
-    window_tokens_ = 0;
-  }
+  if (!IsBusy()) RestartWindow();
   ++calls_;
   bytes_ += cost.bytes;
   ++queued_calls_;
@@ -203,9 +215,9 @@ Admission::State Admission::state() const {
   return state_;
 }
 
-int32_t Admission::calls() const {
+Admission::Load Admission::load() const {
   MutexLock lock(mutex_);
-  return calls_;
+  return {.calls = calls_, .queued = queued_calls_, .running = running_calls_};
 }
 
 void Admission::Leave(int64_t bytes) {
@@ -245,22 +257,22 @@ void Admission::Done(int64_t tokens) {
 }
 
 void Admission::Count(int64_t tokens) {
-  if (queued_calls_ == 0) return;  // Not busy: the rate would be too low.
+  if (!IsBusy()) return RestartWindow();  // The rate would be too low.
   window_tokens_ += tokens;
-  const absl::Time now = clock_->Now();
-  const absl::Duration elapsed = now - window_begin_;
+  const absl::Duration elapsed = clock_->Now() - window_begin_;
   if (elapsed < kWindow) return;
-  if (elapsed > kLongestWindow) {  // It stood still, and that says nothing.
-    window_begin_ = now;
-    window_tokens_ = 0;
-    return;
-  }
+  // It stood still, and that says nothing.
+  if (elapsed > kLongestWindow) return RestartWindow();
   const double rate = window_tokens_ / absl::ToDoubleSeconds(elapsed);
   tokens_per_second_ =
       tokens_per_second_ > 0
           ? (1 - kNewWeight) * tokens_per_second_ + kNewWeight * rate
           : rate;
-  window_begin_ = now;
+  RestartWindow();
+}
+
+void Admission::RestartWindow() {
+  window_begin_ = clock_->Now();
   window_tokens_ = 0;
 }
 

@@ -14,6 +14,9 @@ namespace ttt {
 
 class Admission;
 
+// RESOURCE_EXHAUSTED (QUEUE_TIMEOUT) of a call that waited that long.
+absl::Status QueueTimeout(absl::Duration wait);
+
 // Of what a call may generate, what counts before it has begun: most stop
 // earlier than they may.
 inline constexpr int64_t kMostCountedOutput = 1024;
@@ -22,7 +25,7 @@ inline constexpr int64_t kMostCountedOutput = 1024;
 struct CallCost {
   // To read, about, and to generate, at most kMostCountedOutput of that; >= 0.
   int64_t tokens = 0;
-  int64_t bytes = 0;  // of its request; >= 0
+  int64_t bytes = 0;  // of its request and, about, of its answer; >= 0
   absl::Time deadline = absl::InfiniteFuture();
 };
 
@@ -78,12 +81,17 @@ class Admission {
     int32_t num_rows = 0;  // calls that run at once; while some are free none
                            // is expected to wait
     int64_t max_queued_tokens = 4 << 20;     // of calls not yet started, >= 1
-    int64_t max_bytes = int64_t{256} << 20;  // of all requests, >= 1
+    int64_t max_bytes = int64_t{256} << 20;  // of all calls, >= 1
     // A call that is expected to wait for three quarters of it is refused, as
     // some then wait for all of it. How long it will wait
     // is told from the tokens before it and from how fast such were done while
     // others waited. > 0
     absl::Duration max_wait = absl::InfiniteDuration();
+  };
+  struct Load {
+    int32_t calls = 0;    // with a place
+    int32_t queued = 0;   // whose work has not started
+    int32_t running = 0;  // whose work has
   };
   struct Admitted {
     Ticket ticket;
@@ -97,9 +105,10 @@ class Admission {
   ~Admission();
 
   // UNAVAILABLE (STARTING, DRAINING). RESOURCE_EXHAUSTED (QUEUE_FULL); a call
-  // is never refused for its tokens alone when no other waits, nor for its
-  // bytes when no other is in. RESOURCE_EXHAUSTED (DEADLINE_INFEASIBLE): it
-  // would still wait at its deadline. All with a retry hint.
+  // is never refused for its tokens alone when no other waits or rows are free,
+  // nor for its bytes when no other is in. RESOURCE_EXHAUSTED
+  // (DEADLINE_INFEASIBLE): it would still wait at its deadline. All with a
+  // retry hint.
   absl::StatusOr<Admitted> Admit(const CallCost& cost)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -110,7 +119,7 @@ class Admission {
   // A server that drains never serves again: kDraining stays.
   void SetState(State state) ABSL_LOCKS_EXCLUDED(mutex_);
   State state() const ABSL_LOCKS_EXCLUDED(mutex_);
-  int32_t calls() const ABSL_LOCKS_EXCLUDED(mutex_);
+  Load load() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   friend class Ticket;
@@ -123,6 +132,8 @@ class Admission {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Full(absl::string_view what) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether calls may wait for a row, and not only for their texts.
+  bool IsBusy() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration ExpectedWait() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Leave(int64_t bytes) ABSL_LOCKS_EXCLUDED(mutex_);
   void Start(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -130,6 +141,7 @@ class Admission {
   void Drop(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
   void Done(int64_t tokens) ABSL_LOCKS_EXCLUDED(mutex_);
   void Count(int64_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void RestartWindow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void TakeFromQueue(int64_t tokens) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
@@ -141,7 +153,7 @@ class Admission {
   int32_t queued_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int32_t running_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t queued_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
-  // While calls wait: since when tokens are counted, and how many were done.
+  // While busy: since when tokens are counted, and how many were done.
   absl::Time window_begin_ ABSL_GUARDED_BY(mutex_);
   int64_t window_tokens_ ABSL_GUARDED_BY(mutex_) = 0;
   double tokens_per_second_ ABSL_GUARDED_BY(mutex_) = 0;  // 0: not known

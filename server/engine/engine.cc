@@ -12,8 +12,6 @@
 namespace ttt {
 namespace {
 
-constexpr absl::Duration kQueueTimeoutRetry = absl::Seconds(1);
-
 // Why a turn must end now, if it must.
 std::optional<absl::Status> EndOf(const Turn& turn, absl::Time now) {
   if (turn.stream->IsCancelled()) {
@@ -25,15 +23,6 @@ std::optional<absl::Status> EndOf(const Turn& turn, absl::Time now) {
                  "the call's deadline has passed");
   }
   return std::nullopt;
-}
-
-absl::Status QueueTimeout(absl::Duration wait) {
-  return RetryableError(absl::StatusCode::kResourceExhausted, "QUEUE_TIMEOUT",
-                        absl::StrCat("the call waited for ",
-                                     absl::FormatDuration(absl::Trunc(
-                                         wait, absl::Milliseconds(1))),
-                                     " and was not begun"),
-                        kQueueTimeoutRetry);
 }
 
 bool IsRolledBack(const absl::Status& status) {
@@ -67,7 +56,9 @@ Engine::~Engine() {
 }
 
 void Engine::Add(std::unique_ptr<Turn> turn) {
-  queue_.push_back({std::move(turn), clock_->Now()});
+  const absl::Time now = clock_->Now();
+  turn->arrival = std::min(turn->arrival, now);
+  queue_.push_back({std::move(turn), now});
 }
 
 bool Engine::Step() {
@@ -91,8 +82,8 @@ void Engine::EndCancelledAndLate() {
   for (Queued& queued : queue_) {
     if (const auto status = EndOf(*queued.turn, now)) {
       DropQueued(&queued, *status);
-    } else if (now - queued.arrival > options_.max_queue_wait) {
-      DropQueued(&queued, QueueTimeout(now - queued.arrival));
+    } else if (now - queued.since > options_.max_queue_wait) {
+      DropQueued(&queued, QueueTimeout(now - queued.since));
     }
   }
   std::erase_if(queue_,
@@ -135,7 +126,8 @@ void Engine::StartQueued() {
       continue;
     }
     const absl::Time now = clock_->Now();
-    metrics_->RecordQueue(now - queued.arrival);
+    const absl::Time arrival = queued.turn->arrival;
+    metrics_->RecordQueue(now - arrival);
     queued.turn->work.Start();
     running_.push_back(std::make_unique<RunningTurn>(
         RunningTurn::Args{.turn = std::move(queued.turn),
@@ -143,7 +135,7 @@ void Engine::StartQueued() {
                           .context = *std::move(context),
                           .tokenizer = tokenizer_,
                           .eos_token_id = model_->config().eos_token_id,
-                          .arrival = queued.arrival,
+                          .arrival = arrival,
                           .start = now}));
   }
 }
@@ -289,9 +281,10 @@ bool Engine::CommitDone() {
       DropTurn(turn.get(), Error(absl::StatusCode::kInternal, "COMMIT_FAILED",
                                  digests.status().message()));
     } else if (const auto& digest = (*digests)[next_digest++]) {
+      // Before the answer can leave, so that who has it sees it counted.
+      metrics_->RecordTurn(TurnOutcome::kCommitted);
       CommitTurn(turn.get(), *digest);
       metrics_->RecordCommit(clock_->Now() - begin);
-      metrics_->RecordTurn(TurnOutcome::kCommitted);
     } else {
       metrics_->RecordNumericFault();
       DropTurn(
@@ -328,7 +321,7 @@ void Engine::DropQueued(Queued* queued, const absl::Status& status) {
   const std::unique_ptr<Turn> turn = std::move(queued->turn);
   TurnEnd end;
   end.status = status;
-  end.timing.queue = clock_->Now() - queued->arrival;
+  end.timing.queue = clock_->Now() - turn->arrival;
   turn->lease = SessionLease();
   turn->view = SessionView();
   turn->work = CallWork();

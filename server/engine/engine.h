@@ -61,7 +61,7 @@ class Engine {
  private:
   struct Queued {
     std::unique_ptr<Turn> turn;
-    absl::Time arrival;
+    absl::Time since;  // in the queue
   };
   // One step of the model: which turns, how many tokens each, what is wanted.
   struct StepPlan {

@@ -60,8 +60,6 @@ void EngineThread::Run() {
     }
     for (auto& turn : arrived) engine_->Add(std::move(turn));
     busy = engine_->Step();
-    num_queued_.store(engine_->num_queued(), std::memory_order_relaxed);
-    num_running_.store(engine_->num_running(), std::memory_order_relaxed);
   }
   std::vector<std::unique_ptr<Turn>> left;
   {

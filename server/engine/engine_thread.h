@@ -26,14 +26,6 @@ class EngineThread {
   // cancelled.
   void Wake() ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // For gauges.
-  int32_t num_queued() const {
-    return num_queued_.load(std::memory_order_relaxed);
-  }
-  int32_t num_running() const {
-    return num_running_.load(std::memory_order_relaxed);
-  }
-
  private:
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -43,8 +35,6 @@ class EngineThread {
   std::vector<std::unique_ptr<Turn>> inbox_ ABSL_GUARDED_BY(mutex_);
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::atomic<int32_t> num_queued_{0};
-  std::atomic<int32_t> num_running_{0};
   std::thread thread_;  // last, so that it sees the rest
 };
 

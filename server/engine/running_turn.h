@@ -55,8 +55,7 @@ class RunningTurn {
   int64_t num_generated() const { return num_generated_; }
   absl::Time arrival() const { return arrival_; }
   absl::Time last_progress() const { return last_progress_; }
-  void set_last_progress(absl::Time time) { last_progress_ = time; }
-  // The moment of the last chosen token, and of the one before it.
+  // The moment of the last chosen token.
   std::optional<absl::Time> last_token() const { return last_token_; }
 
   // The end of a turn that is done, committed in its session if it has one.

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/time.h"
 #include "server/admission/admission.h"
 #include "server/request/request.h"
 #include "server/request/token_stream.h"
@@ -21,6 +22,7 @@ struct Turn {
   Request request;
   std::shared_ptr<TokenStream> stream;
   CallWork work;
+  absl::Time arrival = absl::InfiniteFuture();  // of the call; at most now
   SessionLease lease;        // no value: stateless, or a Score call
   std::string view_session;  // of a Score call; empty: from nothing
   SessionView view;          // filled by the engine

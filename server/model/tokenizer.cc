@@ -57,12 +57,13 @@ class SentencePieceTokenizer : public Tokenizer {
 
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                               bool at_start) const override {
-    return EncodeWhile(text, at_start, [] { return absl::OkStatus(); });
+    return EncodeWhile(text, at_start,
+                       [](int64_t) { return absl::OkStatus(); });
   }
 
   absl::StatusOr<std::vector<int32_t>> EncodeWhile(
       absl::string_view text, bool at_start,
-      absl::FunctionRef<absl::Status()> go_on) const override {
+      absl::FunctionRef<absl::Status(int64_t)> go_on) const override {
     if (text.size() > kMaxTextBytes) {
       return absl::InvalidArgumentError(absl::StrCat(
           "text of ", text.size(), " bytes; at most ", kMaxTextBytes));
@@ -77,7 +78,7 @@ class SentencePieceTokenizer : public Tokenizer {
     const SentencePieceWrapper* processor =
         at_start ? start_.get() : going_on_.get();
     do {
-      TTT_RETURN_IF_ERROR(go_on());
+      TTT_RETURN_IF_ERROR(go_on(static_cast<int64_t>(ids.size())));
       const size_t size = cuts_.FirstPart(text);
       TTT_RETURN_IF_ERROR(EncodePart(*processor, text.substr(0, size), &ids));
       text.remove_prefix(size);
@@ -180,8 +181,8 @@ absl::StatusOr<std::unique_ptr<SentencePieceWrapper>> LoadProcessor(
 
 absl::StatusOr<std::vector<int32_t>> Tokenizer::EncodeWhile(
     absl::string_view text, bool at_start,
-    absl::FunctionRef<absl::Status()> go_on) const {
-  TTT_RETURN_IF_ERROR(go_on());
+    absl::FunctionRef<absl::Status(int64_t)> go_on) const {
+  TTT_RETURN_IF_ERROR(go_on(0));
   return Encode(text, at_start);
 }
 

@@ -35,11 +35,12 @@ class Tokenizer {
   // INVALID_ARGUMENT, with the byte: not UTF-8.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                                       bool at_start) const = 0;
-  // The same, for a long text whose caller may lose interest: asks `go_on` now
-  // and then, and ends with its error. As it stands here: at the beginning.
+  // The same, for a long text whose caller may lose interest: calls `go_on` now
+  // and then with the number of tokens so far, and ends with its error. As it
+  // stands here: at the beginning.
   virtual absl::StatusOr<std::vector<int32_t>> EncodeWhile(
       absl::string_view text, bool at_start,
-      absl::FunctionRef<absl::Status()> go_on) const;
+      absl::FunctionRef<absl::Status(int64_t num_tokens)> go_on) const;
   // As SentencePiece decodes the whole sequence; the result is UTF-8.
   // INVALID_ARGUMENT: an id outside [0, vocab_size).
   virtual absl::StatusOr<std::string> Decode(

@@ -27,13 +27,18 @@ class ActiveCall {
   void CancelTurn() {
     if (stream_ != nullptr) stream_->Cancel();
   }
-  // Something is being written to the client since `now`.
-  void WriteBegins(absl::Time now) { writing_since_ = absl::ToUnixNanos(now); }
+  // Something is being written to the client since `now`. Who reads
+  // kSlowestRead a second has time for all of its bytes.
+  void WriteBegins(absl::Time now, int64_t bytes = 0) {
+    writing_since_ =
+        absl::ToUnixNanos(now + absl::Seconds(1) * bytes / kSlowestRead);
+  }
   void WriteEnds() { writing_since_ = kNoWrite; }
 
  private:
   friend class ActiveCalls;
   static constexpr int64_t kNoWrite = INT64_MAX;
+  static constexpr int64_t kSlowestRead = 1 << 20;
 
   const std::shared_ptr<TokenStream> stream_;
   const std::function<void()> cancel_;

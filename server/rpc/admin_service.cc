@@ -41,8 +41,8 @@ void AdminService::FillLimits(v1::ServerInfo::Limits* limits) const {
 }
 
 void AdminService::FillLoad(v1::ServerInfo::Load* load) const {
-  load->set_running_turns(parts_.engine->num_running());
-  load->set_queued_turns(parts_.engine->num_queued());
+  load->set_running_turns(parts_.admission->load().running);
+  load->set_queued_turns(parts_.admission->load().queued);
   load->set_sessions(parts_.sessions->counts().sessions);
   load->set_state_slots_used(parts_.pool->usage().reserved);
 }

@@ -1,5 +1,6 @@
 #include "server/rpc/complete_reactor.h"
 
+#include "absl/strings/str_cat.h"
 #include "server/rpc/messages.h"
 
 namespace ttt {
@@ -43,8 +44,9 @@ void CompleteReactor::End(const TurnEnd& end) {
   if (is_too_large_) {
     return Finish(call_.End(
         Error(absl::StatusCode::kResourceExhausted, "ANSWER_TOO_LARGE",
-              "the answer does not fit one message, use StreamComplete"),
-        end.revision));
+              absl::StrCat("the answer has more than ", max_candidates_,
+                           " tokens and candidates, use StreamComplete")),
+        0, end.revision));
   }
   if (end.status.ok()) {
     response_.set_turn_id(call_.turn_id());
@@ -60,8 +62,8 @@ void CompleteReactor::End(const TurnEnd& end) {
     }
     *response_bytes_ = Serialize(response_);
   }
-  call_.WriteBegins();
-  Finish(call_.End(end.status));
+  Finish(
+      call_.End(end.status, static_cast<int64_t>(response_bytes_->Length())));
 }
 
 }  // namespace ttt

@@ -226,8 +226,8 @@ void Listener::LogRound(bool all_accepted) {
   if (!all_accepted) {
     const auto rounds = exhausted_log_.Count(clock_->Now());
     if (!rounds.has_value()) return;
-    Log(LogLevel::kWarning, "connections wait: there are no descriptors left",
-        {{"times", absl::StrCat(*rounds)}});
+    Log(LogLevel::kWarning, "connections wait: none can be accepted",
+        {{"error", std::strerror(error_)}, {"times", absl::StrCat(*rounds)}});
     exhausted_logged_ = true;
   } else if (std::exchange(exhausted_logged_, false)) {
     Log(LogLevel::kWarning, "connections are accepted again");
@@ -245,6 +245,7 @@ bool Listener::AcceptAll(int listener) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) return true;
     // These are of one connection, which is gone already.
     if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) continue;
+    error_ = errno;
     return false;
   }
   return true;

@@ -60,6 +60,7 @@ class Listener {
   OnConnection on_connection_;
   // Who opens and closes connections at the limit makes many such rounds.
   LogLimit exhausted_log_{absl::Seconds(10)};
+  int error_ = 0;                  // why a connection was not accepted
   bool exhausted_logged_ = false;  // since connections were last accepted
   std::thread thread_;
 };

@@ -49,6 +49,9 @@ class RpcCall {
 
   // By the server's clock; infinite if the client gave none.
   absl::Time Deadline() const;
+  // Of a call whose text is about to be read: RESOURCE_EXHAUSTED
+  // (QUEUE_TIMEOUT) if it came longer ago than `max_wait`.
+  absl::Status CheckWait(absl::Duration max_wait) const;
   // Of a call that has waited: why it need not be run any more. CANCELLED,
   // UNAVAILABLE (DRAINING) if the server is ending, DEADLINE_EXCEEDED.
   absl::Status CheckWanted(bool is_cancelled, bool is_ending) const;
@@ -58,7 +61,7 @@ class RpcCall {
                    const ErrorMetadata& metadata = {});
 
   const RpcParts& parts() const { return parts_; }
-  grpc::CallbackServerContext* context() const { return context_; }
+  absl::Time arrival() const { return arrival_; }
 
  private:
   const absl::string_view method_;

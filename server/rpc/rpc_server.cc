@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/log.h"
+#include "server/base/mutex.h"
 #include "server/base/status_macros.h"
 #include "server/rpc/active_calls.h"
 #include "server/rpc/admin_service.h"
@@ -26,7 +27,7 @@
 namespace ttt {
 namespace {
 
-// A million token ids, or as much text.
+// Four million token ids of three bytes each, or as much text.
 constexpr int kMaxReceiveBytes = 16 << 20;
 constexpr int kMaxMetadataBytes = 8 << 10;
 // On one connection; Admission bounds the calls of all.
@@ -42,6 +43,7 @@ RequestLimits MakeLimits(const RpcServer::Options& options,
   RequestLimits limits;
   limits.vocab_size = facts.config.vocab_size;
   limits.max_input_tokens = facts.max_input_tokens;
+  limits.max_queue_wait = facts.max_queue_wait;
   limits.max_top_logprobs = facts.max_top_logprobs;
   limits.has_tokenizer = has_tokenizer;
   limits.max_answer_candidates = options.max_answer_candidates;
@@ -133,12 +135,14 @@ class RpcServer::Impl {
   int port() const { return listener_->port(); }
 
   void SetServing() {
+    MutexLock lock(state_mutex_);
     if (parts_.admission->state() == Admission::State::kDraining) return;
     parts_.admission->SetState(Admission::State::kServing);
     SetHealth(true);
   }
 
   void StartDrain() {
+    MutexLock lock(state_mutex_);
     parts_.admission->SetState(Admission::State::kDraining);
     SetHealth(false);
   }
@@ -181,6 +185,7 @@ class RpcServer::Impl {
   }
 
   const RpcParts parts_;
+  Mutex state_mutex_;  // so that health and the admission's state agree
   ActiveCalls active_calls_;
   TextThreads texts_;
   InferenceService inference_;

@@ -17,7 +17,7 @@ class RpcServer {
   struct Options {
     bool reflection = false;
     absl::Duration stream_interval;  // see TokenStream::Options
-    int64_t max_answer_candidates = int64_t{64} << 20;  // see RequestLimits
+    int64_t max_answer_candidates = int64_t{4} << 20;  // see RequestLimits
   };
 
   // Serves with Admission in the state it has: SetServing opens it. Takes the
@@ -36,8 +36,8 @@ class RpcServer {
   void StartDrain();
   // False: turns were still running after `timeout`.
   bool WaitUntilIdle(absl::Duration timeout);
-  // Cuts the calls whose client has taken nothing for `max_unread` although
-  // there was something to take. Not from two threads at once.
+  // Cuts the calls whose client has not taken what was sent `max_unread` ago.
+  // Not from two threads at once.
   void CutUnread(absl::Duration max_unread);
   // Ends the turns that run with UNAVAILABLE (DRAINING), closes the port, and
   // cuts the calls that have not ended after `grace`.

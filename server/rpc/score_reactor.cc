@@ -30,8 +30,8 @@ void ScoreReactor::End(const TurnEnd& end) {
     ToMessage(end, &response);
     *response_bytes_ = Serialize(response);
   }
-  call_.WriteBegins();
-  Finish(call_.End(end.status));
+  Finish(
+      call_.End(end.status, static_cast<int64_t>(response_bytes_->Length())));
 }
 
 }  // namespace ttt

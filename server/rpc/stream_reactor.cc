@@ -49,10 +49,7 @@ void StreamReactor::Next() {
   while (true) {
     if (call_.is_cancelled()) events_.clear();
     if (!events_.empty()) return WriteFirst();
-    if (end_.has_value()) {
-      call_.WriteBegins();
-      return Finish(call_.End(*end_));
-    }
+    if (end_.has_value()) return Finish(call_.End(*end_));
     const std::optional<TokenStream::Chunk> chunk = call_.Take();
     if (!chunk.has_value()) return;  // The stream goes on from here.
     QueueEvents(*chunk);

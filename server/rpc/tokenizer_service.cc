@@ -13,8 +13,8 @@ absl::Status TokenizerService::Encode(const UnaryCall& call,
   if (parts_.tokenizer == nullptr) return NoTokenizer("text");
   TTT_ASSIGN_OR_RETURN(
       const std::vector<int32_t> ids,
-      parts_.tokenizer->EncodeWhile(request.text(), request.at_start(),
-                                    [&call] { return call.CheckWanted(); }));
+      EncodeText(request.text(), request.at_start(), *parts_.tokenizer, limits_,
+                 [&call] { return call.CheckWanted(); }));
   response->mutable_ids()->Add(ids.begin(), ids.end());
   for (const int32_t id : ids)
     response->add_pieces(parts_.tokenizer->Piece(id));
@@ -24,6 +24,7 @@ absl::Status TokenizerService::Encode(const UnaryCall& call,
 absl::Status TokenizerService::Decode(const v1::DetokenizeRequest& request,
                                       v1::DetokenizeResponse* response) const {
   if (parts_.tokenizer == nullptr) return NoTokenizer("ids");
+  TTT_RETURN_IF_ERROR(CheckInputTokens(request.ids_size(), limits_));
   TTT_RETURN_IF_ERROR(ValidateTokenIds("ids", request.ids(), limits_));
   TTT_ASSIGN_OR_RETURN(*response->mutable_text(),
                        parts_.tokenizer->Decode(request.ids()));
@@ -46,14 +47,15 @@ grpc::ServerUnaryReactor* TokenizerService::Answer(
     }
     call->Keep(std::move(admitted->ticket));
   }
-  texts_->Run(bytes, [=] {
+  texts_->Run(bytes, [=, this] {
     absl::Status status = call->CheckWanted();
+    if (status.ok()) status = call->CheckWait(limits_.max_queue_wait);
     if (status.ok()) {
       status = AnswerMessage<RequestMessage, ResponseMessage>(
           *request, response,
           [=](const auto& in, auto* out) { return handler(*call, in, out); });
     }
-    call->End(status);
+    call->End(status, static_cast<int64_t>(response->Length()));
   });
   return call;
 }

@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kStreamBytes = 256 << 10;
 // A token has about this many bytes of text.
 constexpr int64_t kTextBytesPerToken = 4;
+// Of a Score call's answer: as it is gathered, as a message, and as bytes.
+constexpr int64_t kBytesPerCandidate = 80;
 
 uint64_t DrawSeed() {
   std::random_device device;
@@ -26,15 +28,21 @@ int64_t OutputTokens(const Request& request) {
              : std::min(request.max_tokens, kMostCountedOutput);
 }
 
+// What the answer to a Score call of as many tokens holds.
+int64_t Candidates(int64_t tokens, const Request& request) {
+  return tokens * (1 + request.top_logprobs.value_or(0));
+}
+
 absl::Status CheckScoreSize(const Request& request, int64_t max_candidates) {
-  const int64_t candidates = static_cast<int64_t>(request.input_ids.size()) *
-                             (1 + request.top_logprobs.value_or(0));
+  const int64_t candidates =
+      Candidates(static_cast<int64_t>(request.input_ids.size()), request);
   if (candidates <= max_candidates) return absl::OkStatus();
   return InvalidField(
       "top_logprobs",
       absl::StrCat("is ", request.top_logprobs.value_or(0), " for ",
                    request.input_ids.size(),
-                   " tokens, which is too much for one answer"));
+                   " tokens: one answer has room for ", max_candidates,
+                   " tokens and candidates, not ", candidates));
 }
 
 }  // namespace
@@ -83,12 +91,21 @@ absl::Status TurnCall::Lease(const v1::CompleteRequest& message,
 // that counts too.
 absl::Status TurnCall::Admit(absl::string_view text, Turn* turn) {
   const Request& request = turn->request;
-  const int64_t tokens = static_cast<int64_t>(request.input_ids.size()) +
-                         static_cast<int64_t>(text.size()) / kTextBytesPerToken;
+  // A text that is longer than allowed is not read to its end.
+  const int64_t tokens =
+      static_cast<int64_t>(request.input_ids.size()) +
+      std::min(static_cast<int64_t>(text.size()) / kTextBytesPerToken,
+               shared_.limits.max_input_tokens);
+  const int64_t answer_bytes =
+      request.kind == RequestKind::kScore
+          ? std::min(Candidates(tokens, request),
+                     shared_.limits.max_answer_candidates) *
+                kBytesPerCandidate
+          : 0;
   TTT_ASSIGN_OR_RETURN(
       Admission::Admitted admitted,
       shared_.parts.admission->Admit({.tokens = tokens + OutputTokens(request),
-                                      .bytes = request_bytes_,
+                                      .bytes = request_bytes_ + answer_bytes,
                                       .deadline = call_.Deadline()}));
   ticket_ = std::move(admitted.ticket);
   turn->work = std::move(admitted.work);
@@ -169,7 +186,9 @@ void TurnCall::ReadText(std::unique_ptr<Turn> turn, Text text,
   shared_.texts->Run(task->text.text.size(), [this, task] {
     // The reactor, and this with it, may be gone once `started` has run.
     const Started then = std::move(task->started);
-    then(Submit(std::move(task->turn), task->text));
+    // What the turn held is given back before the client hears of an error.
+    const absl::Status status = Submit(std::move(task->turn), task->text);
+    then(status);
   });
 }
 
@@ -181,9 +200,11 @@ absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   };
   TTT_RETURN_IF_ERROR(check_wanted());
   if (!text.text.empty()) {
-    TTT_RETURN_IF_ERROR(AppendText(text.text, text.session_tokens,
-                                   *shared_.parts.tokenizer, shared_.limits,
-                                   check_wanted, &request));
+    TTT_RETURN_IF_ERROR(call_.CheckWait(shared_.limits.max_queue_wait));
+    TTT_ASSIGN_OR_RETURN(
+        request.input_ids,
+        EncodeText(text.text, /*at_start=*/text.session_tokens == 0,
+                   *shared_.parts.tokenizer, shared_.limits, check_wanted));
   }
   const bool is_score = request.kind == RequestKind::kScore;
   TTT_RETURN_IF_ERROR(CheckInput(request, is_score ? 0 : text.session_tokens));
@@ -195,6 +216,7 @@ absl::Status TurnCall::Submit(std::unique_ptr<Turn> turn, const Text& text) {
   request.turn_id = turn_id_;
   request.deadline = call_.Deadline();
   turn->stream = stream_;
+  turn->arrival = call_.arrival();
   if (turn->lease.has_value()) turn->lease.TurnBegins();
   shared_.parts.engine->Submit(std::move(turn));
   return absl::OkStatus();
@@ -214,8 +236,9 @@ void TurnCall::Cancel() {
   shared_.parts.engine->Wake();
 }
 
-grpc::Status TurnCall::End(const absl::Status& status,
+grpc::Status TurnCall::End(const absl::Status& status, int64_t answer_bytes,
                            std::optional<uint64_t> committed) {
+  active_.WriteBegins(shared_.parts.clock->Now(), answer_bytes);
   ErrorMetadata metadata{turn_id_, base_revision_, std::nullopt};
   if (commits_) metadata.committed = committed.has_value();
   if (committed.has_value()) metadata.revision = committed;

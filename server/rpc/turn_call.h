@@ -57,14 +57,14 @@ class TurnCall {
   // The client wants no more: the turn ends, `resume` still runs.
   void Cancel();
   bool is_cancelled() const { return cancelled_; }
-  // Around each write, so that a client that does not read is noticed; the
-  // status is a write that ends with the call.
+  // Around each write, so that a client that does not read is noticed.
   void WriteBegins() { active_.WriteBegins(shared_.parts.clock->Now()); }
   void WriteEnds() { active_.WriteEnds(); }
 
-  // Records the call and says how it ended. Once. `committed`: the revision
+  // Records the call and says how it ended. Once, before the last write, of
+  // the status and of an answer of `answer_bytes`. `committed`: the revision
   // that the turn made although the call fails.
-  grpc::Status End(const absl::Status& status,
+  grpc::Status End(const absl::Status& status, int64_t answer_bytes = 0,
                    std::optional<uint64_t> committed = std::nullopt);
 
   // Of a turn that was started.

@@ -30,9 +30,13 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   absl::Status CheckWanted() const {
     return call_.CheckWanted(is_cancelled_, calls_->is_ending());
   }
+  // Of a call that is about to be read; see RpcCall.
+  absl::Status CheckWait(absl::Duration max_wait) const {
+    return call_.CheckWait(max_wait);
+  }
   // Once, last: the call may be gone when it returns.
-  void End(const absl::Status& status) {
-    active_.WriteBegins(call_.parts().clock->Now());
+  void End(const absl::Status& status, int64_t answer_bytes = 0) {
+    active_.WriteBegins(call_.parts().clock->Now(), answer_bytes);
     Finish(call_.End(status));
   }
 
@@ -71,8 +75,9 @@ grpc::ServerUnaryReactor* Answer(absl::string_view method,
                                  grpc::ByteBuffer* response_bytes,
                                  Handler handler) {
   auto* const call = new UnaryCall(method, parts, calls, context);
-  call->End(AnswerMessage<RequestMessage, ResponseMessage>(
-      *request_bytes, response_bytes, handler));
+  const absl::Status status = AnswerMessage<RequestMessage, ResponseMessage>(
+      *request_bytes, response_bytes, handler);
+  call->End(status, static_cast<int64_t>(response_bytes->Length()));
   return call;
 }
 

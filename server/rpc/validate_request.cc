@@ -44,13 +44,6 @@ absl::Status CheckTokenId(absl::string_view field, int64_t id,
                                           limits.vocab_size, ")"));
 }
 
-absl::Status CheckInputTokens(int64_t num_tokens, const RequestLimits& limits) {
-  if (num_tokens <= limits.max_input_tokens) return absl::OkStatus();
-  return Error(absl::StatusCode::kInvalidArgument, "TOO_MANY_INPUT_TOKENS",
-               absl::StrCat("input: ", num_tokens, " tokens, at most ",
-                            limits.max_input_tokens, " are allowed"));
-}
-
 absl::Status TakeLogitBias(const v1::Sampling& message,
                            const RequestLimits& limits,
                            SamplingParams* params) {
@@ -266,15 +259,27 @@ absl::StatusOr<Request> ValidateScore(const v1::ScoreRequest& message,
   return request;
 }
 
-absl::Status AppendText(absl::string_view text, int64_t session_tokens,
-                        const Tokenizer& tokenizer, const RequestLimits& limits,
-                        absl::FunctionRef<absl::Status()> go_on,
-                        Request* request) {
-  if (text.empty()) return absl::OkStatus();
+absl::Status CheckInputTokens(int64_t num_tokens, const RequestLimits& limits,
+                              absl::string_view unit) {
+  if (num_tokens <= limits.max_input_tokens) return absl::OkStatus();
+  return Error(absl::StatusCode::kInvalidArgument, "TOO_MANY_INPUT_TOKENS",
+               absl::StrCat("input: ", num_tokens, " ", unit, ", at most ",
+                            limits.max_input_tokens, " are allowed"));
+}
+
+absl::StatusOr<std::vector<int32_t>> EncodeText(
+    absl::string_view text, bool at_start, const Tokenizer& tokenizer,
+    const RequestLimits& limits, absl::FunctionRef<absl::Status()> go_on) {
   TTT_ASSIGN_OR_RETURN(
-      request->input_ids,
-      tokenizer.EncodeWhile(text, /*at_start=*/session_tokens == 0, go_on));
-  return CheckInputTokens(request->input_ids.size(), limits);
+      std::vector<int32_t> ids,
+      tokenizer.EncodeWhile(
+          text, at_start, [&](int64_t num_tokens) -> absl::Status {
+            TTT_RETURN_IF_ERROR(
+                CheckInputTokens(num_tokens, limits, "tokens and more"));
+            return go_on();
+          }));
+  TTT_RETURN_IF_ERROR(CheckInputTokens(ids.size(), limits));
+  return ids;
 }
 
 absl::Status CheckInput(const Request& request, int64_t session_tokens) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -19,11 +20,12 @@ namespace ttt {
 struct RequestLimits {
   int32_t vocab_size = 0;
   int64_t max_input_tokens = 0;
+  absl::Duration max_queue_wait = absl::InfiniteDuration();
   int32_t max_top_logprobs = 0;
   bool has_tokenizer = false;
-  // Tokens and candidates that one answer may hold, so that it stays below the
-  // 2 GiB of a message.
-  int64_t max_answer_candidates = int64_t{64} << 20;
+  // Tokens and candidates that one answer may hold, which take up to some 80
+  // bytes each until it has left.
+  int64_t max_answer_candidates = int64_t{4} << 20;
 };
 
 inline constexpr int32_t kDefaultPageSize = 100;
@@ -39,13 +41,15 @@ absl::StatusOr<Request> ValidateComplete(const v1::CompleteRequest& message,
 absl::StatusOr<Request> ValidateScore(const v1::ScoreRequest& message,
                                       const RequestLimits& limits);
 
-// Adds the ids of `text`, which follows `session_tokens` tokens of a session.
-// INVALID_ARGUMENT: not UTF-8, or TOO_MANY_INPUT_TOKENS. Ends with an error of
-// `go_on`, see Tokenizer::EncodeWhile.
-absl::Status AppendText(absl::string_view text, int64_t session_tokens,
-                        const Tokenizer& tokenizer, const RequestLimits& limits,
-                        absl::FunctionRef<absl::Status()> go_on,
-                        Request* request);
+// INVALID_ARGUMENT (TOO_MANY_INPUT_TOKENS). `unit` is the message's word.
+absl::Status CheckInputTokens(int64_t num_tokens, const RequestLimits& limits,
+                              absl::string_view unit = "tokens");
+// The ids of `text`, see Tokenizer::Encode. INVALID_ARGUMENT: not UTF-8, or
+// TOO_MANY_INPUT_TOKENS, which is told before all is read. Asks `go_on` now and
+// then, and ends with its error.
+absl::StatusOr<std::vector<int32_t>> EncodeText(
+    absl::string_view text, bool at_start, const Tokenizer& tokenizer,
+    const RequestLimits& limits, absl::FunctionRef<absl::Status()> go_on);
 // INVALID_ARGUMENT (EMPTY_INPUT): there is nothing to go on from.
 absl::Status CheckInput(const Request& request, int64_t session_tokens);
 

@@ -154,8 +154,8 @@ class SessionStore {
 
   struct Session {
     SessionInfo info;
+    StateReservation reservation;  // with a state; goes after it
     StateSlot state;
-    StateReservation reservation;  // with a state
   };
   using Sessions = std::map<std::string, Session, std::less<>>;
   // Sessions taken out of the map, to be destroyed after the lock is let go.

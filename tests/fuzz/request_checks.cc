@@ -93,17 +93,19 @@ void CheckSessionName(absl::string_view field, absl::string_view name,
 void CheckText(absl::string_view text, Request request,
                const Descriptor* message) {
   for (const int64_t session_tokens : {0, 5}) {
+    if (text.empty()) break;
     Request read = request;
-    const absl::Status status = AppendText(
-        text, session_tokens, GoldenBpe(), FuzzLimits(true),
-        [] { return absl::OkStatus(); }, &read);
-    if (!status.ok()) {
-      CheckRefusal(status, message);
+    absl::StatusOr<std::vector<int32_t>> ids =
+        EncodeText(text, /*at_start=*/session_tokens == 0, GoldenBpe(),
+                   FuzzLimits(true), [] { return absl::OkStatus(); });
+    if (!ids.ok()) {
+      CheckRefusal(ids.status(), message);
       continue;
     }
+    read.input_ids = *std::move(ids);
     CheckIdsInRange(read.input_ids);
     TTT_CHECK(read.input_ids.size() <= kFuzzMaxInput);
-    TTT_CHECK(text.empty() || !read.input_ids.empty());
+    TTT_CHECK(!read.input_ids.empty());
     const absl::Status input = CheckInput(read, session_tokens);
     TTT_CHECK(input.ok() == (session_tokens > 0 || !read.input_ids.empty()));
     if (!input.ok()) CheckRefusal(input, message);

@@ -63,7 +63,7 @@ TEST_F(AdmissionTest, RefusesCallsWhileItDrains) {
   admission->SetState(Admission::State::kDraining);
   EXPECT_THAT(admission->Admit({.tokens = 1}),
               RefusesWith(kUnavailable, "DRAINING"));
-  EXPECT_EQ(admission->calls(), 1);
+  EXPECT_EQ(admission->load().calls, 1);
 }
 
 TEST_F(AdmissionTest, RefusesCallsPastTheLimit) {
@@ -78,7 +78,7 @@ TEST_F(AdmissionTest, RefusesCallsPastTheLimit) {
 TEST_F(AdmissionTest, EndedCallMakesRoom) {
   const auto admission = Serving({.max_calls = 1});
   { const auto ticket = admission->Admit({.tokens = 1}).value(); }
-  EXPECT_EQ(admission->calls(), 0);
+  EXPECT_EQ(admission->load().calls, 0);
   EXPECT_THAT(admission->Admit({.tokens = 1}), IsOk());
 }
 
@@ -131,7 +131,7 @@ TEST_F(AdmissionTest, RefusedCallTakesNoRoom) {
   const auto admission = Serving({.max_queued_tokens = 10});
   const auto first = admission->Admit({.tokens = 6}).value();
   EXPECT_THAT(admission->Admit({.tokens = 5}), StatusIs(kExhausted));
-  EXPECT_EQ(admission->calls(), 1);
+  EXPECT_EQ(admission->load().calls, 1);
   EXPECT_THAT(admission->Admit({.tokens = 4}), IsOk());
 }
 
@@ -225,16 +225,16 @@ TEST_F(TicketTest, MovedTicketIsGivenBackOnce) {
   Ticket from = std::move(admission->Admit({})->ticket);
   {
     const Ticket to = std::move(from);
-    EXPECT_EQ(admission->calls(), 1);
+    EXPECT_EQ(admission->load().calls, 1);
   }
-  EXPECT_EQ(admission->calls(), 0);
+  EXPECT_EQ(admission->load().calls, 0);
 }
 
 TEST_F(TicketTest, AssignedTicketGivesBackTheOneItHad) {
   const auto admission = Serving({.max_bytes = 10});
   Ticket ticket = std::move(admission->Admit({.bytes = 3})->ticket);
   ticket = std::move(admission->Admit({.bytes = 7})->ticket);
-  EXPECT_EQ(admission->calls(), 1);
+  EXPECT_EQ(admission->load().calls, 1);
   EXPECT_THAT(admission->Admit({.bytes = 3}), IsOk());
   EXPECT_THAT(admission->Admit({.bytes = 4}), StatusIs(kExhausted));
 }
@@ -244,7 +244,7 @@ TEST_F(TicketTest, TicketAssignedToItselfStays) {
   Ticket ticket = std::move(admission->Admit({})->ticket);
   Ticket& same = ticket;
   ticket = std::move(same);
-  EXPECT_EQ(admission->calls(), 1);
+  EXPECT_EQ(admission->load().calls, 1);
 }
 
 TEST_F(CallWorkTest, WorkThatIsDroppedBeforeItStartsLeavesTheQueue) {
@@ -285,7 +285,7 @@ TEST_F(AdmissionThreadsTest, LimitsHoldForManyThreadsAtOnce) {
     }
   }
   EXPECT_FALSE(passed);
-  EXPECT_EQ(admission->calls(), 0);
+  EXPECT_EQ(admission->load().calls, 0);
 }
 
 TEST_F(AdmissionDeathTest, AdmissionThatGoesBeforeATicketEndsTheProcess) {
@@ -303,10 +303,38 @@ TEST_F(AdmissionTest, AServerThatDrainsNeverServesAgain) {
 
 TEST_F(AdmissionTest, NoCallIsExpectedToWaitWhileRowsAreFree) {
   const auto admission = Serving({.num_rows = 4, .max_wait = absl::Seconds(4)});
+  const auto first = admission->Admit({.tokens = 1000000}).value();
+  auto second = admission->Admit({.tokens = 1}).value();
   const BusyServer busy(admission.get(), &clock_, 1000000);
-  const auto third = admission->Admit({.tokens = 1000000}).value();
-  const auto fourth = admission->Admit({.tokens = 1}).value();
   EXPECT_THAT(admission->Admit({.tokens = 1}), StatusIs(kExhausted));
+  second = {};
+  EXPECT_THAT(admission->Admit({.tokens = 1}), IsOk());
+}
+
+TEST_F(AdmissionTest, HowFastAServerWithFreeRowsIsSaysNothingOfABusyOne) {
+  const auto admission = Serving({.num_rows = 3, .max_wait = absl::Seconds(4)});
+  const BusyServer idle(admission.get(), &clock_, 1000000);
+  const auto third = admission->Admit({.tokens = 1}).value();
+  EXPECT_THAT(admission->Admit({.tokens = 1}), IsOk());
+}
+
+TEST_F(AdmissionTest, TokensAreNotRefusedWhileRowsAreFree) {
+  const auto admission = Serving({.num_rows = 3, .max_queued_tokens = 10});
+  const auto first = admission->Admit({.tokens = 1000}).value();
+  const auto second = admission->Admit({.tokens = 1000}).value();
+  const auto third = admission->Admit({.tokens = 1000}).value();
+  EXPECT_THAT(admission->Admit({.tokens = 1}),
+              RefusesWith(kExhausted, "QUEUE_FULL"));
+  EXPECT_EQ(admission->load().queued, 3);
+  EXPECT_EQ(admission->load().running, 0);
+}
+
+TEST_F(AdmissionTest, TokensThatCannotBeAddedAreRefused) {
+  const auto admission = Serving({.num_rows = 3});
+  const auto first =
+      admission->Admit({.tokens = std::numeric_limits<int64_t>::max()}).value();
+  EXPECT_THAT(admission->Admit({.tokens = 1}),
+              RefusesWith(kExhausted, "QUEUE_FULL"));
 }
 
 TEST_F(AdmissionTest, WhatACancelledCallHadNotReadIsNotCountedAsDone) {
