@@ -124,8 +124,10 @@ class EngineFixture {
                   .value();
   }
 
-  // Gives a turn to the engine; `session` empty: stateless.
-  PendingTurn Submit(Request request, const std::string& session = "") {
+  // Gives a turn to the engine; `session` empty: stateless. `arrival`: of the
+  // call, if not now.
+  PendingTurn Submit(Request request, const std::string& session = "",
+                     absl::Time arrival = absl::InfiniteFuture()) {
     auto turn = std::make_unique<Turn>();
     if (!session.empty() && request.kind == RequestKind::kComplete) {
       turn->lease =
@@ -134,6 +136,7 @@ class EngineFixture {
       turn->view_session = session;
     }
     turn->request = std::move(request);
+    turn->arrival = arrival;
     turn->stream = std::make_shared<TokenStream>(
         TokenStream::Options{.capacity_bytes =
                                  options_.stream_tokens *

@@ -229,6 +229,17 @@ TEST_F(EngineTest, TurnThatWaitedTooLongIsNotBegun) {
   EXPECT_TRUE(running.Read().ok());
 }
 
+// The time before Add counts, but not as a wait for a row.
+TEST_F(EngineTest, QueueTimeIsFromTheArrivalOfTheCall) {
+  EngineFixture f({.max_queue_wait = absl::Seconds(5)});
+  const absl::Time arrival = f.clock().Now();
+  f.clock().Advance(absl::Seconds(7));
+  PendingTurn turn = f.Submit(Complete(RandomIds(1, 5), 1), "", arrival);
+  f.RunAll();
+  ASSERT_TRUE(turn.Read().ok());
+  EXPECT_GE(turn.Read().end->timing.queue, absl::Seconds(7));
+}
+
 TEST_F(EngineTest, AShortWaitIsToldToTheMillisecond) {
   EngineFixture f(
       {.max_batch_rows = 1, .max_queue_wait = absl::Milliseconds(200)});

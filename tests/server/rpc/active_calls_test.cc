@@ -100,6 +100,16 @@ TEST(ActiveCallsTest, CutsTheCallsWhoseWriteHasLastedTooLong) {
   EXPECT_EQ(late.cancelled + idle.cancelled + ended.cancelled, 0);
 }
 
+TEST(ActiveCallsTest, ALargeAnswerMayTakeASecondMoreForEachMebibyte) {
+  const absl::Time begin = absl::FromUnixSeconds(1000);
+  ActiveCalls calls;
+  Call call;
+  calls.Add(&call.active);
+  call.active.WriteBegins(begin, 10 << 20);
+  EXPECT_EQ(calls.CancelWritingSince(begin + absl::Seconds(9)), 0);
+  EXPECT_EQ(calls.CancelWritingSince(begin + absl::Seconds(11)), 1);
+}
+
 TEST(ActiveCallsTest, ACallMayEndWithinItsCancel) {
   ActiveCalls calls;
   std::unique_ptr<ActiveCall> call;
