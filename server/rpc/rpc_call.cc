@@ -1,15 +1,10 @@
 #include "server/rpc/rpc_call.h"
 
-#include <grpc/support/time.h>
+#include <chrono>
 
 #include "server/base/log.h"
 
 namespace ttt {
-namespace {
-
-constexpr int64_t kLongestDeadlineSeconds = int64_t{1} << 32;  // 136 years
-
-}  // namespace
 
 RpcCall::RpcCall(absl::string_view method, const RpcParts& parts,
                  grpc::CallbackServerContext* context)
@@ -19,14 +14,13 @@ RpcCall::RpcCall(absl::string_view method, const RpcParts& parts,
       arrival_(parts.clock->Now()) {}
 
 absl::Time RpcCall::Deadline() const {
-  // Not deadline(), whose nanoseconds overflow after some 292 years.
-  const gpr_timespec left = gpr_time_sub(
-      gpr_convert_clock_type(context_->raw_deadline(), GPR_CLOCK_REALTIME),
-      gpr_now(GPR_CLOCK_REALTIME));
-  if (left.tv_sec > kLongestDeadlineSeconds) return absl::InfiniteFuture();
+  const auto deadline = context_->deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) {
+    return absl::InfiniteFuture();
+  }
   // By how much is left: the two clocks need not agree.
-  return parts_.clock->Now() + absl::Seconds(left.tv_sec) +
-         absl::Nanoseconds(left.tv_nsec);
+  return parts_.clock->Now() +
+         absl::FromChrono(deadline - std::chrono::system_clock::now());
 }
 
 absl::Status RpcCall::CheckWait(absl::Duration max_wait) const {

@@ -120,23 +120,5 @@ TEST(LimitsTest, TheAnswerOfScoreCountsAmongTheBytes) {
   EXPECT_TRUE(server.Score(request, &response).ok());
 }
 
-// Past the year 2262 nanoseconds since 1970 overflow.
-TEST(LimitsTest, ADeadlineMayBeAThousandYearsAway) {
-  TestServer server;
-  for (const int64_t years : {10, 200, 300, 1000}) {
-    grpc::ClientContext context;
-    context.set_deadline(
-        gpr_time_add(gpr_now(GPR_CLOCK_REALTIME),
-                     gpr_time_from_hours(years * 365 * 24, GPR_TIMESPAN)));
-    v1::CompleteResponse response;
-    const grpc::Status status = server.inference().Complete(
-        &context,
-        FromText<v1::CompleteRequest>(
-            "token_ids { ids: 5 } sampling { max_tokens: 1 }"),
-        &response);
-    EXPECT_TRUE(status.ok()) << years << ": " << status.error_message();
-  }
-}
-
 }  // namespace
 }  // namespace ttt
