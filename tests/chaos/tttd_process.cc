@@ -169,15 +169,6 @@ Client::Client(const std::string& address) {
   admin = v1::Admin::NewStub(channel);
 }
 
-bool Eventually(absl::Duration bound, const std::function<bool()>& holds) {
-  const absl::Time end = absl::Now() + bound;
-  while (!holds()) {
-    if (absl::Now() >= end) return false;
-    absl::SleepFor(absl::Milliseconds(5));
-  }
-  return true;
-}
-
 double SumOf(const Series& series, const std::string& prefix) {
   double sum = 0;
   for (const auto& [name, value] : series) {

@@ -4,7 +4,6 @@
 #include <grpcpp/grpcpp.h>
 #include <sys/types.h>
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -89,10 +88,6 @@ struct Client {
   std::unique_ptr<v1::Tokenizer::Stub> tokenizer;
   std::unique_ptr<v1::Admin::Stub> admin;
 };
-
-// Asks until `holds` or `bound` has passed, and says which. What another
-// process does can only be asked for, so it asks every few milliseconds.
-bool Eventually(absl::Duration bound, const std::function<bool()>& holds);
 
 // A sum over the series that begin with `prefix`.
 double SumOf(const Series& series, const std::string& prefix);

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include <future>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "server/base/check.h"
 
 namespace ttt {
@@ -102,6 +104,15 @@ v1::Session TestServer::GetSession(const std::string& id) {
   request.set_session_id(id);
   v1::Session session;
   TTT_CHECK(sessions_->GetSession(&context, request, &session).ok());
+  return session;
+}
+
+v1::Session TestServer::SessionAtRest(const std::string& id) {
+  v1::Session session;
+  Eventually(absl::Seconds(30), [&] {
+    session = GetSession(id);
+    return session.tier() != v1::TIER_RUNNING;
+  });
   return session;
 }
 
@@ -231,8 +242,20 @@ std::string EndlessRequest(const std::string& session,
   return request;
 }
 
+bool Eventually(absl::Duration bound, const std::function<bool()>& holds) {
+  const absl::Time end = absl::Now() + bound;
+  while (!holds()) {
+    if (absl::Now() >= end) return false;
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return true;
+}
+
 std::string HttpGet(int port, const std::string& path) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
+  const timeval patience = {.tv_sec = 30, .tv_usec = 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "google/rpc/error_details.pb.h"
 #include "server/server.h"
 #include "ttt/v1/admin.grpc.pb.h"
@@ -66,6 +67,8 @@ class TestServer {
   grpc::Status Score(const v1::ScoreRequest& request,
                      v1::ScoreResponse* response);
   v1::Session GetSession(const std::string& id);  // must succeed
+  // The session once no turn runs on it; as it is after 30 s if one still does.
+  v1::Session SessionAtRest(const std::string& id);  // must succeed
   // The method's answer to these bytes.
   grpc::Status CallRaw(const std::string& method, const std::string& request,
                        std::string* response);
@@ -137,7 +140,13 @@ bool HasDetail(const grpc::Status& status);
 std::string EndlessRequest(const std::string& session,
                            const std::string& more = "");
 
-// One GET of HTTP on the loopback: the whole reply, head and body.
+// Asks until `holds` or `bound` has passed, and says which. What another
+// thread or process does can only be asked for, so it asks every few
+// milliseconds.
+bool Eventually(absl::Duration bound, const std::function<bool()>& holds);
+
+// One GET of HTTP on the loopback: the whole reply, head and body, or what of
+// it came before 30 s passed without a byte.
 std::string HttpGet(int port, const std::string& path);
 
 }  // namespace ttt

@@ -113,9 +113,15 @@ void WaitForAnswers(TestServer* server, const std::string& method, int count) {
       "ttt_requests_total{code=\"OK\",method"
       "=\"",
       method, "\"} ", count, "\n");
-  while (!absl::StrContains(
-      HttpGet(server->server().http_port().value(), "/metrics"), line)) {
-  }
+  std::string page;
+  EXPECT_TRUE(Eventually(absl::Seconds(30),
+                         [&] {
+                           page = HttpGet(server->server().http_port().value(),
+                                          "/metrics");
+                           return absl::StrContains(page, line);
+                         }))
+      << "no " << line << "in\n"
+      << page;
 }
 
 grpc::Status CompleteOnce(TestServer* server) {
