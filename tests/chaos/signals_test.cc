@@ -18,6 +18,7 @@ namespace {
 
 constexpr absl::Duration kBound = absl::Seconds(30);
 constexpr int kClients = 8;
+constexpr int kTurnsBefore = 5 * kClients;  // of all, before the signal
 
 class SignalsTest : public testing::Test {
  protected:
@@ -33,7 +34,8 @@ class SignalsTest : public testing::Test {
   const TinyModel model_;
 };
 
-// Clients that take turns on sessions of their own until they are refused.
+// Clients that take turns on sessions of their own until they are refused, or
+// until it is destroyed.
 class Load {
  public:
   explicit Load(const TttdProcess& tttd) {
@@ -42,7 +44,10 @@ class Load {
           [this, i, address = tttd.address()] { Run(address, i); });
     }
   }
-  ~Load() { Join(); }
+  ~Load() {
+    stop_ = true;
+    Join();
+  }
   void Join() { threads_.clear(); }
 
   int64_t acknowledged() const { return acknowledged_; }
@@ -52,18 +57,19 @@ class Load {
   void Run(const std::string& address, int number) {
     Client client(address);
     uint64_t revision = 0;
-    while (true) {
+    while (!stop_) {
       const auto request = FromText<v1::CompleteRequest>(absl::StrCat(
           "token_ids { ids: [5, 6, 7] } sampling { max_tokens: 20 } stop { "
           "ignore_eos: true } create_session: true session_id: 's",
           number, "'"));
       v1::CompleteResponse response;
       grpc::Status status;
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() +
+                           absl::ToChronoSeconds(kBound));
       if (number % 2 == 0) {
-        grpc::ClientContext context;
         status = client.inference->Complete(&context, request, &response);
       } else {
-        grpc::ClientContext context;
         const auto reader = client.inference->StreamComplete(&context, request);
         v1::CompleteEvent event;
         while (reader->Read(&event)) {
@@ -80,9 +86,9 @@ class Load {
       }
       // A turn that ran when the signal came has ended well; this one came
       // after it.
-      EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE)
+      ASSERT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE)
           << status.error_message();
-      EXPECT_EQ(ErrorInfoOf(status).reason(), "DRAINING");
+      ASSERT_EQ(ErrorInfoOf(status).reason(), "DRAINING");
       EXPECT_TRUE(HasDetail<google::rpc::RetryInfo>(status));
       EXPECT_EQ(ErrorInfoOf(status).metadata().at("committed"), "false");
       ++refused_;
@@ -92,6 +98,7 @@ class Load {
 
   std::atomic<int64_t> acknowledged_{0};
   std::atomic<int> refused_{0};
+  std::atomic<bool> stop_{false};
   std::vector<std::jthread> threads_;
 };
 
@@ -131,7 +138,9 @@ TEST_P(DrainTest, UnderLoadEndsWhatRunsRefusesWhatComesAndLosesNoCommit) {
   TttdProcess tttd(Args(/*drain_seconds=*/60));
   LongTurn held(tttd, "");  // It keeps the server up until all was asked.
   Load load(tttd);
-  ASSERT_TRUE(Eventually(kBound, [&] { return load.acknowledged() >= 500; }));
+  ASSERT_TRUE(Eventually(kBound, [&] {
+    return load.acknowledged() >= kTurnsBefore;
+  })) << load.acknowledged();
   tttd.Signal(GetParam());
   load.Join();
   EXPECT_EQ(load.refused(), kClients);
