@@ -235,9 +235,6 @@ class Worker {
     }
     return sessions_[Int(0, static_cast<int>(sessions_.size()) - 1)];
   }
-  void Forget(const Session& session) {
-    sessions_.erase(sessions_.begin() + (&session - sessions_.data()));
-  }
 
   void Turn(bool stream, std::optional<std::chrono::milliseconds> deadline,
             int cancel_after_events, int pause_millis) {
@@ -315,32 +312,45 @@ class Worker {
 
   // The session after a call that did not say OK: as before, or a turn on.
   void LookAfterBreak(Session* session, bool partial) {
+    const uint64_t most = session->may_be_one_ahead ? 2 : 1;
+    const uint64_t grown = Follow(session, most, partial);
+    if (grown == 0) ++counts_.rollbacks;
+    session->may_be_one_ahead = grown < most;
+  }
+
+  // Goes to where the server has the session once no turn runs on it, and
+  // counts the commits up to there: how many, which may be `most`. One that is
+  // not there has not had its first turn, or lost it.
+  uint64_t Follow(Session* session, uint64_t most, bool partial) {
     v1::Session found;
     grpc::Status status;
     if (!Eventually(kBound, [&] {
           status = Get(session->id, &found);
           return !status.ok() || found.tier() != v1::TIER_RUNNING;
         })) {
-      return Wrong(absl::StrCat("session ", session->id, " runs for ever"));
+      Wrong(absl::StrCat("session ", session->id, " runs for ever"));
+      return 0;
     }
     if (status.error_code() == StatusCode::NOT_FOUND &&
         session->revision == 0) {
-      ++counts_.rollbacks;
-      return Forget(*session);
+      return 0;
     }
-    if (!status.ok()) return Wrong(absl::StrCat("a look: ", Say(status)));
+    if (!status.ok()) {
+      Wrong(absl::StrCat("a look: ", Say(status)));
+      return 0;
+    }
     const uint64_t grown = found.revision() - session->revision;
-    if (grown > (session->may_be_one_ahead ? 2 : 1) ||
+    if (grown > most ||
         (grown == 0 && found.state_digest() != session->digest) ||
         (grown > 0 && found.state_digest() == session->digest)) {
       Wrong(absl::StrCat("session ", session->id, ", partial ", partial,
                          ", revision ", found.revision(), " after ",
                          session->revision));
     }
-    (grown == 0 ? counts_.rollbacks : counts_.commits) += 1;
+    counts_.commits += static_cast<int64_t>(grown);
     session->revision = found.revision();
     session->digest = found.state_digest();
-    session->may_be_one_ahead = grown == 0;
+    return grown;
   }
 
   grpc::Status Get(const std::string& id, v1::Session* session) {
@@ -417,8 +427,9 @@ class Worker {
 
   void Delete() {
     if (sessions_.empty()) return;
-    const Session session = sessions_.back();
+    Session session = sessions_.back();
     sessions_.pop_back();
+    if (session.may_be_one_ahead) Follow(&session, 1, false);
     grpc::Status status;
     const bool ended = Eventually(kBound, [&] {
       grpc::ClientContext context;
