@@ -116,10 +116,13 @@ v1::Session TestServer::SessionAtRest(const std::string& id) {
   return session;
 }
 
-grpc::Status TestServer::CallRaw(const std::string& method,
-                                 const std::string& request,
-                                 std::string* response) {
+grpc::Status TestServer::CallRaw(
+    const std::string& method, const std::string& request,
+    std::string* response, std::optional<std::chrono::milliseconds> deadline) {
   grpc::ClientContext context;
+  if (deadline.has_value()) {
+    context.set_deadline(std::chrono::system_clock::now() + *deadline);
+  }
   grpc::GenericStub stub(channel_);
   const grpc::Slice slice(request);
   const grpc::ByteBuffer request_bytes(&slice, 1);

@@ -70,8 +70,10 @@ class TestServer {
   // The session once no turn runs on it; as it is after 30 s if one still does.
   v1::Session SessionAtRest(const std::string& id);  // must succeed
   // The method's answer to these bytes.
-  grpc::Status CallRaw(const std::string& method, const std::string& request,
-                       std::string* response);
+  grpc::Status CallRaw(
+      const std::string& method, const std::string& request,
+      std::string* response,
+      std::optional<std::chrono::milliseconds> deadline = std::nullopt);
 
  private:
   const TinyModel model_;
