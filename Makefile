@@ -23,7 +23,7 @@ unexport MAKEFLAGS MFLAGS
 
 help:
 	@echo 'make demo     build, serve the bundled model, hold a conversation, stop'
-	@echo 'make test     build, run the tests that need no GPU  (LABEL=unit|grpc|dist|slow)'
+	@echo 'make test     build, run the tests that need no GPU  (LABEL=unit|grpc|fuzz|dist|slow)'
 	@echo 'make run      build, serve in the foreground         (MODEL=DIR FLAGS="--flag=value")'
 	@echo 'make bench    build, time the engine and its ops   (MODEL=DIR FLAGS="--batch=1,8")'
 	@echo 'make format   clang-format every source'
