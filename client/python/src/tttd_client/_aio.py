@@ -20,7 +20,7 @@ from tttd_client._proto.ttt.v1 import (
     sessions_pb2,
     tokenizer_pb2,
 )
-from tttd_client._retry import SETTLE_SECONDS, Attempts, Retry
+from tttd_client._retry import SETTLE_SECONDS, Attempts, Deadline, Retry, delete_seconds
 from tttd_client._types import (
     CompleteOptions,
     Completion,
@@ -80,10 +80,11 @@ class AsyncStream(AsyncIterator[Delta]):
         """Waits until the server has taken the call."""
         if self._call is not None or self._error is not None:
             return
+        timeout = self._timeout
         if self._session is not None:
-            await self._session.open()
+            timeout = await self._session._open(timeout)
             self._request.session_id = self._session.id
-        attempts = self._client._attempts(self._timeout, self._session)
+        attempts = self._client._attempts(timeout, self._session)
         while self._events.accepted is None:
             self._call = self._client._stream_call(self._request, attempts.remaining())
             try:
@@ -191,20 +192,27 @@ class AsyncSession:
         self.id = session_id or ""
         self.revision: Optional[int] = None
 
-    async def open(self) -> None:
-        """Makes the session if need be; every other call does so too."""
-        if not self._must_create:
-            return
-        try:
-            info = await self._client.create_session(self.id or None, ttl=self._ttl)
-            self.id, self.revision = info.session_id, info.revision
-        except SessionExists:
-            pass
-        self._must_create = False
+    async def open(self, *, timeout: Optional[float] = None) -> None:
+        """Makes the session if need be; every other call does so too, in its timeout."""
+        await self._open(timeout)
+
+    async def _open(self, timeout: Optional[float]) -> float:
+        """As open. The seconds that are left then; math.inf: there is no timeout."""
+        deadline = Deadline(self._client._timeout if timeout is None else timeout)
+        if self._must_create:
+            try:
+                info = await self._client.create_session(
+                    self.id or None, ttl=self._ttl, timeout=deadline.remaining()
+                )
+                self.id, self.revision = info.session_id, info.revision
+            except SessionExists:
+                pass
+            self._must_create = False
+        return deadline.remaining()
 
     async def complete(self, input: Input = None, **options: Unpack[CompleteOptions]) -> Completion:
         """Appends the input, generates, and commits both as one turn."""
-        await self.open()
+        options["timeout"] = await self._open(options.get("timeout"))
         completion = await self._client._complete(input, self, **options)
         self._took(completion)
         return completion
@@ -224,12 +232,12 @@ class AsyncSession:
         timeout: Optional[float] = None,
     ) -> Score:
         """How well the session predicts the input; commits nothing."""
-        await self.open()
+        timeout = await self._open(timeout)
         request = _convert.score_request(input, self.id, top_logprobs, request_id)
         return _convert.score(await self._client._call(_rpc.SCORE, request, timeout, self))
 
     async def info(self, *, timeout: Optional[float] = None) -> SessionInfo:
-        await self.open()
+        timeout = await self._open(timeout)
         info = await self._client.get_session(self.id, timeout=timeout)
         self.revision = info.revision
         return info
@@ -247,7 +255,7 @@ class AsyncSession:
         As with AsyncClient.session, an `async with` around it deletes it at the end
         if it was given no name.
         """
-        await self.open()
+        timeout = await self._open(timeout)
         info = await self._client.fork_session(
             self.id, new_id, ttl=ttl, expected_revision=expected_revision, timeout=timeout
         )
@@ -257,7 +265,7 @@ class AsyncSession:
         return fork
 
     async def delete(self, *, timeout: Optional[float] = None) -> None:
-        await self.open()
+        timeout = await self._open(timeout)
         request = sessions_pb2.DeleteSessionRequest(session_id=self.id)
         await self._client._call(_rpc.DELETE_SESSION, request, timeout, self)
         self._must_delete = False
@@ -285,7 +293,7 @@ class AsyncSession:
         if not self._must_delete:
             return
         try:
-            await self.delete()
+            await self.delete(timeout=delete_seconds(self._client._timeout))
         except SessionNotFound:
             pass  # Deleted in the block, or expired.
         except TttError:
@@ -353,8 +361,9 @@ class AsyncClient:
 
         With a name: the session of that name, which stays when an `async with` ends.
         `create` makes it if it is not there. Without a name: a new one, which
-        the end of an `async with` deletes. `ttl`, in seconds, is how long a session
-        that is made here lives after its last turn.
+        the end of an `async with` deletes, in 10 seconds or the client's timeout,
+        whichever is less. `ttl`, in seconds, is how long a session that is made
+        here lives after its last turn.
         """
         return AsyncSession(self, name, create, ttl)
 

@@ -19,7 +19,7 @@ from tttd_client._proto.ttt.v1 import (
     sessions_pb2,
     tokenizer_pb2,
 )
-from tttd_client._retry import SETTLE_SECONDS, Attempts, Retry
+from tttd_client._retry import SETTLE_SECONDS, Attempts, Deadline, Retry, delete_seconds
 from tttd_client._types import (
     CompleteOptions,
     Completion,
@@ -170,27 +170,34 @@ class Session:
         self.id = session_id or ""
         self.revision: Optional[int] = None
 
-    def open(self) -> None:
-        """Makes the session if need be; every other call does so too."""
-        if not self._must_create:
-            return
-        try:
-            info = self._client.create_session(self.id or None, ttl=self._ttl)
-            self.id, self.revision = info.session_id, info.revision
-        except SessionExists:
-            pass
-        self._must_create = False
+    def open(self, *, timeout: Optional[float] = None) -> None:
+        """Makes the session if need be; every other call does so too, in its timeout."""
+        self._open(timeout)
+
+    def _open(self, timeout: Optional[float]) -> float:
+        """As open. The seconds that are left then; math.inf: there is no timeout."""
+        deadline = Deadline(self._client._timeout if timeout is None else timeout)
+        if self._must_create:
+            try:
+                info = self._client.create_session(
+                    self.id or None, ttl=self._ttl, timeout=deadline.remaining()
+                )
+                self.id, self.revision = info.session_id, info.revision
+            except SessionExists:
+                pass
+            self._must_create = False
+        return deadline.remaining()
 
     def complete(self, input: Input = None, **options: Unpack[CompleteOptions]) -> Completion:
         """Appends the input, generates, and commits both as one turn."""
-        self.open()
+        options["timeout"] = self._open(options.get("timeout"))
         completion = self._client._complete(input, self, **options)
         self._took(completion)
         return completion
 
     def stream(self, input: Input = None, **options: Unpack[CompleteOptions]) -> Stream:
         """As complete; the tokens come as they are made."""
-        self.open()
+        options["timeout"] = self._open(options.get("timeout"))
         stream = self._client._stream(input, self, **options)
         self._stream = weakref.ref(stream)
         return stream
@@ -204,12 +211,12 @@ class Session:
         timeout: Optional[float] = None,
     ) -> Score:
         """How well the session predicts the input; commits nothing."""
-        self.open()
+        timeout = self._open(timeout)
         request = _convert.score_request(input, self.id, top_logprobs, request_id)
         return _convert.score(self._client._call(_rpc.SCORE, request, timeout, self))
 
     def info(self, *, timeout: Optional[float] = None) -> SessionInfo:
-        self.open()
+        timeout = self._open(timeout)
         info = self._client.get_session(self.id, timeout=timeout)
         self.revision = info.revision
         return info
@@ -227,7 +234,7 @@ class Session:
         As with Client.session, a `with` around it deletes it at the end if it
         was given no name.
         """
-        self.open()
+        timeout = self._open(timeout)
         info = self._client.fork_session(
             self.id, new_id, ttl=ttl, expected_revision=expected_revision, timeout=timeout
         )
@@ -237,7 +244,7 @@ class Session:
         return fork
 
     def delete(self, *, timeout: Optional[float] = None) -> None:
-        self.open()
+        timeout = self._open(timeout)
         request = sessions_pb2.DeleteSessionRequest(session_id=self.id)
         self._client._call(_rpc.DELETE_SESSION, request, timeout, self)
         self._must_delete = False
@@ -265,7 +272,7 @@ class Session:
         if not self._must_delete:
             return
         try:
-            self.delete()
+            self.delete(timeout=delete_seconds(self._client._timeout))
         except SessionNotFound:
             pass  # Deleted in the block, or expired.
         except TttError:
@@ -332,8 +339,9 @@ class Client:
 
         With a name: the session of that name, which stays when a `with` ends.
         `create` makes it if it is not there. Without a name: a new one, which
-        the end of a `with` deletes. `ttl`, in seconds, is how long a session
-        that is made here lives after its last turn.
+        the end of a `with` deletes, in 10 seconds or the client's timeout,
+        whichever is less. `ttl`, in seconds, is how long a session that is made
+        here lives after its last turn.
         """
         return Session(self, name, create, ttl)
 

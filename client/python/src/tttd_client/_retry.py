@@ -16,6 +16,9 @@ SETTLE_SECONDS = 5.0
 _SETTLE_BASE_SECONDS = 0.005
 _SETTLE_MAX_SECONDS = 0.1
 
+# The most that the deletion at the end of a `with` may take.
+_DELETE_SECONDS = 10.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
@@ -39,6 +42,22 @@ class Retry:
         return (error.retry_after or 0.0) + random.uniform(0.0, backoff)
 
 
+class Deadline:
+    """The end of the time that calls have together; no timeout: there is none."""
+
+    def __init__(self, timeout: Optional[float]) -> None:
+        self._at = math.inf if timeout is None else time.monotonic() + timeout
+
+    def remaining(self) -> float:
+        """Seconds; math.inf: there is no deadline."""
+        return max(0.0, self._at - time.monotonic())
+
+
+def delete_seconds(timeout: Optional[float]) -> float:
+    """The timeout of the deletion at the end of a `with`; `timeout`: the client's."""
+    return _DELETE_SECONDS if timeout is None else min(_DELETE_SECONDS, timeout)
+
+
 class Attempts:
     """The attempts of one call."""
 
@@ -49,20 +68,17 @@ class Attempts:
         self._settled_at = settled_at
         self._attempt = 0
         self._settling = 0
-        unbounded = timeout is None or math.isinf(timeout)
-        self._deadline = None if timeout is None or unbounded else time.monotonic() + timeout
+        self._deadline = Deadline(timeout)
 
     def remaining(self) -> Optional[float]:
-        """Seconds until the deadline, if there is one."""
-        if self._deadline is None:
-            return None
-        return max(0.0, self._deadline - time.monotonic())
+        """Seconds until the deadline, if there is one, as gRPC takes them."""
+        remaining = self._deadline.remaining()
+        return None if math.isinf(remaining) else remaining
 
     def delay(self, error: TttError) -> Optional[float]:
         """Seconds until the next attempt; None: there is none."""
         delay = self._next(error)
-        remaining = self.remaining()
-        if delay is None or (remaining is not None and delay >= remaining):
+        if delay is None or delay >= self._deadline.remaining():
             return None
         return delay
 
