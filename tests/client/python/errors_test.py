@@ -365,6 +365,12 @@ def test_hint_is_the_least_wait_and_backoff_comes_on_top():
     assert retry.delay(10, refusal()) is None
 
 
+def test_backoff_of_any_attempt_is_at_most_max_seconds():
+    retry = Retry(attempts=10**9, max_seconds=4.0)
+    for attempt in (1000, 1024, 1025, 10**6):
+        assert 0.0 <= retry.delay(attempt, refusal()) <= 4.0
+
+
 def test_only_refusals_are_tried_again():
     retry = Retry()
     assert retry.delay(1, refusal()) is not None

@@ -19,6 +19,8 @@ _SETTLE_MAX_SECONDS = 0.1
 # The most that the deletion at the end of a `with` may take.
 _DELETE_SECONDS = 10.0
 
+_MAX_DOUBLINGS = 1000  # A float holds 2.0 ** 1023.
+
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
@@ -38,7 +40,8 @@ class Retry:
         """Seconds to wait after the failure of attempt 1, 2, ...; None: give up."""
         if attempt >= self.attempts or not error.was_refused:
             return None
-        backoff = min(self.max_seconds, self.base_seconds * 2 ** (attempt - 1))
+        doubled = 2.0 ** min(attempt - 1, _MAX_DOUBLINGS)
+        backoff = min(self.max_seconds, self.base_seconds * doubled)
         return (error.retry_after or 0.0) + random.uniform(0.0, backoff)
 
 
