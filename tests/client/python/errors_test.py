@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import weakref
+from concurrent import futures
 
 import grpc
 import pytest
@@ -18,6 +19,19 @@ from tttd_client._retry import Attempts
 PROMPT = "It was a cold evening in November when"
 ENDLESS = {"max_tokens": 1000000, "ignore_eos": True}
 NO_TOKENIZER = "--model=tests/golden/models/linear-mamba"
+
+
+class WatchedRetry(Retry):
+    """Calls `on_refusal` once for each call that was refused."""
+
+    def __init__(self, on_refusal):
+        super().__init__(attempts=1000, base_seconds=0.01, max_seconds=0.05)
+        object.__setattr__(self, "_on_refusal", on_refusal)
+
+    def delay(self, attempt, error):
+        if attempt == 1 and error.was_refused:
+            self._on_refusal()
+        return super().delay(attempt, error)
 
 
 @pytest.fixture
@@ -95,19 +109,14 @@ def test_session_in_use_is_busy(client):
 
 
 def test_retry_waits_until_the_session_is_free(address):
-    with Client(address, retry=Retry(attempts=1000, base_seconds=0.01, max_seconds=0.05)) as client:
-        with client.session() as session:
-            stream = session.stream(PROMPT, **ENDLESS)
-            turn = []
-            other = client.session(session.id)
-            thread = threading.Thread(
-                target=lambda: turn.append(other.complete("x", max_tokens=1, timeout=60))
-            )
-            thread.start()
-            next(stream)
-            stream.close()
-            thread.join()
-            assert turn[0].revision == 1
+    refused = threading.Event()
+    with Client(address, timeout=60, retry=WatchedRetry(refused.set)) as client:
+        with client.session() as session, futures.ThreadPoolExecutor() as threads:
+            with session.stream(PROMPT, **ENDLESS):
+                other = client.session(session.id)
+                turn = threads.submit(other.complete, "x", max_tokens=1)
+                assert refused.wait(60)
+            assert turn.result().revision == 1
 
 
 def test_revision_that_is_not_expected(client):
@@ -131,18 +140,24 @@ def test_deadline_is_a_timeout_error_and_rolls_back(client):
         assert session.complete(max_tokens=1).revision == 2
 
 
-def test_dropped_stream_is_gone_at_once(client):
+def test_dropped_stream_is_gone_at_once(address):
+    refusals = []
+
+    def on_refusal():
+        refusals.append(1)
+        holder.close()
+
     gc.disable()
     try:
-        with client.session() as session:
-            with session.stream(PROMPT, **ENDLESS) as stream:
+        with Client(address, timeout=60, retry=WatchedRetry(on_refusal)) as client:
+            with client.session() as session:
+                holder = client.session(session.id).stream(PROMPT, **ENDLESS)
+                stream = session.stream(PROMPT, **ENDLESS)
+                assert refusals == [1]
                 next(stream)
-            # Refused as busy at first, and made again.
-            stream = session.stream(PROMPT, **ENDLESS)
-            next(stream)
-            reference = weakref.ref(stream)
-            del stream
-            assert reference() is None
+                reference = weakref.ref(stream)
+                del stream
+                assert reference() is None
     finally:
         gc.enable()
 
@@ -171,33 +186,32 @@ def test_full_queue_is_overload_with_a_hint(start_daemon):
 
 def test_refused_call_is_made_again_after_the_hint(start_daemon):
     daemon = start_daemon("--max_batch_rows=1", "--max_queue=0")
-    with Client(daemon.address, retry=Retry(attempts=100)) as client:
-        holder = client.stream(PROMPT, **ENDLESS)
-        turns = []
-        thread = threading.Thread(target=lambda: turns.append(client.complete("x", max_tokens=1)))
-        streams = threading.Thread(
-            target=lambda: turns.append(client.stream("x", max_tokens=1).result())
-        )
-        thread.start()
-        streams.start()
-        next(holder)
-        holder.close()
-        thread.join()
-        streams.join()
-        assert [len(turn.token_ids) for turn in turns] == [1, 1]
+    refused = threading.Semaphore(0)
+    with Client(daemon.address, timeout=60, retry=WatchedRetry(refused.release)) as client:
+        with futures.ThreadPoolExecutor() as threads:
+            with client.stream(PROMPT, **ENDLESS):
+                turns = [
+                    threads.submit(client.complete, "x", max_tokens=1),
+                    threads.submit(lambda: client.stream("x", max_tokens=1).result()),
+                ]
+                assert refused.acquire(timeout=60)
+                assert refused.acquire(timeout=60)
+            assert [len(turn.result().token_ids) for turn in turns] == [1, 1]
 
 
 def test_refused_async_call_is_made_again_after_the_hint(start_daemon):
     daemon = start_daemon("--max_batch_rows=1", "--max_queue=0")
 
     async def main():
-        async with AsyncClient(daemon.address, retry=Retry(attempts=100)) as client:
-            async with client.stream(PROMPT, **ENDLESS) as holder:
+        refused = asyncio.Semaphore(0)
+        retry = WatchedRetry(refused.release)
+        async with AsyncClient(daemon.address, timeout=60, retry=retry) as client:
+            async with client.stream(PROMPT, **ENDLESS):
                 calls = asyncio.gather(
                     client.complete("x", max_tokens=1), client.stream("x", max_tokens=1).result()
                 )
-                async for _ in holder:
-                    break
+                await asyncio.wait_for(refused.acquire(), 60)
+                await asyncio.wait_for(refused.acquire(), 60)
             assert [len(turn.token_ids) for turn in await calls] == [1, 1]
 
     asyncio.run(main())
@@ -279,15 +293,20 @@ def test_what_the_server_lacks_is_unsupported(client):
 
 def test_cancelled_task_ends_its_turn(address):
     async def main():
-        async with AsyncClient(address) as client, client.session() as session:
+        async with AsyncClient(address, timeout=60) as client, client.session() as session:
+
+            async def wait_for_running_turns(count, task=None):
+                while (await client.server_info()).load.running_turns != count:
+                    assert task is None or not task.done()
+
             await session.complete(PROMPT, max_tokens=1)
             for turn in (
                 lambda: session.complete(" and", **ENDLESS),
                 lambda: session.stream(" and", **ENDLESS).result(),
             ):
+                await asyncio.wait_for(wait_for_running_turns(0), 60)
                 task = asyncio.ensure_future(turn())
-                while not (await client.server_info()).load.running_turns:
-                    pass
+                await asyncio.wait_for(wait_for_running_turns(1, task), 60)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
