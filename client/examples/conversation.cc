@@ -58,30 +58,39 @@ absl::Status Stream(Client& client, const ttt::v1::CompleteRequest& request) {
   return status;
 }
 
-absl::Status Converse(Client& client, const ttt::v1::Session& session,
+// Both go on from the same state, and neither knows of the other.
+absl::Status GoOn(Client& client, const std::string& parent_id,
+                  const std::string& fork_id) {
+  for (const std::string& id : {parent_id, fork_id}) {
+    const auto turn = WithRetries(
+        [&] { return client.Complete(Turn(id, "", 2), CallOptions()); });
+    if (!turn.ok()) return turn.status();
+    std::cout << (id == parent_id ? "parent" : "fork") << ":" << turn->text()
+              << "\n";
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Delete(Client& client, const std::string& session_id) {
+  ttt::v1::DeleteSessionRequest request;
+  request.set_session_id(session_id);
+  return client.DeleteSession(request, CallOptions());
+}
+
+absl::Status Converse(Client& client, const std::string& session_id,
                       const std::string& text) {
-  absl::Status status = Stream(client, Turn(session.session_id(), text, 1));
+  absl::Status status = Stream(client, Turn(session_id, text, 1));
   if (!status.ok()) return status;
 
-  ttt::v1::ForkSessionRequest fork_request;
-  fork_request.set_session_id(session.session_id());
-  const absl::StatusOr<ttt::v1::Session> fork = WithRetries(
-      [&] { return client.ForkSession(fork_request, CallOptions()); });
+  ttt::v1::ForkSessionRequest request;
+  request.set_session_id(session_id);
+  const absl::StatusOr<ttt::v1::Session> fork =
+      WithRetries([&] { return client.ForkSession(request, CallOptions()); });
   if (!fork.ok()) return fork.status();
-
-  // Both go on from the same state, and neither knows of the other.
-  for (const ttt::v1::Session& branch : {session, *fork}) {
-    const auto turn = WithRetries([&] {
-      return client.Complete(Turn(branch.session_id(), "", 2), CallOptions());
-    });
-    if (!turn.ok()) return turn.status();
-    std::cout << (branch.session_id() == session.session_id() ? "parent"
-                                                              : "fork")
-              << ":" << turn->text() << "\n";
-  }
-  ttt::v1::DeleteSessionRequest delete_request;
-  delete_request.set_session_id(fork->session_id());
-  return client.DeleteSession(delete_request, CallOptions());
+  status = GoOn(client, session_id, fork->session_id());
+  // However the turns ended: otherwise the fork would stay on the server.
+  status.Update(Delete(client, fork->session_id()));
+  return status;
 }
 
 absl::Status Run(Client& client, const std::string& text) {
@@ -89,11 +98,9 @@ absl::Status Run(Client& client, const std::string& text) {
     return client.CreateSession(ttt::v1::CreateSessionRequest(), CallOptions());
   });
   if (!session.ok()) return session.status();
-  const absl::Status conversed = Converse(client, *session, text);
-  ttt::v1::DeleteSessionRequest request;
-  request.set_session_id(session->session_id());
-  const absl::Status deleted = client.DeleteSession(request, CallOptions());
-  return conversed.ok() ? deleted : conversed;
+  absl::Status status = Converse(client, session->session_id(), text);
+  status.Update(Delete(client, session->session_id()));
+  return status;
 }
 
 }  // namespace

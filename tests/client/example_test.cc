@@ -1,4 +1,4 @@
-// The example program against a whole server.
+// The example program against a whole server, and against one that fails it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -6,12 +6,14 @@
 #include <cstdio>
 #include <string>
 
+#include "tests/client/fake_server.h"
 #include "tests/integration/test_server.h"
 
 namespace ttt {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 struct Ran {
   int exit_code;
@@ -47,6 +49,15 @@ TEST(ExampleTest, ConversationTakesATurnForksAndLeavesNothing) {
   grpc::ClientContext context;
   ASSERT_TRUE(server.sessions().ListSessions(&context, {}, &list).ok());
   EXPECT_EQ(list.sessions_size(), 0);
+}
+
+TEST(ExampleTest, ConversationWhoseForkFailsLeavesNothing) {
+  FakeServer server;  // Its fork takes no turn.
+  const Ran ran = RunExample(server.address());
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.output, HasSubstr("parent: word0"));
+  EXPECT_THAT(ran.output, HasSubstr("Socket closed"));
+  EXPECT_THAT(server.sessions(), IsEmpty());
 }
 
 TEST(ExampleTest, ConversationTellsWhyItFailed) {

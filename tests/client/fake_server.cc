@@ -306,10 +306,12 @@ class FakeSessions : public v1::Sessions::Service {
     const auto parent = state_.sessions.find(request->session_id());
     if (parent == state_.sessions.end())
       return NoSession(request->session_id());
+    const std::string name =
+        request->new_session_id().empty() ? "lost" : request->new_session_id();
     *response = parent->second;
-    response->set_session_id(request->new_session_id());
+    response->set_session_id(name);
     response->set_parent_session_id(request->session_id());
-    state_.sessions[request->new_session_id()] = *response;
+    state_.sessions[name] = *response;
     return grpc::Status::OK;
   }
 

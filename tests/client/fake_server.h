@@ -28,6 +28,7 @@ grpc::Status DetailedStatus(grpc::StatusCode code, const std::string& message,
 // of the text, and its id is the length of the word. Session names mean:
 //   busy     every turn is refused, ABORTED
 //   lost     every turn ends after its first token, with UNAVAILABLE
+//            (a fork that is given no name has this one)
 // A text that ends in `wait` holds its turn after the first token until it is
 // cancelled, which leaves the session as it was. Thread-safe.
 class FakeServer {
