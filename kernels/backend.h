@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/functional/function_ref.h"
@@ -21,6 +22,13 @@ struct DeviceInfo {
   // Two backends of equal fingerprint give equal bits: device, instruction set,
   // precision, numerics version of the ops.
   std::string numerics_fingerprint;
+};
+
+// Zero throughout for a device that has no memory of its own.
+struct DeviceCounts {
+  int64_t bytes_to_device = 0;
+  int64_t bytes_to_host = 0;
+  int64_t recordings_run = 0;
 };
 
 // Device memory, given back by the destructor. Must not outlive its backend.
@@ -48,7 +56,8 @@ class Recording {
 // before it starts, the one that loads the model). Ops run in the order of the
 // calls, and so do copies; CopyToHost returns when all before it has ended.
 // Each op returns INVALID_ARGUMENT if its args are out of range (validate.h),
-// INTERNAL if the device failed.
+// INTERNAL if the device failed, UNAVAILABLE if the device is lost: then no op
+// will run on it again, and what its memory holds is gone.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -56,6 +65,13 @@ class Backend {
   virtual const DeviceInfo& info() const = 0;
   // The type of Operand that ops write and Gemm reads.
   virtual DType operand_type() const = 0;
+  // Memory that nobody has taken yet. No value: it is taken when it is first
+  // used, and cannot be told. INTERNAL, UNAVAILABLE.
+  virtual absl::StatusOr<std::optional<int64_t>> FreeBytes() {
+    return std::nullopt;
+  }
+  // What it did so far. From any thread.
+  virtual DeviceCounts counts() const { return {}; }
 
   // Zeroed, 64-byte aligned. RESOURCE_EXHAUSTED: not that much memory.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(

@@ -38,7 +38,10 @@ ABSL_FLAG(std::string, http_listen, "127.0.0.1:9464",
           "address of /metrics, /healthz and /readyz; empty: none");
 ABSL_FLAG(std::string, data_dir, "",
           "must be empty: this version keeps sessions in memory");
-ABSL_FLAG(std::string, device, "auto", "auto, cpu or cuda:N");
+ABSL_FLAG(
+    std::string, device, "auto",
+    "auto, cpu or cuda:N; auto is cuda:0 if that can serve; cuda:N says why "
+    "it cannot");
 ABSL_FLAG(std::string, precision, "auto", "auto, fp32 or bf16");
 ABSL_FLAG(int32_t, num_threads, 0, "threads of the CPU backend; 0: one a core");
 ABSL_FLAG(bool, batch_invariant, true,
@@ -417,9 +420,19 @@ class Signals {
     MutexLock lock(mutex_);
     armed_ = true;
   }
+  // Returns at the first signal, or when the device is lost.
   void Wait() ABSL_LOCKS_EXCLUDED(mutex_) {
     MutexLock lock(mutex_);
-    while (!signalled_) changed_.Wait(mutex_);
+    while (!signalled_ && !device_lost_) changed_.Wait(mutex_);
+  }
+  void SetDeviceLost() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    device_lost_ = true;
+    changed_.NotifyAll();
+  }
+  bool device_lost() ABSL_LOCKS_EXCLUDED(mutex_) {
+    MutexLock lock(mutex_);
+    return device_lost_;
   }
 
  private:
@@ -439,6 +452,7 @@ class Signals {
   CondVar changed_;
   bool armed_ ABSL_GUARDED_BY(mutex_) = false;
   bool signalled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool device_lost_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // As many connections as the system lets it have; the default is often 1024.
@@ -454,8 +468,9 @@ int Fail(const absl::Status& status) {
   return ExitCode(status);
 }
 
-int Serve(const ServerOptions& options, Signals* signals) {
+int Serve(ServerOptions options, Signals* signals) {
   RaiseDescriptorLimit();
+  options.on_device_lost = [signals] { signals->SetDeviceLost(); };
   auto server = Server::Create(options);
   if (!server.ok()) {
     return Fail(server.status());
@@ -477,7 +492,7 @@ int Serve(const ServerOptions& options, Signals* signals) {
   (*server)->Shutdown();
   server->reset();
   Log(LogLevel::kInfo, "drained");
-  return 0;
+  return signals->device_lost() ? kExitInternal : 0;
 }
 
 int Main(const std::vector<std::string>& args) {

@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "kernels/backend.h"
 #include "server/base/error.h"
 
 namespace ttt {
@@ -31,15 +34,19 @@ struct ServerOptions {
   absl::Duration stream_interval = absl::Milliseconds(20);
   bool reflection = false;
   absl::Duration max_stall = absl::Seconds(60);  // see Engine::Options
-  // Tokens and candidates of one answer of Complete or Score, so that it stays
-  // below the 2 GiB of a message.
+  // Tokens and candidates of one answer of Complete or Score.
   int64_t max_answer_candidates = int64_t{4} << 20;
   int64_t max_sessions = 1 << 20;  // empty ones too
   // A call whose client has not taken what was sent within that time, and a
-  // second more for each MiB of an answer, is cut.
-  // Longer than max_stall, so that the client may still learn that its turn has
-  // ended.
+  // second more for each MiB of an answer, is cut. Longer than max_stall, so
+  // that the client may still learn that its turn has ended.
   absl::Duration max_unread = absl::Seconds(90);
+  // Called once, on a thread of the server's, if its device is lost: all turns
+  // have ended then, and it drains.
+  std::function<void()> on_device_lost;
+  // For tests: what stands between the server and its device.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)>
+      wrap_backend;
 };
 
 // What is wrong with an option, by the name of its flag.

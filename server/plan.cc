@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <optional>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -17,9 +18,11 @@
 namespace ttt {
 namespace {
 
-// Without --device_state_bytes: a quarter of the memory, and not more than
-// this.
+// Without --device_state_bytes: a quarter of the machine's memory, and not more
+// than this; or, of a device with memory of its own, this part of what is free
+// beside weights and workspace. Its driver takes some of the rest.
 constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
+constexpr double kPartOfDevice = 0.9;
 
 // Of the machine, or of the control group if that is less.
 int64_t MemoryBytes() {
@@ -36,18 +39,25 @@ int64_t MemoryBytes() {
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
     const ServerOptions& options) {
   absl::string_view device = options.device;
+  const Precision gpu_precision =
+      options.precision == "fp32" ? Precision::kFloat32 : Precision::kBFloat16;
+  if (device == "auto") {
+    absl::StatusOr<std::unique_ptr<Backend>> gpu =
+        CreateCudaBackend(0, gpu_precision);
+    const bool is_absent = absl::IsUnavailable(gpu.status()) ||
+                           absl::IsUnimplemented(gpu.status());
+    if (!is_absent) return gpu;
+    device = "cpu";
+  }
   if (absl::ConsumePrefix(&device, "cuda:")) {
     int32_t ordinal = 0;
     if (!absl::SimpleAtoi(device, &ordinal) || ordinal < 0) {
       return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
                                   ", must be auto, cpu or cuda:N"));
     }
-    const Precision precision = options.precision == "fp32"
-                                    ? Precision::kFloat32
-                                    : Precision::kBFloat16;
-    return CreateCudaBackend(ordinal, precision);
+    return CreateCudaBackend(ordinal, gpu_precision);
   }
-  if (device != "auto" && device != "cpu") {
+  if (device != "cpu") {
     return BadFlag(absl::StrCat("--device is ", QuoteValue(options.device),
                                 ", must be auto, cpu or cuda:N"));
   }
@@ -56,6 +66,18 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
   return CreateCpuBackend(
       {.precision = bfloat16 ? Precision::kBFloat16 : Precision::kFloat32,
        .num_threads = options.num_threads});
+}
+
+// At least for one session.
+int64_t DefaultStateBytes(const Plan& plan, std::optional<int64_t> free_bytes) {
+  const int64_t bytes =
+      free_bytes.has_value()
+          ? static_cast<int64_t>(
+                kPartOfDevice *
+                (*free_bytes - plan.weight_bytes - plan.workspace_bytes)) -
+                plan.limits.max_sequences * plan.layout.slot_bytes
+          : std::min(MemoryBytes() / 4, kMostDefaultStateBytes);
+  return std::max(bytes, plan.layout.slot_bytes);
 }
 
 }  // namespace
@@ -69,6 +91,9 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
                : WithReason("DEVICE_UNAVAILABLE", backend.status());
   }
   plan.backend = *std::move(backend);
+  if (options.wrap_backend) {
+    plan.backend = options.wrap_backend(std::move(plan.backend));
+  }
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.model_dir);
   if (!config.ok()) return WithReason("BAD_MODEL", config.status());
   plan.config = *config;
@@ -77,17 +102,6 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
                  .max_sequences = options.max_batch_rows,
                  .max_candidates = std::min(options.max_top_logprobs,
                                             plan.config.vocab_size)};
-  const int64_t state_bytes =
-      options.device_state_bytes > 0
-          ? options.device_state_bytes
-          : std::max(std::min(MemoryBytes() / 4, kMostDefaultStateBytes),
-                     plan.layout.slot_bytes);
-  plan.session_slots = state_bytes / plan.layout.slot_bytes;
-  if (plan.session_slots < 1) {
-    return BadFlag(absl::StrCat("--device_state_bytes is ", state_bytes,
-                                ", and the state of one session is ",
-                                plan.layout.slot_bytes, " bytes"));
-  }
   const absl::StatusOr<int64_t> weight_bytes =
       TttModel::WeightBytes(plan.config, plan.backend.get());
   if (!weight_bytes.ok()) {
@@ -95,6 +109,30 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
   }
   plan.weight_bytes = *weight_bytes;
   plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits);
+  const absl::StatusOr<std::optional<int64_t>> free_bytes =
+      plan.backend->FreeBytes();
+  if (!free_bytes.ok()) {
+    return WithReason("DEVICE_UNAVAILABLE", free_bytes.status());
+  }
+  const int64_t state_bytes = options.device_state_bytes > 0
+                                  ? options.device_state_bytes
+                                  : DefaultStateBytes(plan, *free_bytes);
+  plan.session_slots = state_bytes / plan.layout.slot_bytes;
+  if (plan.session_slots < 1) {
+    return BadFlag(absl::StrCat("--device_state_bytes is ", state_bytes,
+                                ", and the state of one session is ",
+                                plan.layout.slot_bytes, " bytes"));
+  }
+  if (free_bytes->has_value() && plan.total_bytes() > **free_bytes) {
+    return WithReason(
+        "DEVICE_UNAVAILABLE",
+        absl::ResourceExhaustedError(absl::StrCat(
+            plan.backend->info().name, " has ", **free_bytes,
+            " bytes free, and the plan takes ", plan.total_bytes(), ": ",
+            plan.weight_bytes, " of weights, ", plan.workspace_bytes,
+            " of workspace, ", plan.pool_bytes(), " for ", plan.session_slots,
+            " sessions and ", plan.limits.max_sequences, " running turns")));
+  }
   return plan;
 }
 
@@ -121,7 +159,7 @@ std::string DescribePlan(const Plan& plan) {
       plan.layout.slot_bytes, "\n", "session_slots       ", plan.session_slots,
       "\n", "scratch_slots       ", plan.limits.max_sequences, "\n",
       "state_pool_bytes    ", plan.pool_bytes(), "\n", "total_bytes         ",
-      plan.weight_bytes + plan.workspace_bytes + plan.pool_bytes(), "\n");
+      plan.total_bytes(), "\n");
 }
 
 }  // namespace ttt

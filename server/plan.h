@@ -27,6 +27,9 @@ struct Plan {
   int64_t pool_bytes() const {
     return (session_slots + limits.max_sequences) * layout.slot_bytes;
   }
+  int64_t total_bytes() const {
+    return weight_bytes + workspace_bytes + pool_bytes();
+  }
 };
 
 // A failure has the reason BAD_FLAG, BAD_MODEL or DEVICE_UNAVAILABLE.

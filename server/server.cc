@@ -115,7 +115,11 @@ absl::Status Server::Parts::Build() {
                                .max_queue_wait = options_.max_queue_wait},
                               model_.get(), tokenizer_.get(), pool_.get(),
                               store_.get(), &metrics_, &clock_));
-  engine_thread_ = std::make_unique<EngineThread>(engine_.get());
+  engine_thread_ = std::make_unique<EngineThread>(engine_.get(), [this] {
+    Log(LogLevel::kError, "the device is lost");
+    rpc_->StartDrain();
+    if (options_.on_device_lost) options_.on_device_lost();
+  });
   metrics_.SetGaugeSource([this] { return ReadGauges(); });
   TTT_RETURN_IF_ERROR(StartRpc());
   housekeeping_ = std::make_unique<Periodic>(kHousekeepingPeriod, [this] {
@@ -263,6 +267,10 @@ Metrics::Gauges Server::Parts::ReadGauges() const {
   gauges.weight_bytes = model_->weight_bytes();
   gauges.pool_bytes = plan_.pool_bytes();
   gauges.workspace_bytes = model_->workspace_bytes();
+  const DeviceCounts device = plan_.backend->counts();
+  gauges.bytes_to_device = device.bytes_to_device;
+  gauges.bytes_to_host = device.bytes_to_host;
+  gauges.graph_launches = device.recordings_run;
   gauges.state = std::string(StateName(admission_->state()));
   return gauges;
 }

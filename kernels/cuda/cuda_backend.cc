@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -89,6 +90,23 @@ class CudaBackend : public Backend {
                                                   : DType::kBFloat16;
   }
 
+  absl::StatusOr<std::optional<int64_t>> FreeBytes() override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    size_t free_bytes = 0;
+    size_t total_bytes = 0;
+    if (absl::Status status = CudaStatus(
+            cudaMemGetInfo(&free_bytes, &total_bytes), "free memory");
+        !status.ok()) {
+      return status;
+    }
+    return static_cast<int64_t>(free_bytes);
+  }
+  DeviceCounts counts() const override {
+    return {.bytes_to_device = bytes_to_device_,
+            .bytes_to_host = bytes_to_host_,
+            .recordings_run = recordings_run_};
+  }
+
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
       int64_t size_bytes) override {
     if (absl::Status status = UseDevice(); !status.ok()) return status;
@@ -108,6 +126,7 @@ class CudaBackend : public Backend {
   }
   absl::Status CopyToDevice(void* device, const void* host,
                             int64_t size_bytes) override {
+    bytes_to_device_ += std::max<int64_t>(size_bytes, 0);
     if (size_bytes > 0 && size_bytes <= staging_.max_bytes()) {
       if (absl::Status status = UseDevice(); !status.ok()) return status;
       return staging_.Copy(device, host, size_bytes, stream_.get());
@@ -116,6 +135,7 @@ class CudaBackend : public Backend {
   }
   absl::Status CopyToHost(void* host, const void* device,
                           int64_t size_bytes) override {
+    bytes_to_host_ += std::max<int64_t>(size_bytes, 0);
     if (absl::Status status =
             Copy(host, device, size_bytes, cudaMemcpyDeviceToHost);
         !status.ok()) {
@@ -139,6 +159,7 @@ class CudaBackend : public Backend {
   }
   absl::Status Run(const Recording& recording) override {
     if (absl::Status status = UseDevice(); !status.ok()) return status;
+    ++recordings_run_;
     return static_cast<const CudaGraph&>(recording).Launch(stream_.get());
   }
 
@@ -210,6 +231,9 @@ class CudaBackend : public Backend {
   const CudaStream stream_;
   PinnedStaging staging_;  // of small copies to the device
   const std::unique_ptr<DeviceBuffer> digest_sums_;  // [kMaxDigestStates]
+  std::atomic<int64_t> bytes_to_device_ = 0;
+  std::atomic<int64_t> bytes_to_host_ = 0;
+  std::atomic<int64_t> recordings_run_ = 0;
 };
 
 absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(

@@ -9,8 +9,9 @@
 namespace ttt {
 
 // OK, or: RESOURCE_EXHAUSTED for memory, UNAVAILABLE for a device or driver
-// that is not there, INTERNAL for the rest. The message holds `what` and CUDA's
-// own text.
+// that is not there or that is lost to this process (CUDA calls such errors
+// sticky: each later call returns them too), INTERNAL for the rest. The message
+// holds `what` and CUDA's own text.
 absl::Status CudaStatus(cudaError_t error, absl::string_view what);
 
 }  // namespace ttt

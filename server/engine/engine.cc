@@ -67,7 +67,19 @@ bool Engine::Step() {
   const StepPlan plan = Plan();
   if (!plan.rows.empty()) Run(plan);
   const bool committed = CommitDone();
+  if (is_device_lost_) {
+    EndAll(Error(absl::StatusCode::kUnavailable, "DRAINING",
+                 "the server ends, it has lost its device"));
+    return false;
+  }
   return committed || !plan.rows.empty();
+}
+
+absl::Status Engine::DeviceError(absl::string_view reason,
+                                 const absl::Status& status) {
+  if (absl::IsUnavailable(status)) is_device_lost_ = true;
+  return Error(absl::StatusCode::kInternal, reason,
+               absl::StrCat("the device failed: ", status.message()));
 }
 
 void Engine::EndAll(const absl::Status& status) {
@@ -122,7 +134,10 @@ void Engine::StartQueued() {
     absl::StatusOr<std::vector<int32_t>> context =
         slot.ok() ? TextContext(*queued.turn, slot->index()) : slot.status();
     if (!context.ok()) {
-      DropQueued(&queued, context.status());
+      // One with a reason is of the session or the pool.
+      DropQueued(&queued, ErrorReason(context.status()).empty()
+                              ? DeviceError("STEP_FAILED", context.status())
+                              : context.status());
       continue;
     }
     const absl::Time now = clock_->Now();
@@ -214,11 +229,9 @@ void Engine::Run(const StepPlan& plan) {
   }
   Log(LogLevel::kError, "a step failed",
       {{"status", result.status().ToString()}});
+  const absl::Status error = DeviceError("STEP_FAILED", result.status());
   for (const ScheduledRow& row : plan.rows) {
-    DropTurn(
-        running_[row.row].get(),
-        Error(absl::StatusCode::kInternal, "STEP_FAILED",
-              absl::StrCat("the device failed: ", result.status().message())));
+    DropTurn(running_[row.row].get(), error);
     running_[row.row].reset();
   }
   RemoveEnded();
@@ -278,8 +291,7 @@ bool Engine::CommitDone() {
     if (!turn->turn().lease.has_value()) {
       CommitTurn(turn.get(), {});
     } else if (!digests.ok()) {
-      DropTurn(turn.get(), Error(absl::StatusCode::kInternal, "COMMIT_FAILED",
-                                 digests.status().message()));
+      DropTurn(turn.get(), DeviceError("COMMIT_FAILED", digests.status()));
     } else if (const auto& digest = (*digests)[next_digest++]) {
       // Before the answer can leave, so that who has it sees it counted.
       metrics_->RecordTurn(TurnOutcome::kCommitted);

@@ -52,6 +52,8 @@ class Engine {
   // One round: ends what is cancelled or late, starts what is queued, runs one
   // ragged step, completes it. False: there was nothing to run.
   bool Step();
+  // The backend's device is lost, and every turn has ended.
+  bool is_device_lost() const { return is_device_lost_; }
   // Ends all turns, queued and running, with `status`.
   void EndAll(const absl::Status& status);
 
@@ -99,6 +101,9 @@ class Engine {
   void DropTurn(RunningTurn* turn, const absl::Status& status);
   void DropQueued(Queued* queued, const absl::Status& status);
   void RemoveEnded();
+  // What a turn that the device failed ends with.
+  absl::Status DeviceError(absl::string_view reason,
+                           const absl::Status& status);
 
   const Options options_;
   TttModel* const model_;
@@ -108,6 +113,7 @@ class Engine {
   Metrics* const metrics_;
   const Clock* const clock_;
   StepCosts costs_;
+  bool is_device_lost_ = false;
   std::deque<Queued> queue_;
   std::vector<std::unique_ptr<RunningTurn>> running_;  // oldest first
 };

@@ -13,8 +13,10 @@ constexpr std::chrono::milliseconds kPoll(10);
 
 }  // namespace
 
-EngineThread::EngineThread(Engine* engine)
-    : engine_(engine), thread_([this] { Run(); }) {}
+EngineThread::EngineThread(Engine* engine, std::function<void()> on_device_lost)
+    : engine_(engine),
+      on_device_lost_(std::move(on_device_lost)),
+      thread_([this] { Run(); }) {}
 
 EngineThread::~EngineThread() {
   {
@@ -43,6 +45,7 @@ void EngineThread::Wake() {
 
 void EngineThread::Run() {
   bool busy = false;
+  bool is_device_lost = false;
   while (true) {
     std::vector<std::unique_ptr<Turn>> arrived;
     {
@@ -60,6 +63,9 @@ void EngineThread::Run() {
     }
     for (auto& turn : arrived) engine_->Add(std::move(turn));
     busy = engine_->Step();
+    if (engine_->is_device_lost() && !std::exchange(is_device_lost, true)) {
+      on_device_lost_();
+    }
   }
   std::vector<std::unique_ptr<Turn>> left;
   {

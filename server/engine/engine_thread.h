@@ -1,7 +1,7 @@
 // The thread around an Engine.
 #pragma once
 
-#include <atomic>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -15,7 +15,9 @@ namespace ttt {
 // any thread and wait for nothing. `engine` must outlive it.
 class EngineThread {
  public:
-  explicit EngineThread(Engine* engine);
+  // `on_device_lost` is called at most once, on the engine's thread, and waits
+  // for nothing; turns that come after it end with UNAVAILABLE (DRAINING).
+  EngineThread(Engine* engine, std::function<void()> on_device_lost);
   // Ends the turns that are left with UNAVAILABLE (DRAINING), and joins.
   ~EngineThread();
   EngineThread(const EngineThread&) = delete;
@@ -30,6 +32,7 @@ class EngineThread {
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
 
   Engine* const engine_;
+  const std::function<void()> on_device_lost_;
   Mutex mutex_;
   CondVar changed_;
   std::vector<std::unique_ptr<Turn>> inbox_ ABSL_GUARDED_BY(mutex_);

@@ -20,12 +20,18 @@ prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
 prometheus::MetricFamily Gauge(
     const std::string& name, const std::string& help, const std::string& label,
     const std::vector<std::pair<std::string, double>>& values);
+// A counter that is kept elsewhere, without labels and with one.
+prometheus::MetricFamily CountSoFar(const std::string& name,
+                                    const std::string& help, double value);
+prometheus::MetricFamily CountSoFar(
+    const std::string& name, const std::string& help, const std::string& label,
+    const std::vector<std::pair<std::string, double>>& values);
 // A gauge that is 1, for what its labels tell.
 prometheus::MetricFamily Info(
     const std::string& name, const std::string& help,
     const std::vector<prometheus::ClientMetric::Label>& labels);
 
-// The gauges of the server.
+// What of the server is read at a scrape.
 Families GaugeFamilies(const Metrics::Gauges& gauges);
 
 // What Prometheus expects of every process: time on the processors, resident

@@ -3,12 +3,13 @@
 namespace ttt {
 namespace {
 
-prometheus::MetricFamily EmptyGauge(const std::string& name,
-                                    const std::string& help) {
+prometheus::MetricFamily Empty(prometheus::MetricType type,
+                               const std::string& name,
+                               const std::string& help) {
   prometheus::MetricFamily family;
   family.name = name;
   family.help = help;
-  family.type = prometheus::MetricType::Gauge;
+  family.type = type;
   return family;
 }
 
@@ -26,7 +27,8 @@ prometheus::MetricFamily ServerState(const std::string& current) {
 
 prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
                                double value) {
-  prometheus::MetricFamily family = EmptyGauge(name, help);
+  prometheus::MetricFamily family =
+      Empty(prometheus::MetricType::Gauge, name, help);
   family.metric.emplace_back().gauge.value = value;
   return family;
 }
@@ -34,11 +36,33 @@ prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
 prometheus::MetricFamily Gauge(
     const std::string& name, const std::string& help, const std::string& label,
     const std::vector<std::pair<std::string, double>>& values) {
-  prometheus::MetricFamily family = EmptyGauge(name, help);
+  prometheus::MetricFamily family =
+      Empty(prometheus::MetricType::Gauge, name, help);
   for (const auto& [text, value] : values) {
     prometheus::ClientMetric& metric = family.metric.emplace_back();
     metric.label.push_back({label, text});
     metric.gauge.value = value;
+  }
+  return family;
+}
+
+prometheus::MetricFamily CountSoFar(const std::string& name,
+                                    const std::string& help, double value) {
+  prometheus::MetricFamily family =
+      Empty(prometheus::MetricType::Counter, name, help);
+  family.metric.emplace_back().counter.value = value;
+  return family;
+}
+
+prometheus::MetricFamily CountSoFar(
+    const std::string& name, const std::string& help, const std::string& label,
+    const std::vector<std::pair<std::string, double>>& values) {
+  prometheus::MetricFamily family =
+      Empty(prometheus::MetricType::Counter, name, help);
+  for (const auto& [text, value] : values) {
+    prometheus::ClientMetric& metric = family.metric.emplace_back();
+    metric.label.push_back({label, text});
+    metric.counter.value = value;
   }
   return family;
 }
@@ -86,6 +110,14 @@ Families GaugeFamilies(const Metrics::Gauges& gauges) {
             {{"weights", gauges.weight_bytes},
              {"state_pool", gauges.pool_bytes},
              {"workspace", gauges.workspace_bytes}}),
+      CountSoFar("ttt_device_copy_bytes_total",
+                 "Bytes copied between the host's memory and the device's.",
+                 "direction",
+                 {{"to_device", gauges.bytes_to_device},
+                  {"to_host", gauges.bytes_to_host}}),
+      CountSoFar("ttt_device_graph_launches_total",
+                 "Steps that the device ran as one recorded graph.",
+                 gauges.graph_launches),
       ServerState(gauges.state),
   };
 }

@@ -60,21 +60,14 @@ std::optional<double> OpenFiles() {
   return entries - 3;  // ".", ".." and the directory's own
 }
 
-prometheus::MetricFamily CpuFamily() {
-  prometheus::MetricFamily family;
-  family.name = "process_cpu_seconds_total";
-  family.help = "Time on the processors, user and system, in seconds.";
-  family.type = prometheus::MetricType::Counter;
-  family.metric.emplace_back().counter.value = CpuSeconds();
-  return family;
-}
-
 }  // namespace
 
 ProcessMetrics::ProcessMetrics() : start_time_seconds_(StartTimeSeconds()) {}
 
 Families ProcessMetrics::Collect() const {
-  Families families = {CpuFamily()};
+  Families families = {CountSoFar(
+      "process_cpu_seconds_total",
+      "Time on the processors, user and system, in seconds.", CpuSeconds())};
   if (const std::optional<double> bytes = ResidentBytes()) {
     families.push_back(Gauge("process_resident_memory_bytes",
                              "Resident memory in bytes.", *bytes));

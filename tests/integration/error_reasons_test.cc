@@ -186,7 +186,7 @@ struct Reason {
 
 std::vector<Reason> Reasons() {
   const std::string start = "the program ends before it serves: tttd_test";
-  const std::string engine = "a device that fails: engine_test";
+  const std::string engine = "a device that fails: device_fault_test";
   return {
       {StatusCode::INVALID_ARGUMENT, "INVALID_FIELD",
        [] { return Complete("sampling { top_p: 2 }"); }, ""},
@@ -265,9 +265,11 @@ std::vector<std::filesystem::path> Files(const std::string& folder) {
   return files;
 }
 
-// What stands where an error is made: Error(absl::StatusCode::kX, "REASON".
+// What stands where an error is made: Error(absl::StatusCode::kX, "REASON", or
+// DeviceError("REASON".
 TEST(ErrorReasonsTest, TheListHoldsAllThatTheSourcesMakeAndNoMore) {
-  const std::regex made(R"(Error\(\s*absl::StatusCode::k\w+,\s*"([A-Z_]+)\")");
+  const std::regex made(
+      R"((?:DeviceError\(|Error\(\s*absl::StatusCode::k\w+,)\s*"([A-Z_]+)\")");
   std::set<std::string> sent;
   for (const auto& path : Files(TTT_SOURCE_DIR "/server")) {
     const std::string source = ReadWhole(path);

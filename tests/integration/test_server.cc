@@ -44,6 +44,7 @@ TestServer::TestServer(const TestServerOptions& options)
   options_.dummy_weights = true;
   options_.listen = "127.0.0.1:0";
   options_.http_listen = "";
+  options_.device = "cpu";
   options_.precision = "fp32";
   options_.num_threads = 1;
   options_.max_batch_rows = 4;

@@ -1,5 +1,8 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include <cstdio>
+#include <cstdlib>
+
 #include "tests/kernels/op_test.h"
 
 namespace ttt {
@@ -62,6 +65,49 @@ TEST_P(CudaMemoryTest, CopiesBetweenTheDeviceAndTheHost) {
   EXPECT_EQ(to.Read(), Random(300, 1));
   EXPECT_THAT(backend_->CopyOnDevice(to.data(), from.data(), -1),
               StatusIs(absl::StatusCode::kInvalidArgument, "is -1"));
+}
+
+TEST_P(CudaMemoryTest, SaysHowMuchIsFree) {
+  constexpr int64_t kBytes = int64_t{1} << 30;
+  const auto free_bytes = [this] { return *backend_->FreeBytes().value(); };
+  const int64_t before = free_bytes();
+  EXPECT_GT(before, 0);
+  auto buffer = backend_->Allocate(kBytes).value();
+  EXPECT_LE(free_bytes(), before - kBytes);
+  buffer.reset();
+  EXPECT_GT(free_bytes(), before - kBytes);
+}
+
+TEST_P(CudaMemoryTest, CountsWhatItCopiesAndRuns) {
+  Array<float> array(*backend_, Floats(300));
+  const DeviceCounts before = backend_->counts();
+  Floats host(300);
+  EXPECT_THAT(backend_->CopyToDevice(array.data(), host.data(), 400), IsOk());
+  EXPECT_THAT(backend_->CopyToHost(host.data(), array.data(), 800), IsOk());
+  EXPECT_EQ(backend_->counts().bytes_to_device - before.bytes_to_device, 400);
+  EXPECT_EQ(backend_->counts().bytes_to_host - before.bytes_to_host, 800);
+  EXPECT_EQ(backend_->counts().recordings_run, before.recordings_run);
+}
+
+// In a process of its own, as none can use the device after that.
+TEST_P(CudaMemoryTest, SaysWhenTheDeviceIsLost) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto lose = [this] {
+    Array<float> input(*backend_, Floats(64));
+    Array<float> weight(*backend_, Floats(64));
+    float* const nowhere = reinterpret_cast<float*>(uintptr_t{1} << 46);
+    static_cast<void>(backend_->RmsNorm({.input = input.data(),
+                                         .weight = weight.data(),
+                                         .output = {nowhere, DType::kFloat32},
+                                         .num_rows = 1,
+                                         .hidden_size = 64,
+                                         .epsilon = 1e-6f}));
+    const absl::Status lost = backend_->Synchronize();
+    const absl::Status still = backend_->Synchronize();
+    std::fprintf(stderr, "%s\n", lost.ToString().c_str());
+    std::exit(absl::IsUnavailable(lost) && absl::IsUnavailable(still) ? 0 : 1);
+  };
+  EXPECT_EXIT(lose(), testing::ExitedWithCode(0), "cudaErrorIllegalAddress");
 }
 
 INSTANTIATE_TEST_SUITE_P(

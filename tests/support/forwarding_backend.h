@@ -13,6 +13,10 @@ class ForwardingBackend : public Backend {
 
   const DeviceInfo& info() const override { return target_.info(); }
   DType operand_type() const override { return target_.operand_type(); }
+  absl::StatusOr<std::optional<int64_t>> FreeBytes() override {
+    return target_.FreeBytes();
+  }
+  DeviceCounts counts() const override { return target_.counts(); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
       int64_t size) override {
     return target_.Allocate(size);

@@ -71,6 +71,9 @@ Metrics::Gauges SomeGauges() {
           .weight_bytes = 9,
           .pool_bytes = 10,
           .workspace_bytes = 11,
+          .bytes_to_device = 12,
+          .bytes_to_host = 13,
+          .graph_launches = 14,
           .state = "serving"};
 }
 
@@ -88,6 +91,7 @@ TEST(MetricsTest, EveryMetricIsThereFromTheStart) {
           "ttt_commit_seconds", "ttt_sessions", "ttt_session_bytes",
           "ttt_state_slots", "ttt_state_pool_utilization_ratio",
           "ttt_numeric_faults_total", "ttt_device_memory_bytes",
+          "ttt_device_copy_bytes_total", "ttt_device_graph_launches_total",
           "ttt_server_state", "ttt_build_info", "ttt_model_info",
           "process_cpu_seconds_total", "process_resident_memory_bytes",
           "process_open_fds", "process_start_time_seconds"));
@@ -240,6 +244,9 @@ TEST(MetricsTest, GaugesGoToTheirSeries) {
       {"ttt_device_memory_bytes{use=\"weights\"}", 9},
       {"ttt_device_memory_bytes{use=\"state_pool\"}", 10},
       {"ttt_device_memory_bytes{use=\"workspace\"}", 11},
+      {"ttt_device_copy_bytes_total{direction=\"to_device\"}", 12},
+      {"ttt_device_copy_bytes_total{direction=\"to_host\"}", 13},
+      {"ttt_device_graph_launches_total", 14},
       {"ttt_server_state{state=\"starting\"}", 0},
       {"ttt_server_state{state=\"serving\"}", 1},
       {"ttt_server_state{state=\"draining\"}", 0}};
