@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "server/base/status_macros.h"
 #include "tests/bench/bench_device.h"
+#include "tests/bench/engine_arms.h"
 #include "tests/bench/engine_cases.h"
 #include "tests/bench/engine_report.h"
 #include "tests/bench/engine_workload.h"
@@ -24,9 +25,10 @@ ABSL_FLAG(std::string, device, "cpu", "cpu or cuda:N");
 ABSL_FLAG(std::string, precision, "auto", "auto, fp32 or bf16");
 ABSL_FLAG(int32_t, threads, 0, "of the CPU; 0: one a core");
 ABSL_FLAG(std::string, mode, "decode,prefill,mixed,fork,digest,breakdown",
-          "what to time: of these, and position; breakdown is of decode and "
-          "prefill");
+          "what to time: of these, position and arms; breakdown is of decode "
+          "and prefill");
 ABSL_FLAG(std::string, batch, "1,4,16", "sequences that decode");
+ABSL_FLAG(std::string, streams, "8", "that arms batch in several ways");
 ABSL_FLAG(std::string, prefill, "1x512,16x256", "sequences x tokens");
 ABSL_FLAG(std::string, mixed, "8x64", "decoding sequences x prompt tokens");
 ABSL_FLAG(std::string, positions, "1000,10000,100000,1000000",
@@ -47,6 +49,7 @@ struct Shape {
 struct Plan {
   std::vector<std::string> modes;
   std::vector<int64_t> batches;
+  std::vector<int64_t> streams;
   std::vector<Shape> prefills;
   std::vector<Shape> mixed;
   std::vector<int64_t> positions;
@@ -93,7 +96,7 @@ absl::StatusOr<Plan> ReadFlags() {
   for (const std::string& mode : plan.modes) {
     if (mode != "decode" && mode != "prefill" && mode != "mixed" &&
         mode != "position" && mode != "fork" && mode != "digest" &&
-        mode != "breakdown") {
+        mode != "breakdown" && mode != "arms") {
       return absl::InvalidArgumentError(absl::StrCat("no such mode: ", mode));
     }
   }
@@ -106,6 +109,11 @@ absl::StatusOr<Plan> ReadFlags() {
     return absl::InvalidArgumentError("rounds must be at least 1");
   }
   TTT_ASSIGN_OR_RETURN(plan.batches, Numbers(absl::GetFlag(FLAGS_batch), ','));
+  TTT_ASSIGN_OR_RETURN(plan.streams,
+                       Numbers(absl::GetFlag(FLAGS_streams), ','));
+  for (const int64_t streams : plan.streams) {
+    if (streams < 2) return absl::InvalidArgumentError("streams: 2 or more");
+  }
   TTT_ASSIGN_OR_RETURN(plan.prefills, Shapes(absl::GetFlag(FLAGS_prefill)));
   TTT_ASSIGN_OR_RETURN(plan.mixed, Shapes(absl::GetFlag(FLAGS_mixed)));
   TTT_ASSIGN_OR_RETURN(plan.positions,
@@ -116,6 +124,12 @@ absl::StatusOr<Plan> ReadFlags() {
   for (const int64_t batch : plan.batches) {
     rows = std::max(rows, batch);
     sequences = std::max(sequences, batch);
+  }
+  if (plan.Has("arms")) {
+    for (const int64_t streams : plan.streams) {
+      rows = std::max(rows, streams);
+      sequences = std::max(sequences, streams);
+    }
   }
   for (const Shape& shape : plan.prefills) {
     rows = std::max<int64_t>(rows, int64_t{shape.sequences} * shape.tokens);
@@ -179,6 +193,13 @@ std::vector<BenchCase> MakeCases(const Plan& plan, EngineWorkload& workload) {
                        plan.workload.max_sequences + static_cast<int32_t>(i)));
     }
   }
+  if (plan.Has("arms")) {
+    for (const int64_t streams : plan.streams) {
+      for (const Arm arm : kArms) {
+        cases.push_back(ArmCase(workload, arm, static_cast<int32_t>(streams)));
+      }
+    }
+  }
   if (plan.Has("fork")) cases.push_back(ForkCase(workload));
   if (plan.Has("digest")) {
     for (const int32_t batch : {1, 16}) {
@@ -199,6 +220,11 @@ absl::Status Run(const Plan& plan) {
   if (plan.Has("position")) {
     TTT_RETURN_IF_ERROR(ReachPositions(plan, *workload));
   }
+  if (plan.Has("arms")) {
+    for (const int64_t streams : plan.streams) {
+      TTT_RETURN_IF_ERROR(CheckArms(*workload, static_cast<int32_t>(streams)));
+    }
+  }
   const std::vector<BenchCase> cases = MakeCases(plan, *workload);
   TTT_ASSIGN_OR_RETURN(
       const std::vector<BenchResult> results,
@@ -211,6 +237,7 @@ absl::Status Run(const Plan& plan) {
   for (size_t i = 0; i < cases.size(); ++i) {
     ReportResult(cases[i], results[i], options);
   }
+  if (plan.Has("arms")) ReportArms(cases, results, options);
   if (!plan.Has("breakdown")) return absl::OkStatus();
   for (size_t i = 0; i < cases.size(); ++i) {
     if (cases[i].streams_weights) {

@@ -20,7 +20,7 @@ absl::Status StartRagged(EngineWorkload& workload, int32_t batch,
   for (int32_t slot = 0; slot < batch; ++slot) {
     const int64_t tokens = workload.RaggedStart();
     TTT_RETURN_IF_ERROR(workload.Restart(slot, tokens));
-    sequences.push_back({slot, 1, tokens});
+    sequences.push_back({slot, 1, tokens, slot});
   }
   return absl::OkStatus();
 }
@@ -57,7 +57,7 @@ BenchCase PrefillCase(EngineWorkload& workload, int32_t batch, int32_t tokens) {
     sequences->clear();
     for (int32_t slot = 0; slot < batch; ++slot) {
       TTT_RETURN_IF_ERROR(workload.Restart(slot, 0));
-      sequences->push_back({slot, tokens, 0});
+      sequences->push_back({slot, tokens, 0, slot});
     }
     return absl::OkStatus();
   };
@@ -74,7 +74,7 @@ BenchCase MixedCase(EngineWorkload& workload, int32_t batch, int32_t tokens) {
   result.prepare = [&workload, sequences, batch, tokens]() -> absl::Status {
     TTT_RETURN_IF_ERROR(StartRagged(workload, batch, *sequences));
     TTT_RETURN_IF_ERROR(workload.Restart(batch, 0));
-    sequences->push_back({batch, tokens, 0});
+    sequences->push_back({batch, tokens, 0, batch});
     return absl::OkStatus();
   };
   return result;

@@ -106,6 +106,24 @@ void ReportResult(const BenchCase& bench_case, const BenchResult& result,
   std::fflush(stdout);
 }
 
+void ReportArms(const std::vector<BenchCase>& cases,
+                const std::vector<BenchResult>& results,
+                const ReportOptions& options) {
+  if (options.json) return;  // It follows from the times.
+  std::printf("\narms: rate over that of the streams one by one\n");
+  double first_rate = 0;
+  double first_tokens = 0;
+  for (size_t i = 0; i < cases.size(); ++i) {
+    if (cases[i].mode != "arms") continue;
+    const double rate = cases[i].tokens / Summarize(results[i].seconds).median;
+    if (cases[i].tokens != first_tokens) {
+      first_tokens = cases[i].tokens;
+      first_rate = rate;
+    }
+    std::printf("%-20s %8.2fx\n", cases[i].name.c_str(), rate / first_rate);
+  }
+}
+
 void ReportBreakdown(const BenchCase& bench_case, const BenchResult& result,
                      const ReportOptions& options) {
   std::map<std::pair<Group, std::string>, Part> parts;

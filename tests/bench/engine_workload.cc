@@ -1,6 +1,7 @@
 #include "tests/bench/engine_workload.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "server/base/status_macros.h"
@@ -53,7 +54,7 @@ absl::Status EngineWorkload::ReadOn(int32_t slot, int64_t from, int64_t to) {
   while (from < to) {
     const int64_t tokens = std::min<int64_t>(max_rows_, to - from);
     std::vector<Sequence> sequence = {
-        {slot, static_cast<int32_t>(tokens), from}};
+        {slot, static_cast<int32_t>(tokens), from, slot}};
     TTT_RETURN_IF_ERROR(Step(sequence));
     from += tokens;
   }
@@ -61,11 +62,11 @@ absl::Status EngineWorkload::ReadOn(int32_t slot, int64_t from, int64_t to) {
 }
 
 absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences) {
-  int64_t num_rows = 0;
-  for (const Sequence& sequence : sequences) num_rows += sequence.tokens;
-  std::vector<int32_t> ids(num_rows);
-  for (int32_t& id : ids) {
-    id = static_cast<int32_t>(random_() % config_.vocab_size);
+  std::vector<int32_t> ids;
+  for (const Sequence& sequence : sequences) {
+    for (int32_t i = 0; i < sequence.tokens; ++i) {
+      ids.push_back(Token(sequence.stream, sequence.position + i));
+    }
   }
   const SamplingParams greedy;
   std::vector<StepSequence> steps;
@@ -95,6 +96,33 @@ absl::Status EngineWorkload::Digest(const std::vector<int32_t>& slots,
   for (const int32_t slot : slots) indices.push_back(slots_[slot].index());
   const std::vector<int64_t> positions(slots.size(), tokens);
   return model_->Digest(*pool_, indices, positions).status();
+}
+
+absl::StatusOr<std::vector<StateDigest>> EngineWorkload::Digests(
+    const std::vector<Sequence>& sequences) {
+  std::vector<int32_t> indices;
+  std::vector<int64_t> positions;
+  for (const Sequence& sequence : sequences) {
+    indices.push_back(slots_[sequence.slot].index());
+    positions.push_back(sequence.position);
+  }
+  TTT_ASSIGN_OR_RETURN(const std::vector<std::optional<StateDigest>> found,
+                       model_->Digest(*pool_, indices, positions));
+  std::vector<StateDigest> digests;
+  for (const std::optional<StateDigest>& digest : found) {
+    if (!digest.has_value())
+      return absl::InternalError("a state is not finite");
+    digests.push_back(*digest);
+  }
+  return digests;
+}
+
+int32_t EngineWorkload::Token(int32_t stream, int64_t position) const {
+  // The last steps of MurmurHash3.
+  uint64_t bits = static_cast<uint64_t>(stream) << 40 ^ position;
+  bits = (bits ^ bits >> 33) * 0xff51afd7ed558ccd;
+  bits = (bits ^ bits >> 33) * 0xc4ceb9fe1a85ec53;
+  return static_cast<int32_t>((bits ^ bits >> 33) % config_.vocab_size);
 }
 
 int64_t EngineWorkload::RaggedStart() {

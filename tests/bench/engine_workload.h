@@ -15,8 +15,8 @@
 
 namespace ttt {
 
-// A model with a pool of states. Tokens are random, from a fixed seed. Not
-// thread-safe.
+// A model with a pool of states. Tokens are random, the same for a stream and a
+// position at all times. Not thread-safe.
 class EngineWorkload {
  public:
   struct Options {
@@ -31,6 +31,7 @@ class EngineWorkload {
     int32_t slot;
     int32_t tokens;  // >= 1
     int64_t position = 0;
+    int32_t stream = 0;  // whose tokens
   };
 
   // `backend` must outlive it. Errors of the config, checkpoint and backend.
@@ -46,7 +47,7 @@ class EngineWorkload {
   int64_t slot_bytes() const { return pool_->layout().slot_bytes; }
 
   // Makes the state in `slot` that of a session that has read `tokens`, by
-  // reading them.
+  // reading those of the stream of the same number.
   absl::Status Restart(int32_t slot, int64_t tokens);
   // Reads on, in the largest steps, until the state has read `to` tokens.
   absl::Status ReadOn(int32_t slot, int64_t from, int64_t to);
@@ -56,6 +57,9 @@ class EngineWorkload {
   // Copies a state; returns when it is done.
   absl::Status Fork(int32_t to, int32_t from);
   absl::Status Digest(const std::vector<int32_t>& slots, int64_t tokens);
+  // Of each sequence's state. INTERNAL: one is not finite.
+  absl::StatusOr<std::vector<StateDigest>> Digests(
+      const std::vector<Sequence>& sequences);
 
   // Somewhere in a mini-batch, never at the same place for all: as many tokens
   // as a sequence of a ragged batch has read before.
@@ -64,6 +68,8 @@ class EngineWorkload {
  private:
   EngineWorkload(const ModelConfig& config, TimingBackend* backend)
       : config_(config), backend_(*backend) {}
+
+  int32_t Token(int32_t stream, int64_t position) const;
 
   const ModelConfig config_;
   TimingBackend& backend_;
