@@ -1,9 +1,9 @@
 // The intermediate arrays of a step. Internal to the model.
 #pragma once
 
-#include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 
 #include "kernels/op_args.h"
 #include "server/model/config.h"
@@ -45,7 +45,10 @@ struct StepSizes {
   int32_t sequences = 0;
   int32_t requests = 0;
 
-  auto operator<=>(const StepSizes&) const = default;
+  friend bool operator<(const StepSizes& a, const StepSizes& b) {
+    return std::tie(a.rows, a.sequences, a.requests) <
+           std::tie(b.rows, b.sequences, b.requests);
+  }
 };
 
 // What a step brings to the device, and what it brings back: without gaps, so
