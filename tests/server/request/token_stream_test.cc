@@ -154,7 +154,7 @@ INSTANTIATE_TEST_SUITE_P(Intervals, TwoThreads,
 
 TEST_P(TwoThreads, LoseNoTokenAndNoWordOfOne) {
   constexpr int kCount = 20000;
-  constexpr absl::Duration kStep = absl::Milliseconds(1);
+  static constexpr absl::Duration kStep = absl::Milliseconds(1);
   std::atomic<int> told = 0;
   TokenStream stream({.capacity_bytes = Bytes(8), .interval = GetParam()},
                      [&told] {
