@@ -10,9 +10,8 @@ namespace {
 constexpr int kWarpSize = 32;
 constexpr int kConsumers = 8;  // warps; one more brings the operands
 constexpr int kThreads = (kConsumers + 1) * kWarpSize;
-constexpr int kTilesOfAStage = 2;
+constexpr int kConsumerThreads = kConsumers * kWarpSize;
 constexpr int kMmaInputs = 16;
-constexpr int kMaxStrips = 8;  // of a block
 constexpr int kMaxStages = 24;
 constexpr int kAlignment = 1024;  // of swizzled tiles
 // Of a block's shared memory; what is left holds the barriers.
@@ -25,18 +24,26 @@ struct Plan {
   int32_t strips;      // of a block
   int32_t num_strips;  // of the matrix
   int32_t num_tiles;   // of a strip; even
+  int32_t num_rounds;  // each a stage of tiles
   int32_t num_stages;
 };
 
-// kRows rows of the input, of which a warp takes kWarpRows at a time.
-template <int kRowsOfBlock, int kRowsOfWarp>
+// kRows rows of the input, of which a warp takes kWarpRows at a time. With
+// inputs in kParts parts (NumParts) a stage has a tile of each; else, two tiles
+// that follow each other.
+template <int kRowsOfBlock, int kRowsOfWarp, int kPartsOfInputs>
 struct Shape {
+  static constexpr int kParts = kPartsOfInputs;
+  static constexpr int kTiles = kParts > 1 ? kParts : 2;  // of a stage
+  static constexpr int kMaxStrips = kParts > 1 ? 2 : 8;   // of a block
+  static constexpr int kTilesOfUnit = kTiles / kParts;    // of a stage
   static constexpr int kRows = kRowsOfBlock;
   static constexpr int kWarpRows = kRowsOfWarp;
   static constexpr int kGroups = kRows / kWarpRows;
   static constexpr int kRowTileBytes = kRows * kTileInputs * 2;
   static constexpr int kUnits =
-      (kMaxStrips * kGroups + kConsumers - 1) / kConsumers;  // of a warp
+      (kMaxStrips * kGroups * kParts + kConsumers - 1) /
+      kConsumers;  // of a warp
 };
 
 template <typename S>
@@ -49,8 +56,8 @@ class Block {
         plan_(plan),
         first_strip_(blockIdx.x * plan.strips),
         strips_(min(plan.strips, plan.num_strips - first_strip_)),
-        weight_bytes_(plan.strips * kTilesOfAStage * kTileBytes),
-        stage_bytes_(weight_bytes_ + kTilesOfAStage * S::kRowTileBytes) {
+        weight_bytes_(plan.strips * S::kTiles * kTileBytes),
+        stage_bytes_(weight_bytes_ + S::kTiles * S::kRowTileBytes) {
     const uint32_t over = SharedAddress(shared) % kAlignment;
     ring_ = shared + (over == 0 ? 0 : kAlignment - over);
     full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes);
@@ -71,21 +78,16 @@ class Block {
   // One thread. Asks for the weights of the first stages before it waits for
   // the kernels that write the input.
   __device__ void Produce(const CUtensorMap& input) {
-    const int ahead = min(plan_.num_stages, plan_.num_tiles / kTilesOfAStage);
-    for (int stage = 0; stage < ahead; ++stage) {
-      LoadWeights(stage, stage * kTilesOfAStage);
-    }
+    const int ahead = min(plan_.num_stages, plan_.num_rounds);
+    for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
     WaitForKernelsBefore();
-    for (int stage = 0; stage < ahead; ++stage) {
-      LoadRows(input, stage, stage * kTilesOfAStage);
-    }
+    for (int stage = 0; stage < ahead; ++stage) LoadRows(input, stage, stage);
     int stage = 0;
     uint32_t parity = 0;
-    for (int tile = ahead * kTilesOfAStage; tile < plan_.num_tiles;
-         tile += kTilesOfAStage) {
+    for (int round = ahead; round < plan_.num_rounds; ++round) {
       empty_[stage].Wait(parity);
-      LoadWeights(stage, tile);
-      LoadRows(input, stage, tile);
+      LoadWeights(stage, round);
+      LoadRows(input, stage, round);
       if (++stage == plan_.num_stages) {
         stage = 0;
         parity ^= 1;
@@ -98,14 +100,14 @@ class Block {
     const int warp = threadIdx.x / kWarpSize;
     int stage = 0;
     uint32_t parity = 0;
-    for (int tile = 0; tile < plan_.num_tiles; tile += kTilesOfAStage) {
+    for (int round = 0; round < plan_.num_rounds; ++round) {
       full_[stage].Wait(parity);
       const std::byte* const from = ring_ + stage * stage_bytes_;
 #pragma unroll
       for (int i = 0; i < S::kUnits; ++i) {
         const int unit = warp + i * kConsumers;
-        if (unit >= strips_ * S::kGroups) break;
-        Multiply(from, unit, lane, sums_[i]);
+        if (unit >= num_units()) break;
+        if (HasTile(round, PartOf(unit))) Multiply(from, unit, lane, sums_[i]);
       }
       __syncwarp();
       if (lane == 0) empty_[stage].Arrive();
@@ -114,34 +116,61 @@ class Block {
         parity ^= 1;
       }
     }
+    if constexpr (S::kParts > 1) AddParts(warp, lane);
 #pragma unroll
     for (int i = 0; i < S::kUnits; ++i) {
       const int unit = warp + i * kConsumers;
-      if (unit >= strips_ * S::kGroups) break;
-      Store(unit, lane, sums_[i]);
+      if (unit >= num_units()) break;
+      if (PartOf(unit) == 0) Store(unit, lane, sums_[i]);
     }
   }
 
  private:
+  // A unit of work is a part of the inputs, a group of rows and a strip.
+  __device__ int num_units() const { return strips_ * S::kGroups * S::kParts; }
+  __device__ static int PartOf(int unit) { return unit % S::kParts; }
+  __device__ static int GroupOf(int unit) {
+    return unit / S::kParts % S::kGroups;
+  }
+  __device__ static int StripOf(int unit) {
+    return unit / (S::kParts * S::kGroups);
+  }
+
+  // Of tile `i` of a stage.
+  __device__ int Tile(int round, int i) const {
+    return S::kParts > 1 ? i * plan_.num_rounds + round : round * S::kTiles + i;
+  }
+  // The last part may have fewer tiles than the others.
+  __device__ bool HasTile(int round, int i) const {
+    return S::kParts == 1 || Tile(round, i) < plan_.num_tiles;
+  }
+
   // Has the stage wait for its rows, too.
-  __device__ void LoadWeights(int stage, int tile) {
-    const auto* const from =
-        static_cast<const std::byte*>(weights_.data) +
-        (int64_t{first_strip_} * plan_.num_tiles + tile) * kTileBytes;
-    full_[stage].ArriveAndExpect(kTilesOfAStage *
+  __device__ void LoadWeights(int stage, int round) {
+    int tiles = 0;
+    for (int i = 0; i < S::kTiles; ++i) tiles += HasTile(round, i);
+    full_[stage].ArriveAndExpect(tiles *
                                  (strips_ * kTileBytes + S::kRowTileBytes));
     for (int strip = 0; strip < strips_; ++strip) {
-      CopyBulk(
-          ring_ + stage * stage_bytes_ + strip * kTilesOfAStage * kTileBytes,
-          from + int64_t{strip} * plan_.num_tiles * kTileBytes,
-          kTilesOfAStage * kTileBytes, full_[stage]);
+      for (int part = 0; part < S::kParts; ++part) {
+        if (!HasTile(round, part)) continue;
+        const int64_t tile =
+            int64_t{first_strip_ + strip} * plan_.num_tiles + Tile(round, part);
+        CopyBulk(
+            ring_ + stage * stage_bytes_ +
+                (strip * S::kTiles + part) * kTileBytes,
+            static_cast<const std::byte*>(weights_.data) + tile * kTileBytes,
+            S::kTilesOfUnit * kTileBytes, full_[stage]);
+      }
     }
   }
-  __device__ void LoadRows(const CUtensorMap& input, int stage, int tile) {
-    for (int i = 0; i < kTilesOfAStage; ++i) {
+  __device__ void LoadRows(const CUtensorMap& input, int stage, int round) {
+    for (int i = 0; i < S::kTiles; ++i) {
+      if (!HasTile(round, i)) continue;
       CopyBox(
           ring_ + stage * stage_bytes_ + weight_bytes_ + i * S::kRowTileBytes,
-          input, (tile + i) * kTileInputs, blockIdx.y * S::kRows, full_[stage]);
+          input, Tile(round, i) * kTileInputs, blockIdx.y * S::kRows,
+          full_[stage]);
     }
   }
 
@@ -174,11 +203,12 @@ class Block {
   // A strip times a group of rows. Loads a step ahead of the products.
   __device__ void Multiply(const std::byte* stage, int unit, int lane,
                            Sums& sums) {
-    constexpr int kSteps = kTilesOfAStage * kTileInputs / kMmaInputs;
+    constexpr int kSteps = S::kTilesOfUnit * kTileInputs / kMmaInputs;
     const std::byte* const strip =
-        stage + unit / S::kGroups * kTilesOfAStage * kTileBytes;
-    const std::byte* const rows = stage + weight_bytes_;
-    const int first_row = unit % S::kGroups * S::kWarpRows;
+        stage + (StripOf(unit) * S::kTiles + PartOf(unit)) * kTileBytes;
+    const std::byte* const rows =
+        stage + weight_bytes_ + PartOf(unit) * S::kRowTileBytes;
+    const int first_row = GroupOf(unit) * S::kWarpRows;
     Fragments fragments[2];
     Load(fragments[0], strip, rows, first_row, 0, lane);
 #pragma unroll
@@ -200,11 +230,47 @@ class Block {
     return tile + (row * kChunksOfARow + (chunk ^ row % 8)) * 16;
   }
 
+  // Adds the sums of the other parts to those of the first, in their order.
+  __device__ void AddParts(int warp, int lane) {
+    WaitForConsumers();  // The ring has been read to its end.
+#pragma unroll
+    for (int i = 0; i < S::kUnits; ++i) {
+      const int unit = warp + i * kConsumers;
+      if (unit >= num_units()) break;
+      if (PartOf(unit) == 0) continue;
+#pragma unroll
+      for (int j = 0; j < kRowTiles * 4; ++j) {
+        PartialSum(unit, j, lane) = sums_[i][j / 4][j % 4];
+      }
+    }
+    WaitForConsumers();
+#pragma unroll
+    for (int i = 0; i < S::kUnits; ++i) {
+      const int unit = warp + i * kConsumers;
+      if (unit >= num_units()) break;
+      if (PartOf(unit) != 0) continue;
+#pragma unroll
+      for (int j = 0; j < kRowTiles * 4; ++j) {
+        float& sum = sums_[i][j / 4][j % 4];
+        for (int part = 1; part < S::kParts; ++part) {
+          sum += PartialSum(unit + part, j, lane);
+        }
+      }
+    }
+  }
+  __device__ float& PartialSum(int unit, int index, int lane) {
+    return reinterpret_cast<float*>(
+        ring_)[(unit * kRowTiles * 4 + index) * kWarpSize + lane];
+  }
+  __device__ static void WaitForConsumers() {
+    asm volatile("bar.sync 1, %0;\n" ::"n"(kConsumerThreads) : "memory");
+  }
+
   __device__ void Store(int unit, int lane, const Sums& sums) const {
     const int32_t output =
-        (first_strip_ + unit / S::kGroups) * kStripOutputs + lane / 4;
+        (first_strip_ + StripOf(unit)) * kStripOutputs + lane / 4;
     const int32_t first_row =
-        blockIdx.y * S::kRows + unit % S::kGroups * S::kWarpRows + lane % 4 * 2;
+        blockIdx.y * S::kRows + GroupOf(unit) * S::kWarpRows + lane % 4 * 2;
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
       for (int i = 0; i < 4; ++i) {
@@ -252,8 +318,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename S>
 cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
                    const OperandMap& input, Plan plan, cudaStream_t stream) {
+  if (plan.strips > S::kMaxStrips) plan.strips = S::kMaxStrips;
+  plan.num_rounds = S::kParts > 1 ? (plan.num_tiles + S::kParts - 1) / S::kParts
+                                  : plan.num_tiles / S::kTiles;
   const int32_t stage_bytes =
-      kTilesOfAStage * (plan.strips * kTileBytes + S::kRowTileBytes);
+      S::kTiles * (plan.strips * kTileBytes + S::kRowTileBytes);
   plan.num_stages = kRingBytes / stage_bytes;
   if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
   const dim3 grid((plan.num_strips + plan.strips - 1) / plan.strips,
@@ -268,9 +337,9 @@ cudaError_t LaunchRows(const GemmArgs& args, const PackedMatrix& weights,
                        const OperandMap& input, const Plan& plan,
                        cudaStream_t stream) {
   if (plan.strips * (kRows / 16) <= kConsumers) {
-    return Launch<Shape<kRows, 16>>(args, weights, input, plan, stream);
+    return Launch<Shape<kRows, 16, 1>>(args, weights, input, plan, stream);
   }
-  return Launch<Shape<kRows, 32>>(args, weights, input, plan, stream);
+  return Launch<Shape<kRows, 32, 1>>(args, weights, input, plan, stream);
 }
 
 template <typename S>
@@ -291,21 +360,31 @@ cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
   plan.num_tiles = weights.padded_inputs / kTileInputs;
   plan.strips =
       (plan.num_strips + num_multiprocessors - 1) / num_multiprocessors;
-  if (plan.strips > kMaxStrips) plan.strips = kMaxStrips;
+  const bool is_cut = NumParts(weights.num_outputs, weights.padded_inputs) > 1;
   switch (FewRowsBox(args.num_rows)) {
     case 16:
-      return Launch<Shape<16, 16>>(args, weights, input, plan, stream);
+      return is_cut
+                 ? Launch<Shape<16, 16, kMostParts>>(args, weights, input, plan,
+                                                     stream)
+                 : Launch<Shape<16, 16, 1>>(args, weights, input, plan, stream);
     case 32:
-      return LaunchRows<32>(args, weights, input, plan, stream);
+      return is_cut ? Launch<Shape<32, 16, kMostParts>>(args, weights, input,
+                                                        plan, stream)
+                    : LaunchRows<32>(args, weights, input, plan, stream);
     default:
-      return LaunchRows<64>(args, weights, input, plan, stream);
+      return is_cut ? Launch<Shape<64, 32, kMostParts>>(args, weights, input,
+                                                        plan, stream)
+                    : LaunchRows<64>(args, weights, input, plan, stream);
   }
 }
 
 cudaError_t PrepareGemmFewRows() {
   for (cudaError_t (*prepare)() :
-       {Prepare<Shape<16, 16>>, Prepare<Shape<32, 16>>, Prepare<Shape<32, 32>>,
-        Prepare<Shape<64, 16>>, Prepare<Shape<64, 32>>}) {
+       {Prepare<Shape<16, 16, 1>>, Prepare<Shape<32, 16, 1>>,
+        Prepare<Shape<32, 32, 1>>, Prepare<Shape<64, 16, 1>>,
+        Prepare<Shape<64, 32, 1>>, Prepare<Shape<16, 16, kMostParts>>,
+        Prepare<Shape<32, 16, kMostParts>>,
+        Prepare<Shape<64, 32, kMostParts>>}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }
   return cudaSuccess;

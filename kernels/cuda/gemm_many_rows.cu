@@ -23,10 +23,11 @@ constexpr int kRingBytes = 192 * 1024;
 constexpr int kRowTileBytes = kRows * kTileInputs * 2;
 static_assert(kRows == kManyRowsBox);
 
-// A block computes kRows x kOutputs.
-template <int kOutputsOfTile>
+// A block computes kRows x kOutputs, of inputs in kPartsOfInputs (NumParts).
+template <int kOutputsOfTile, int kPartsOfInputs>
 struct Shape {
   static constexpr int kOutputs = kOutputsOfTile;
+  static constexpr int kInputParts = kPartsOfInputs;
   static constexpr int kMmaOutputs = kOutputs < 128 ? kOutputs : 128;
   static constexpr int kParts = kOutputs / kMmaOutputs;
   static constexpr int kStrips = kOutputs / kStripOutputs;
@@ -92,6 +93,12 @@ class Block {
   __device__ void Consume(int warpgroup) {
     constexpr int kSums = S::kMmaOutputs / 2;
     float sums[S::kParts][kSums] = {};
+    // Of the parts of the inputs before the one that `sums` are of.
+    float done[S::kInputParts > 1 ? S::kParts : 1]
+              [S::kInputParts > 1 ? kSums : 1];
+    const int32_t tiles_of_part =
+        (num_tiles_ + S::kInputParts - 1) / S::kInputParts;
+    int32_t part_end = tiles_of_part;
     int stage = 0;
     int last_stage = 0;
     uint32_t parity = 0;
@@ -119,11 +126,21 @@ class Block {
       }
       last_stage = stage;
       Next(stage, parity);
+      if constexpr (S::kInputParts > 1) {
+        if (tile + 1 < part_end) continue;
+        WarpgroupWait<0>();
+        AddPart(part_end == tiles_of_part, done, sums);
+        part_end = min(part_end + tiles_of_part, num_tiles_);
+      }
     }
     WarpgroupWait<0>();
 #pragma unroll
     for (int part = 0; part < S::kParts; ++part) {
-      Store(warpgroup, part, sums[part]);
+      if constexpr (S::kInputParts > 1) {
+        Store(warpgroup, part, done[part]);
+      } else {
+        Store(warpgroup, part, sums[part]);
+      }
     }
   }
 
@@ -132,6 +149,23 @@ class Block {
     if (++stage < S::kStages) return;
     stage = 0;
     parity ^= 1;
+  }
+
+  // Adds the sums of a part to those of the parts before it, and clears them.
+  template <int kSums>
+  __device__ static void AddPart(bool is_first, float (&done)[S::kParts][kSums],
+                                 float (&sums)[S::kParts][kSums]) {
+#pragma unroll
+    for (int part = 0; part < S::kParts; ++part) {
+      FenceSums(sums[part]);
+#pragma unroll
+      for (int i = 0; i < kSums; ++i) {
+        done[part][i] =
+            is_first ? sums[part][i] : done[part][i] + sums[part][i];
+        sums[part][i] = 0;
+      }
+      FenceSums(sums[part]);
+    }
   }
 
   template <int kSums>
@@ -208,6 +242,22 @@ int64_t NumBlocks(const GemmArgs& args, const PackedMatrix& weights,
          ((weights.num_outputs + outputs - 1) / outputs);
 }
 
+// The largest tile of at most 128 outputs that gives most of the
+// multiprocessors a block.
+template <int kInputParts>
+cudaError_t LaunchLargest(const GemmArgs& args, const PackedMatrix& weights,
+                          const OperandMap& input, int32_t num_multiprocessors,
+                          cudaStream_t stream) {
+  const int32_t wanted = num_multiprocessors * 3 / 4;
+  if (NumBlocks(args, weights, 128) >= wanted) {
+    return Launch<Shape<128, kInputParts>>(args, weights, input, stream);
+  }
+  if (NumBlocks(args, weights, 64) >= wanted) {
+    return Launch<Shape<64, kInputParts>>(args, weights, input, stream);
+  }
+  return Launch<Shape<32, kInputParts>>(args, weights, input, stream);
+}
+
 }  // namespace
 
 cudaError_t LaunchGemmManyRows(const GemmArgs& args,
@@ -215,23 +265,21 @@ cudaError_t LaunchGemmManyRows(const GemmArgs& args,
                                const OperandMap& input,
                                int32_t num_multiprocessors,
                                cudaStream_t stream) {
+  if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
+    return LaunchLargest<kMostParts>(args, weights, input, num_multiprocessors,
+                                     stream);
+  }
   if (NumBlocks(args, weights, 256) >= num_multiprocessors) {
-    return Launch<Shape<256>>(args, weights, input, stream);
+    return Launch<Shape<256, 1>>(args, weights, input, stream);
   }
-  // The largest that gives most of the multiprocessors a block.
-  const int32_t wanted = num_multiprocessors * 3 / 4;
-  if (NumBlocks(args, weights, 128) >= wanted) {
-    return Launch<Shape<128>>(args, weights, input, stream);
-  }
-  if (NumBlocks(args, weights, 64) >= wanted) {
-    return Launch<Shape<64>>(args, weights, input, stream);
-  }
-  return Launch<Shape<32>>(args, weights, input, stream);
+  return LaunchLargest<1>(args, weights, input, num_multiprocessors, stream);
 }
 
 cudaError_t PrepareGemmManyRows() {
-  for (cudaError_t (*prepare)() : {Prepare<Shape<32>>, Prepare<Shape<64>>,
-                                   Prepare<Shape<128>>, Prepare<Shape<256>>}) {
+  for (cudaError_t (*prepare)() :
+       {Prepare<Shape<32, 1>>, Prepare<Shape<64, 1>>, Prepare<Shape<128, 1>>,
+        Prepare<Shape<256, 1>>, Prepare<Shape<32, kMostParts>>,
+        Prepare<Shape<64, kMostParts>>, Prepare<Shape<128, kMostParts>>}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }
   return cudaSuccess;

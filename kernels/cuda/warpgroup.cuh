@@ -29,6 +29,16 @@ __device__ void WarpgroupWait() {
                : "memory");
 }
 
+// Between these instructions and others that read or write `sums`: keeps the
+// compiler from moving those across a wait or an arrival.
+template <int kSums>
+__device__ void FenceSums(float (&sums)[kSums]) {
+#pragma unroll
+  for (int i = 0; i < kSums; ++i) {
+    asm volatile("" : "+f"(sums[i])::"memory");
+  }
+}
+
 // sums[64, n] += a[64, 16] b[n, 16]^T, n twice the number of sums of a thread.
 __device__ inline void MultiplyAdd(float (&sums)[16], uint64_t a, uint64_t b) {
   asm volatile(

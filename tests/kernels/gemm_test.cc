@@ -89,6 +89,8 @@ class GemmTest : public testing::TestWithParam<GemmCase> {
                     false, num_outputs);
   }
 
+  void ExpectRowsHaveTheBitsOfOneRow(const Shape& shape);
+
   const std::unique_ptr<Backend> backend_;
 };
 
@@ -177,10 +179,20 @@ TEST_P(GemmTest, RowsHaveTheSameBitsForEveryNumberOfRowsAndThreads) {
   }
 }
 
-// Across every form that a backend chooses by the number of rows.
+// Across every form that a backend chooses by the number of rows and the shape.
 TEST_P(GemmTest, RowsOfLargeProductsHaveTheBitsOfOneRow) {
   if (GetParam().kind == BackendKind::kReference) return;  // It has one form.
-  const Shape shape = {2080, 344};
+  ExpectRowsHaveTheBitsOfOneRow({2080, 344});
+}
+
+TEST_P(GemmTest, RowsOfLongSumsHaveTheBitsOfOneRow) {
+  if (GetParam().kind != BackendKind::kCuda) return;  // It alone cuts them.
+  ExpectRowsHaveTheBitsOfOneRow({2080, 600});
+  ExpectRowsHaveTheBitsOfOneRow({96, 1344});
+  ExpectRowsHaveTheBitsOfOneRow({4240, 600});
+}
+
+void GemmTest::ExpectRowsHaveTheBitsOfOneRow(const Shape& shape) {
   const Floats weights =
       Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
   const auto packed =
@@ -192,14 +204,15 @@ TEST_P(GemmTest, RowsOfLargeProductsHaveTheBitsOfOneRow) {
         Multiply(*backend_, *packed,
                  Part(input, row * shape.num_inputs, shape.num_inputs)));
   };
-  for (const int num_rows : {33, 100, 250, 500, 1000, 2500}) {
+  for (const int num_rows : {16, 20, 33, 100, 250, 500, 1000, 2500}) {
     const Floats output =
         Multiply(*backend_, *packed,
                  Part(input, 0, size_t(num_rows) * shape.num_inputs));
     for (int row = num_rows - 1; row >= 0; row -= 31) {
       ASSERT_EQ(Bits(Part(output, row * shape.num_outputs, shape.num_outputs)),
                 one_row(row))
-          << "row " << row << " of " << num_rows;
+          << "row " << row << " of " << num_rows << ", " << shape.num_outputs
+          << " x " << shape.num_inputs;
     }
   }
 }
