@@ -63,7 +63,10 @@ TurnCall::TurnCall(absl::string_view method, const TurnCallContext& shared,
   shared_.active_calls->Add(&active_);
 }
 
-TurnCall::~TurnCall() { shared_.active_calls->Remove(&active_); }
+TurnCall::~TurnCall() {
+  ticket_ = Ticket();  // Whoever finds the server idle finds it empty.
+  shared_.active_calls->Remove(&active_);
+}
 
 absl::Status TurnCall::Lease(const v1::CompleteRequest& message,
                              SessionLease* lease) {

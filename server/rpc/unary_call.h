@@ -44,7 +44,10 @@ class UnaryCall final : public grpc::ServerUnaryReactor {
   void OnDone() override { delete this; }
 
  private:
-  ~UnaryCall() override { calls_->Remove(&active_); }
+  ~UnaryCall() override {
+    ticket_ = Ticket();  // Whoever finds the server idle finds it empty.
+    calls_->Remove(&active_);
+  }
 
   ActiveCalls* const calls_;
   RpcCall call_;
