@@ -22,11 +22,11 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 // The server's parts, top to bottom.
-constexpr std::array<std::string_view, 13> kServerLayers = {
-    "server/main",      "server/server", "server/plan",      "server/options",
-    "server/rpc",       "server/engine", "server/scheduler", "server/request",
-    "server/admission", "server/model",  "server/session",   "server/telemetry",
-    "server/base"};
+constexpr std::array<std::string_view, 14> kServerLayers = {
+    "server/main",      "server/flags",     "server/server", "server/plan",
+    "server/options",   "server/rpc",       "server/engine", "server/scheduler",
+    "server/request",   "server/admission", "server/model",  "server/session",
+    "server/telemetry", "server/base"};
 
 // Folders that hold sources.
 constexpr std::array<std::string_view, 5> kTrees = {"client", "server", "proto",
