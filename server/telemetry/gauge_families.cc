@@ -3,18 +3,29 @@
 namespace ttt {
 namespace {
 
-prometheus::MetricFamily Empty(prometheus::MetricType type,
-                               const std::string& name,
-                               const std::string& help) {
+using Values = std::vector<std::pair<std::string, double>>;
+
+// One value for each value of `label`; of an empty label, the only value.
+prometheus::MetricFamily Family(prometheus::MetricType type,
+                                const std::string& name,
+                                const std::string& help,
+                                const std::string& label,
+                                const Values& values) {
   prometheus::MetricFamily family;
   family.name = name;
   family.help = help;
   family.type = type;
+  for (const auto& [text, value] : values) {
+    prometheus::ClientMetric& metric = family.metric.emplace_back();
+    if (!label.empty()) metric.label.push_back({label, text});
+    (type == prometheus::MetricType::Gauge ? metric.gauge.value
+                                           : metric.counter.value) = value;
+  }
   return family;
 }
 
 prometheus::MetricFamily ServerState(const std::string& current) {
-  std::vector<std::pair<std::string, double>> values;
+  Values values;
   for (const char* const state : {"starting", "serving", "draining"}) {
     values.emplace_back(state, state == current ? 1 : 0);
   }
@@ -27,44 +38,24 @@ prometheus::MetricFamily ServerState(const std::string& current) {
 
 prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
                                double value) {
-  prometheus::MetricFamily family =
-      Empty(prometheus::MetricType::Gauge, name, help);
-  family.metric.emplace_back().gauge.value = value;
-  return family;
+  return Gauge(name, help, "", {{"", value}});
 }
 
-prometheus::MetricFamily Gauge(
-    const std::string& name, const std::string& help, const std::string& label,
-    const std::vector<std::pair<std::string, double>>& values) {
-  prometheus::MetricFamily family =
-      Empty(prometheus::MetricType::Gauge, name, help);
-  for (const auto& [text, value] : values) {
-    prometheus::ClientMetric& metric = family.metric.emplace_back();
-    metric.label.push_back({label, text});
-    metric.gauge.value = value;
-  }
-  return family;
+prometheus::MetricFamily Gauge(const std::string& name, const std::string& help,
+                               const std::string& label, const Values& values) {
+  return Family(prometheus::MetricType::Gauge, name, help, label, values);
 }
 
 prometheus::MetricFamily CountSoFar(const std::string& name,
                                     const std::string& help, double value) {
-  prometheus::MetricFamily family =
-      Empty(prometheus::MetricType::Counter, name, help);
-  family.metric.emplace_back().counter.value = value;
-  return family;
+  return CountSoFar(name, help, "", {{"", value}});
 }
 
-prometheus::MetricFamily CountSoFar(
-    const std::string& name, const std::string& help, const std::string& label,
-    const std::vector<std::pair<std::string, double>>& values) {
-  prometheus::MetricFamily family =
-      Empty(prometheus::MetricType::Counter, name, help);
-  for (const auto& [text, value] : values) {
-    prometheus::ClientMetric& metric = family.metric.emplace_back();
-    metric.label.push_back({label, text});
-    metric.counter.value = value;
-  }
-  return family;
+prometheus::MetricFamily CountSoFar(const std::string& name,
+                                    const std::string& help,
+                                    const std::string& label,
+                                    const Values& values) {
+  return Family(prometheus::MetricType::Counter, name, help, label, values);
 }
 
 prometheus::MetricFamily Info(
