@@ -22,7 +22,10 @@ absl::StatusOr<std::unique_ptr<Recording>> CudaGraph::Record(
     recorded = CudaStatus(cudaGraphInstantiate(&exec, graph, 0), "Record");
   }
   if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
-  if (!recorded.ok()) return recorded;
+  if (!recorded.ok()) {
+    cudaGetLastError();  // It is told here, and not by the next launch.
+    return recorded;
+  }
   return std::make_unique<CudaGraph>(exec);
 }
 

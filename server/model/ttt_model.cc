@@ -222,9 +222,12 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
       std::pair<const std::byte*, StepSizes>(pool.slots().base, sizes);
   auto found = work_->recordings.find(key);
   if (found == work_->recordings.end()) {
-    TTT_ASSIGN_OR_RETURN(std::unique_ptr<Recording> recording,
-                         backend_->Record(run));
-    found = work_->recordings.emplace(key, std::move(recording)).first;
+    absl::StatusOr<std::unique_ptr<Recording>> recording =
+        backend_->Record(run);
+    // Without room for it such steps run op by op, now and later.
+    if (absl::IsResourceExhausted(recording.status())) recording = nullptr;
+    TTT_RETURN_IF_ERROR(recording.status());
+    found = work_->recordings.emplace(key, *std::move(recording)).first;
   }
   if (found->second == nullptr) return run();
   return backend_->Run(*found->second);

@@ -41,6 +41,15 @@ class FaultyDevice : public FailingBackend {
     }
     return absl::OkStatus();
   }
+  absl::StatusOr<std::unique_ptr<Recording>> Record(
+      absl::FunctionRef<absl::Status()> work) override {
+    ++recordings_;
+    if (!has_room_) return absl::ResourceExhaustedError("no room");
+    return FailingBackend::Record(work);
+  }
+  void FillUp() { has_room_ = false; }
+  int recordings() const { return recordings_; }
+
   absl::Status Gemm(const GemmArgs& args) override {
     if (is_lost_) return absl::UnavailableError("illegal address");
     return FailingBackend::Gemm(args);
@@ -50,6 +59,8 @@ class FaultyDevice : public FailingBackend {
   const std::unique_ptr<Backend> device_;
   std::atomic<bool> spoils_ = false;
   std::atomic<bool> is_lost_ = false;
+  std::atomic<bool> has_room_ = true;
+  std::atomic<int> recordings_ = 0;
 };
 
 class DeviceFaultTest : public testing::Test {
@@ -126,6 +137,15 @@ TEST_F(DeviceFaultTest, ANumberThatIsNotFiniteRollsItsTurnBackAlone) {
   EXPECT_TRUE(absl::StrContains(
       HttpGet(server_.server().http_port().value(), "/metrics"),
       "ttt_numeric_faults_total 1\n"));
+}
+
+TEST_F(DeviceFaultTest, WithoutRoomToRecordAStepItsOpsRunOneByOne) {
+  device_->FillUp();
+  EXPECT_EQ(server_.Complete(kTurn).token_ids_size(), 4);
+  const int recordings = device_->recordings();
+  EXPECT_GT(recordings, 0);
+  EXPECT_EQ(server_.Complete(kTurn).token_ids_size(), 4);
+  EXPECT_EQ(device_->recordings(), recordings);  // It is not tried again.
 }
 
 TEST_F(DeviceFaultTest, ADeviceThatIsLostEndsAllTurnsAndTheServing) {
