@@ -89,6 +89,8 @@ absl::Status DataError(absl::string_view message) {
 int Fail(Context& context, const absl::Status& status) {
   const CallError error = DecodeError(status);
   const int exit_code = ExitCode(context, status);
+  // The call was cancelled because nobody reads what it prints.
+  if (context.console.output_errno() == EPIPE) return exit_code;
   const std::string line = Describe(context, status, error);
   context.console.Note(absl::StrCat("ttt: ", line));
   if (context.flags.json) {

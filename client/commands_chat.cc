@@ -161,8 +161,11 @@ class Chat {
     if (command == "/fork") return Settle(Fork(name));
     if (command == "/info") return Info();
     console_.Note(kCommands);
-    if (command == "/help" || is_interactive_) return std::nullopt;
-    return Settle(UsageError(absl::StrCat("no such command: ", command)));
+    if (command == "/help") return std::nullopt;
+    const std::string unknown = absl::StrCat("no such command: ", command);
+    if (!is_interactive_) return Settle(UsageError(unknown));
+    console_.Note(unknown);
+    return std::nullopt;
   }
 
   // Goes on after a failure only with somebody there to see it.

@@ -73,6 +73,16 @@ class ProgramTest : public ::testing::Test {
     return read;
   }
 
+  // What the terminal shows to the end of the program.
+  std::string ReadToTheEnd() {
+    char buffer[4096];
+    ssize_t size;
+    while ((size = read(terminal_, buffer, sizeof(buffer))) > 0) {
+      shown_.append(buffer, size);
+    }
+    return shown_;
+  }
+
   int ExitCode() {
     int status = 0;
     EXPECT_EQ(waitpid(pid_, &status, 0), pid_);
@@ -140,6 +150,7 @@ TEST_F(ProgramTest, ReaderThatGoesAwayEndsTheTurnInSilence) {
   close(ends[0]);
   Start({"complete", "wait"}, ends[1]);
   close(ends[1]);
+  EXPECT_EQ(ReadToTheEnd(), "");
   EXPECT_EQ(ExitCode(), 141);
   server_.AwaitCancel();
 }
