@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "server/base/byte_count.h"
@@ -23,7 +24,7 @@ ABSL_FLAG(std::string, model, "", "model directory; empty: the bundled model");
 ABSL_FLAG(std::string, load_format, "auto",
           "auto, or dummy: random weights from config.json alone");
 ABSL_FLAG(std::string, listen, "127.0.0.1:50051",
-          "gRPC address; port 0: a free one");
+          "gRPC address, HOST:PORT or unix:PATH; port 0: a free one");
 ABSL_FLAG(std::string, http_listen, "127.0.0.1:9464",
           "address of /metrics, /healthz and /readyz; empty: none");
 ABSL_FLAG(std::string, data_dir, "",
@@ -122,16 +123,32 @@ bool IsSwitch(absl::string_view name) {
   return flag != nullptr && flag->IsOfType<bool>();
 }
 
+// Names the flag that was meant, if it was written as flags of `ttt` are.
+absl::Status NoSuchFlag(absl::string_view name) {
+  const std::string meant = absl::StrReplaceAll(name, {{"-", "_"}});
+  return BadFlag(absl::StrCat("--", name, ": there is no such flag, ",
+                              FindFlag(meant) == nullptr
+                                  ? "see --help"
+                                  : absl::StrCat("it is --", meant)));
+}
+
+std::string WantedValue(const absl::CommandLineFlag& flag,
+                        const std::string& error) {
+  if (flag.IsOfType<bool>()) return "must be true or false";
+  if (flag.IsOfType<double>()) return "must be a number";
+  if (flag.IsOfType<int32_t>() || flag.IsOfType<int64_t>()) {
+    return "must be a whole number that is not too large";
+  }
+  return error;
+}
+
 absl::Status SetFlag(absl::string_view name, absl::string_view value) {
   absl::CommandLineFlag* const flag = FindFlag(name);
-  if (flag == nullptr) {
-    return BadFlag(absl::StrCat("--", name, " ", QuoteValue(value),
-                                ": there is no such flag, see --help"));
-  }
+  if (flag == nullptr) return NoSuchFlag(name);
   std::string error;
   if (flag->ParseFrom(value, &error)) return absl::OkStatus();
-  return BadFlag(
-      absl::StrCat("--", name, " is ", QuoteValue(value), ": ", error));
+  return BadFlag(absl::StrCat("--", name, " is ", QuoteValue(value), ", ",
+                              WantedValue(*flag, error)));
 }
 
 // Flags as `--name=value`, `--name value`, `--switch` and `--noswitch`.
@@ -174,21 +191,18 @@ absl::Status ParseConfigFile(const std::string& path) {
     absl::StripAsciiWhitespace(&parts.second);
     if (!absl::StrContains(text, '=')) {
       if (!IsSwitch(parts.first)) {
-        return BadFlag(absl::StrCat("--config is ", QuoteValue(path),
-                                    ", whose line ", QuoteValue(text),
-                                    " is not name=value"));
+        return BadFlag(
+            absl::StrCat("line ", QuoteValue(text), " is not name=value"));
       }
       parts.second = "true";
     }
     args.push_back(absl::StrCat("--", parts.first, "=", parts.second));
     if (absl::StartsWith(args.back(), "--config")) {
-      return BadFlag(absl::StrCat("--config is ", QuoteValue(path),
-                                  ", which names another"));
+      return BadFlag("it names another");
     }
   }
   if (!file.eof()) {
-    return BadFlag(absl::StrCat("--config is ", QuoteValue(path),
-                                ", which cannot be read"));
+    return BadFlag("it cannot be read");
   }
   return ParseArgs(args);
 }
@@ -198,7 +212,11 @@ absl::Status SetFlags(const std::vector<std::string>& args) {
   TTT_RETURN_IF_ERROR(ParseArgs(args));
   const std::string path = absl::GetFlag(FLAGS_config);
   if (path.empty()) return absl::OkStatus();
-  TTT_RETURN_IF_ERROR(ParseConfigFile(path));
+  const absl::Status status = ParseConfigFile(path);
+  if (!status.ok()) {
+    return BadFlag(
+        absl::StrCat("--config is ", QuoteValue(path), ": ", status.message()));
+  }
   return ParseArgs(args);
 }
 

@@ -133,7 +133,7 @@ int Serve(Flags flags, Signals* signals) {
 
 int Main(const std::vector<std::string>& args) {
   for (const std::string& arg : args) {
-    if (arg == "--help") return PrintHelp(), 0;
+    if (arg == "--help" || arg == "-h") return PrintHelp(), 0;
     if (arg == "--version") return std::printf("tttd " TTT_VERSION "\n"), 0;
   }
   absl::StatusOr<Flags> flags = ParseFlags(args);

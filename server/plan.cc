@@ -86,9 +86,13 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
   Plan plan;
   absl::StatusOr<std::unique_ptr<Backend>> backend = CreateBackend(options);
   if (!backend.ok()) {
-    return ErrorReason(backend.status()) == "BAD_FLAG"
-               ? backend.status()
-               : WithReason("DEVICE_UNAVAILABLE", backend.status());
+    if (ErrorReason(backend.status()) == "BAD_FLAG") return backend.status();
+    return WithReason(
+        "DEVICE_UNAVAILABLE",
+        absl::Status(backend.status().code(),
+                     absl::StrCat("--device is ", QuoteValue(options.device),
+                                  ": ", backend.status().message(),
+                                  "; --device=cpu serves without a GPU")));
   }
   plan.backend = *std::move(backend);
   if (options.wrap_backend) {

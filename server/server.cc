@@ -205,7 +205,16 @@ absl::Status Server::Parts::BuildSessions() {
   auto pool = StatePool::Create({.session_slots = plan_.session_slots,
                                  .scratch_slots = options_.max_batch_rows},
                                 plan_.layout, plan_.backend.get());
-  if (!pool.ok()) return WithReason("DEVICE_UNAVAILABLE", pool.status());
+  if (!pool.ok()) {
+    return WithReason(
+        "DEVICE_UNAVAILABLE",
+        absl::Status(
+            pool.status().code(),
+            absl::StrCat(pool.status().message(), " of ", plan_.session_slots,
+                         " sessions and ", options_.max_batch_rows,
+                         " running turns; a smaller "
+                         "--device_state_bytes takes less")));
+  }
   pool_ = *std::move(pool);
   TTT_ASSIGN_OR_RETURN(
       store_, SessionStore::Create({.max_sessions = options_.max_sessions},

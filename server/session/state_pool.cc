@@ -136,7 +136,8 @@ absl::StatusOr<StateReservation> StatePool::Reserve() {
   return RetryableError(
       absl::StatusCode::kResourceExhausted, "STATE_POOL_FULL",
       absl::StrCat("all ", options_.session_slots,
-                   " states that the device holds belong to other sessions"),
+                   " states that the device holds belong to other sessions: "
+                   "delete some, or serve with a larger --device_state_bytes"),
       kRetryAfter);
 }
 

@@ -139,7 +139,8 @@ TEST_P(BadFlagTest, EndsWith64AndNamesIt) {
 INSTANTIATE_TEST_SUITE_P(
     Flags, BadFlagTest,
     testing::Values(
-        BadFlagCase{{"--bogus=1"}, "--bogus \"1\""},
+        BadFlagCase{{"--bogus=1"},
+                    "--bogus: there is no such flag, see --help"},
         BadFlagCase{{"--max_queue=abc"}, "--max_queue is \"abc\""},
         BadFlagCase{{"--max_queue", "-1"}, "--max_queue is -1"},
         BadFlagCase{{"--max_queue"}, "--max_queue has no value"},
@@ -155,6 +156,14 @@ INSTANTIATE_TEST_SUITE_P(
             "give its directory: --model=" TTT_GOLDEN_DIR
             "/models/linear-mamba"},
         BadFlagCase{{"--max_batch_rows=0"}, "--max_batch_rows is 0"},
+        BadFlagCase{{"--max-batch-rows=8"},
+                    "no such flag, it is --max_batch_rows"},
+        BadFlagCase{{"--max_batch_rows=abc"},
+                    "--max_batch_rows is \"abc\", must be a whole number"},
+        BadFlagCase{{"--max_queue_seconds=soon"},
+                    "--max_queue_seconds is \"soon\", must be a number"},
+        BadFlagCase{{"--reflection=maybe"},
+                    "--reflection is \"maybe\", must be true or false"},
         BadFlagCase{{"--max_batch_rows=8", "--max_batch_tokens=7"},
                     "--max_batch_tokens is 7"},
         BadFlagCase{{"--max_input_tokens=0"}, "--max_input_tokens is 0"},
@@ -202,6 +211,7 @@ TEST_F(ProgramTest, WeightsThatAreNotThereEndWith65) {
 TEST_F(ProgramTest, ADeviceThatIsNotThereEndsWith69) {
   Program program(Args({"--device=cuda:99"}));
   EXPECT_EQ(program.Wait(), 69);
+  EXPECT_THAT(program.said(), HasSubstr("--device is \"cuda:99\": "));
 }
 
 TEST_F(ProgramTest, APortThatIsTakenEndsWith69) {
@@ -296,6 +306,16 @@ TEST_F(ProgramTest, ALineWithoutAValueInAFileOfFlagsEndsWith64) {
   Program program(Args({absl::StrCat("--config=", file), "--dry_run"}));
   EXPECT_EQ(program.Wait(), 64);
   EXPECT_THAT(program.said(), HasSubstr("\"max_batch_rows\""));
+}
+
+TEST_F(ProgramTest, ABadValueInAFileOfFlagsNamesTheFile) {
+  const std::string file = model_.path() + "/flags";
+  std::ofstream(file) << "max_batch_rows=x\n";
+  Program program(Args({absl::StrCat("--config=", file), "--dry_run"}));
+  EXPECT_EQ(program.Wait(), 64);
+  EXPECT_THAT(program.said(),
+              HasSubstr(absl::StrCat("--config is \"", file,
+                                     "\": --max_batch_rows is \"x\"")));
 }
 
 TEST_F(ProgramTest, AnotherEndOfTextThanTheTokenizersEndsWith65) {
