@@ -75,7 +75,7 @@ Families GaugeFamilies(const Metrics::Gauges& gauges) {
           : 0.0;
   return {
       Gauge("ttt_queue_requests",
-            "Calls that are admitted and wait for a batch.",
+            "Calls that are admitted and have not begun.",
             gauges.queued_requests),
       Gauge("ttt_running_turns", "Turns in the batch.", gauges.running_turns),
       Gauge("ttt_sessions", "Sessions by where their state is; empty ones too.",
