@@ -74,8 +74,7 @@ Families GaugeFamilies(const Metrics::Gauges& gauges) {
                 static_cast<double>(gauges.session_slots)
           : 0.0;
   return {
-      Gauge("ttt_queue_requests",
-            "Calls that are admitted and have not begun.",
+      Gauge("ttt_queue_requests", "Calls that are admitted and have not begun.",
             gauges.queued_requests),
       Gauge("ttt_running_turns", "Turns in the batch.", gauges.running_turns),
       Gauge("ttt_sessions", "Sessions by where their state is; empty ones too.",
