@@ -25,9 +25,10 @@ inline constexpr int32_t kInputPadding = 128;
 
 // Matrices of few outputs and many inputs would keep a multiprocessor waiting
 // for one long chain of sums: their inputs are cut into so many parts, each a
-// whole number of tiles, whose sums are added in order, ((0 + 1) + 2) + 3, by
-// every form of the product. Of the shape alone, so that bits do not depend on
-// the number of rows.
+// whole number of tiles, whose sums are added in order, ((0 + 1) + 2) + 3, for
+// few rows and for many. Of the shape alone, so that bits do not depend on the
+// number of rows. (Matrices whose inputs the copy engine cannot read have a
+// form of their own, which cuts nothing.)
 inline constexpr int32_t kMostParts = 4;
 constexpr int32_t NumParts(int32_t num_outputs, int32_t padded_inputs) {
   return num_outputs <= 4096 && padded_inputs >= 2 * kMostParts * kTileInputs

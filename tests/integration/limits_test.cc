@@ -86,6 +86,7 @@ TEST(LimitsTest, ACallWhoseTextIsRefusedHoldsNothing) {
 TEST(LimitsTest, ATextThatHasWaitedTooLongIsNotRead) {
   TestServer server({.adjust = [](ServerOptions* options) {
     options->max_queue_wait = absl::Nanoseconds(1);
+    options->max_input_tokens = 1;  // Who reads the text finds it too long.
   }});
   v1::CompleteResponse response;
   EXPECT_EQ(
