@@ -65,6 +65,9 @@ class Backend {
   virtual const DeviceInfo& info() const = 0;
   // The type of Operand that ops write and Gemm reads.
   virtual DType operand_type() const = 0;
+  // How its learner keeps states; a matter of the backend and its precision
+  // alone.
+  virtual StateForms state_forms() const { return {}; }
   // Memory that nobody has taken yet. No value: it is taken when it is first
   // used, and cannot be told. INTERNAL, UNAVAILABLE.
   virtual absl::StatusOr<std::optional<int64_t>> FreeBytes() {

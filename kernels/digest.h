@@ -8,7 +8,8 @@
 // 1. Words. A plane gives `count` runs; run r begins `offset_bytes` into the
 //    slot plus r * stride words. Its first `words` words count, or with
 //    is_pending the first (position % mini_batch) * words. Words are taken as
-//    bits: 0.0 and -0.0 differ.
+//    bits: 0.0 and -0.0 differ. A plane of another form than kWords is hashed
+//    as if its words stood there.
 // 2. Blocks. A run is cut into blocks of kDigestBlockWords words from its
 //    start; the last may be short; an empty run has none. Block i of run r of
 //    plane p has the key p << 48 | r << 24 | i. The header is run 0 of plane

@@ -25,6 +25,29 @@ struct Operand {
   DType type;
 };
 
+// How the float32 matrices of the fast weights stand in a slot. Either way a
+// matrix of n values takes 4 n bytes.
+enum class FastWeightsForm : uint8_t {
+  kFloat32,  // row-major
+  // Each head's matrix as n high halves, row-major, and then n low halves, so
+  // that the high ones alone are a matrix of bfloat16 (state_forms.h).
+  kSplit,
+};
+
+// How a backend keeps what its learner reads and writes.
+struct StateForms {
+  FastWeightsForm fast_weights = FastWeightsForm::kFloat32;
+  // Of queries, keys and targets, and of the pending ones of a slot.
+  DType rows = DType::kFloat32;
+};
+
+// How the 32-bit words of a plane stand in a slot.
+enum class PlaneForm : uint8_t {
+  kWords,     // as they are
+  kSplit,     // matrices of float32, each as FastWeightsForm::kSplit
+  kBFloat16,  // float32 of which the low halves are zero: the high halves
+};
+
 // One part of the state of all slots. Slot s begins at base + s * slot_stride.
 struct StatePlane {
   std::byte* base;
@@ -116,15 +139,17 @@ struct LearnerInputsArgs {
                            // unread without share_qk
   const float* rate_bias;  // [num_heads]
   const float* rope;       // [mini_batch, head_dim / 2, 2] cosine, sine
-  float* queries;          // [num_rows, num_heads, head_dim] out
-  float* keys;             // [num_rows, num_heads, head_dim] out
-  float* targets;          // [num_rows, num_heads, head_dim] out, v - k
-  float* rates;            // [num_rows, num_heads] out
-  int32_t num_heads;       // > 0
-  int32_t head_dim;        // 32, 64 or 96
-  int32_t mini_batch;      // in [1, kMaxMiniBatch]
-  int32_t kernel;          // in [2, kMaxConvKernel]
-  float base_lr;           // >= 0
+  // Of the type that Backend::state_forms has of rows: rounded here and, the
+  // targets being of keys not yet rounded, nowhere before.
+  Operand queries;     // [num_rows, num_heads, head_dim] out
+  Operand keys;        // [num_rows, num_heads, head_dim] out
+  Operand targets;     // [num_rows, num_heads, head_dim] out, v - k
+  float* rates;        // [num_rows, num_heads] out
+  int32_t num_heads;   // > 0
+  int32_t head_dim;    // 32, 64 or 96
+  int32_t mini_batch;  // in [1, kMaxMiniBatch]
+  int32_t kernel;      // in [2, kMaxConvKernel]
+  float base_lr;       // >= 0
 };
 
 // The inner learner: reads its rows with weights that every token adapts, and
@@ -140,19 +165,22 @@ struct LearnerInputsArgs {
 // Accumulates in float32, over s and over channels in rising order.
 struct LearnerArgs {
   StepRows rows;
-  const float* queries;      // [num_rows, num_heads, head_dim], rotated
-  const float* keys;         // [num_rows, num_heads, head_dim], rotated
-  const float* targets;      // [num_rows, num_heads, head_dim], v - k
+  // Of the type that Backend::state_forms has of rows.
+  Operand queries;           // [num_rows, num_heads, head_dim], rotated
+  Operand keys;              // [num_rows, num_heads, head_dim], rotated
+  Operand targets;           // [num_rows, num_heads, head_dim], v - k
   const float* rates;        // [num_rows, num_heads]
   const float* token_scale;  // [mini_batch], tau >= 0
   const float* norm_weight;  // [num_heads, head_dim]
   const float* norm_bias;    // [num_heads, head_dim]
   // Fast weights a slot; w1 [num_heads, head_dim, inner], b1 [num_heads, inner]
   // with inner = head_dim (linear) or 4 * head_dim (mlp); w2 [num_heads, inner,
-  // head_dim], b2 [num_heads, head_dim], unread when linear.
+  // head_dim], b2 [num_heads, head_dim], unread when linear. Matrices are in
+  // the backend's form, biases float32.
   StatePlane w1, b1, w2, b2;
-  // Pending rows a slot: [num_heads, mini_batch - 1, head_dim] twice, and
-  // [num_heads, mini_batch - 1]. The first position % mini_batch are valid.
+  // Pending rows a slot: [num_heads, mini_batch - 1, head_dim] twice, of the
+  // type of the rows, and float [num_heads, mini_batch - 1]. The first
+  // position % mini_batch are valid.
   StatePlane pending_keys, pending_targets, pending_rates;
   float* output;  // [num_rows, num_heads, head_dim] out
   bool is_mlp;
@@ -266,13 +294,15 @@ struct SampleTokensArgs {
 
 // A run of 32-bit words of every slot that goes into its digest: `count` runs
 // of `words` words, `stride` words apart, of which pending planes give only the
-// rows that are valid.
+// rows that are valid. All are counted in words, whatever the form.
 struct DigestPlane {
   int64_t offset_bytes;  // within the slot
   int64_t count;         // >= 0
   int64_t stride;        // in words
   int64_t words;         // a run; with is_pending, a pending row
   bool is_pending;       // take position % mini_batch rows of each run
+  PlaneForm form = PlaneForm::kWords;
+  int64_t matrix_words = 0;  // of kSplit, > 0
 };
 
 // A 32-byte digest of each slot's canonical words: the planes in order, then

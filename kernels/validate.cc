@@ -48,6 +48,15 @@ class Checker {
   Checker& ConvKernel(int32_t kernel) {
     return InRange("kernel", kernel, 2, kMaxConvKernel);
   }
+  template <typename Args>
+  Checker& RowTypes(const Args& args, DType rows) {
+    return Require(args.queries.type == rows, "queries.type",
+                   int{static_cast<uint8_t>(args.queries.type)})
+        .Require(args.keys.type == rows, "keys.type",
+                 int{static_cast<uint8_t>(args.keys.type)})
+        .Require(args.targets.type == rows, "targets.type",
+                 int{static_cast<uint8_t>(args.targets.type)});
+  }
   absl::Status status() const { return status_; }
 
  private:
@@ -167,12 +176,28 @@ absl::Status Validate(const SampleTokensArgs& args) {
 }
 
 absl::Status Validate(const DigestStatesArgs& args) {
-  return Checker("DigestStates")
-      .NotNegative("batch", args.batch)
+  Checker checker("DigestStates");
+  checker.NotNegative("batch", args.batch)
       .NotNegative("num_planes", args.num_planes)
       .NotNegative("header_words", args.header_words)
-      .MiniBatch(args.mini_batch)
-      .status();
+      .MiniBatch(args.mini_batch);
+  for (int32_t i = 0; i < args.num_planes; ++i) {
+    const DigestPlane& plane = args.planes[i];
+    if (plane.form == PlaneForm::kSplit) {
+      checker.Positive("matrix_words", plane.matrix_words);
+    }
+  }
+  return checker.status();
+}
+
+absl::Status ValidateWords(const DigestStatesArgs& args) {
+  Checker checker("DigestStates");
+  for (int32_t i = 0; i < args.num_planes; ++i) {
+    const PlaneForm form = args.planes[i].form;
+    checker.Require(form == PlaneForm::kWords, "form",
+                    int{static_cast<uint8_t>(form)});
+  }
+  return checker.status();
 }
 
 absl::Status ValidateOperands(const GemmArgs& args, bool is_own, DType type) {
@@ -184,6 +209,14 @@ absl::Status ValidateOperands(const GemmArgs& args, bool is_own, DType type) {
         absl::StrCat("Gemm: input.type is ", int(args.input.type)));
   }
   return absl::OkStatus();
+}
+
+absl::Status ValidateRows(const LearnerInputsArgs& args, DType rows) {
+  return Checker("LearnerInputs").RowTypes(args, rows).status();
+}
+
+absl::Status ValidateRows(const LearnerArgs& args, DType rows) {
+  return Checker("Learner").RowTypes(args, rows).status();
 }
 
 absl::Status ValidateWeights(int32_t num_outputs, int32_t num_inputs) {

@@ -101,7 +101,8 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
   const absl::StatusOr<ModelConfig> config = LoadModelConfig(options.model_dir);
   if (!config.ok()) return WithReason("BAD_MODEL", config.status());
   plan.config = *config;
-  plan.layout = TttModel::MakeStateLayout(plan.config);
+  plan.layout =
+      TttModel::MakeStateLayout(plan.config, plan.backend->state_forms());
   plan.limits = {.max_rows = options.max_batch_tokens,
                  .max_sequences = options.max_batch_rows,
                  .max_candidates = std::min(options.max_top_logprobs,
@@ -112,7 +113,8 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
     return WithReason("DEVICE_UNAVAILABLE", weight_bytes.status());
   }
   plan.weight_bytes = *weight_bytes;
-  plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits);
+  plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits,
+                                                  plan.backend->state_forms());
   const absl::StatusOr<std::optional<int64_t>> free_bytes =
       plan.backend->FreeBytes();
   if (!free_bytes.ok()) {

@@ -103,6 +103,7 @@ class FastBackend : public HostBackend {
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override {
     if (absl::Status status = Validate(args); !status.ok()) return status;
+    if (absl::Status status = ValidateWords(args); !status.ok()) return status;
     ttt::DigestStates(args, ops_.digest_lanes, *pool_);
     return absl::OkStatus();
   }
@@ -158,6 +159,9 @@ absl::Status FastBackend::CausalConv(const CausalConvArgs& args) {
 
 absl::Status FastBackend::LearnerInputs(const LearnerInputsArgs& args) {
   if (absl::Status status = Validate(args); !status.ok()) return status;
+  if (absl::Status status = ValidateRows(args, DType::kFloat32); !status.ok()) {
+    return status;
+  }
   RunOverSequences(args.rows, args.num_heads, args.num_heads * args.head_dim,
                    [&](const SequenceRows& sequence, int32_t head) {
                      ops_.learner_inputs(args, sequence, head);
@@ -167,6 +171,9 @@ absl::Status FastBackend::LearnerInputs(const LearnerInputsArgs& args) {
 
 absl::Status FastBackend::Learner(const LearnerArgs& args) {
   if (absl::Status status = Validate(args); !status.ok()) return status;
+  if (absl::Status status = ValidateRows(args, DType::kFloat32); !status.ok()) {
+    return status;
+  }
   // A few heads of a sequence make a task, as each asks for the fast weights of
   // the next.
   const int64_t heads_per_task = std::clamp<int64_t>(

@@ -68,9 +68,17 @@ class ReferenceBackend : public HostBackend {
     return Run(args, [&] { reference::CausalConv(args); });
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
+    if (absl::Status status = ValidateRows(args, DType::kFloat32);
+        !status.ok()) {
+      return status;
+    }
     return Run(args, [&] { reference::LearnerInputs(args); });
   }
   absl::Status Learner(const LearnerArgs& args) override {
+    if (absl::Status status = ValidateRows(args, DType::kFloat32);
+        !status.ok()) {
+      return status;
+    }
     return Run(args, [&] { reference::Learner(args); });
   }
   absl::Status NormGate(const NormGateArgs& args) override {
@@ -105,6 +113,7 @@ class ReferenceBackend : public HostBackend {
     });
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override {
+    if (absl::Status status = ValidateWords(args); !status.ok()) return status;
     return Run(args, [&] { ttt::DigestStates(args, DigestBlockLanes, pool_); });
   }
 

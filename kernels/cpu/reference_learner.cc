@@ -188,6 +188,9 @@ void RunHead(const LearnerArgs& args, const SequenceRows& sequence,
   float* const pending_keys = SlotOf<float>(args.pending_keys, slot);
   float* const pending_targets = SlotOf<float>(args.pending_targets, slot);
   float* const pending_rates = SlotOf<float>(args.pending_rates, slot);
+  const auto* const queries = static_cast<const float*>(args.queries.data);
+  const auto* const keys = static_cast<const float*>(args.keys.data);
+  const auto* const targets = static_cast<const float*>(args.targets.data);
   Head head(args, slot, head_index);
   const int64_t phase = sequence.position % args.mini_batch;
   for (int64_t s = pending; s < pending + phase; ++s) {
@@ -197,17 +200,16 @@ void RunHead(const LearnerArgs& args, const SequenceRows& sequence,
     const int64_t index =
         int64_t{sequence.first_row + row} * args.num_heads + head_index;
     const int64_t t = (sequence.position + row) % args.mini_batch;
-    head.Learn(args.keys + index * d, args.targets + index * d,
-               args.rates[index]);
-    head.Read(args.queries + index * d, args.token_scale[t],
+    head.Learn(keys + index * d, targets + index * d, args.rates[index]);
+    head.Read(queries + index * d, args.token_scale[t],
               args.output + index * d);
     if (t == args.mini_batch - 1) {
       head.Commit(args.token_scale[t]);
       continue;
     }
-    std::memcpy(pending_keys + (pending + t) * d, args.keys + index * d,
+    std::memcpy(pending_keys + (pending + t) * d, keys + index * d,
                 d * sizeof(float));
-    std::memcpy(pending_targets + (pending + t) * d, args.targets + index * d,
+    std::memcpy(pending_targets + (pending + t) * d, targets + index * d,
                 d * sizeof(float));
     pending_rates[pending + t] = args.rates[index];
   }

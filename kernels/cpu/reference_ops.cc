@@ -126,6 +126,9 @@ void LearnerInputs(const LearnerInputsArgs& args) {
   const bool share_qk = args.conv_q_weight != nullptr;
   const int32_t head_dim = args.head_dim;
   const int32_t width = args.num_heads * head_dim;
+  auto* const queries = static_cast<float*>(args.queries.data);
+  auto* const keys = static_cast<float*>(args.keys.data);
+  auto* const targets = static_cast<float*>(args.targets.data);
   for (int32_t i = 0; i < args.rows.batch; ++i) {
     const SequenceRows& sequence = args.rows.sequences[i];
     const float* const first =
@@ -138,27 +141,24 @@ void LearnerInputs(const LearnerInputsArgs& args) {
       const float* const projection = first + row * args.row_stride;
       const int64_t out = int64_t{sequence.first_row + row} * width;
       for (int32_t c = 0; c < width; ++c) {
-        args.queries[out + c] =
-            share_qk
-                ? shared.Convolve(args.conv_q_weight, args.conv_q_bias, row, c)
-                : projection[args.query_offset + c];
-        args.keys[out + c] =
-            share_qk
-                ? shared.Convolve(args.conv_k_weight, args.conv_k_bias, row, c)
-                : projection[args.key_offset + c];
+        queries[out + c] = share_qk ? shared.Convolve(args.conv_q_weight,
+                                                      args.conv_q_bias, row, c)
+                                    : projection[args.query_offset + c];
+        keys[out + c] = share_qk ? shared.Convolve(args.conv_k_weight,
+                                                   args.conv_k_bias, row, c)
+                                 : projection[args.key_offset + c];
       }
       const int64_t phase = (sequence.position + row) % args.mini_batch;
       const float* const rope = args.rope + phase * head_dim;
       for (int32_t head = 0; head < args.num_heads; ++head) {
-        Rotate(rope, head_dim, args.queries + out + head * head_dim);
-        Rotate(rope, head_dim, args.keys + out + head * head_dim);
+        Rotate(rope, head_dim, queries + out + head * head_dim);
+        Rotate(rope, head_dim, keys + out + head * head_dim);
         const float logit = projection[args.rate_offset + head];
         args.rates[int64_t{sequence.first_row + row} * args.num_heads + head] =
             args.base_lr * Sigmoid(logit + args.rate_bias[head]) / head_dim;
       }
       for (int32_t c = 0; c < width; ++c) {
-        args.targets[out + c] =
-            projection[args.value_offset + c] - args.keys[out + c];
+        targets[out + c] = projection[args.value_offset + c] - keys[out + c];
       }
     }
     if (!share_qk) continue;

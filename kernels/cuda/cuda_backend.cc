@@ -90,6 +90,11 @@ class CudaBackend : public Backend {
                                                   : DType::kBFloat16;
   }
 
+  StateForms state_forms() const override {
+    if (info_.precision == Precision::kFloat32) return {};
+    return {FastWeightsForm::kSplit, DType::kBFloat16};
+  }
+
   absl::StatusOr<std::optional<int64_t>> FreeBytes() override {
     if (absl::Status status = UseDevice(); !status.ok()) return status;
     size_t free_bytes = 0;
@@ -173,9 +178,20 @@ class CudaBackend : public Backend {
     return Queue(args, LaunchCausalConv, "CausalConv");
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
+    if (absl::Status status = ValidateRows(args, state_forms().rows);
+        !status.ok()) {
+      return status;
+    }
     return Queue(args, LaunchLearnerInputs, "LearnerInputs");
   }
   absl::Status Learner(const LearnerArgs& args) override {
+    if (absl::Status status = ValidateRows(args, state_forms().rows);
+        !status.ok()) {
+      return status;
+    }
+    if (state_forms().fast_weights != FastWeightsForm::kFloat32) {
+      return absl::UnimplementedError("Learner: no kernel for split matrices");
+    }
     return Queue(args, LaunchLearner, "Learner");
   }
   absl::Status NormGate(const NormGateArgs& args) override {

@@ -1,5 +1,6 @@
 #include "kernels/cuda/launchers.h"
 #include "kernels/digest.h"
+#include "kernels/state_forms.h"
 
 namespace ttt {
 namespace {
@@ -19,9 +20,14 @@ constexpr uint32_t kExponentBits = 0x7f800000;
 __constant__ const uint64_t kSeeds[4] = {kDigestSeeds[0], kDigestSeeds[1],
                                          kDigestSeeds[2], kDigestSeeds[3]};
 
+// Words [begin, begin + num_words) of a plane, of which `plane_begin` is the
+// first byte.
 struct DigestBlock {
-  const uint32_t* words;
+  const std::byte* plane_begin;
+  int64_t begin;
   int64_t num_words;
+  int64_t matrix_words;
+  PlaneForm form;
   uint64_t key;
 };
 
@@ -48,9 +54,10 @@ __device__ bool FindBlock(const DigestBatch& batch, const std::byte* slot,
     const int64_t run = index / blocks;
     const int64_t part = index % blocks;
     const int64_t begin = part * kDigestBlockWords;
-    block->words =
-        reinterpret_cast<const uint32_t*>(slot + plane.offset_bytes) +
-        run * plane.stride + begin;
+    block->plane_begin = slot + plane.offset_bytes;
+    block->begin = run * plane.stride + begin;
+    block->matrix_words = plane.matrix_words;
+    block->form = plane.form;
     block->num_words =
         words - begin < kDigestBlockWords ? words - begin : kDigestBlockWords;
     block->key = DigestBlockKey(p, run, part);
@@ -59,20 +66,72 @@ __device__ bool FindBlock(const DigestBatch& batch, const std::byte* slot,
   return false;
 }
 
+// The words of a block in a plane of each form.
+struct PlainWords {
+  const uint32_t* words;
+
+  __device__ explicit PlainWords(const DigestBlock& block)
+      : words(reinterpret_cast<const uint32_t*>(block.plane_begin) +
+              block.begin) {}
+  __device__ uint32_t operator[](int i) const { return words[i]; }
+};
+struct BFloat16Words {
+  const uint16_t* halves;
+
+  __device__ explicit BFloat16Words(const DigestBlock& block)
+      : halves(reinterpret_cast<const uint16_t*>(block.plane_begin) +
+               block.begin) {}
+  __device__ uint32_t operator[](int i) const {
+    return uint32_t{halves[i]} << 16;
+  }
+};
+struct SplitWords {
+  const std::byte* matrix;  // that the block begins in
+  uint32_t begin;           // of the block in it
+  uint32_t matrix_words;
+
+  __device__ explicit SplitWords(const DigestBlock& block)
+      : matrix(block.plane_begin + block.begin / block.matrix_words *
+                                       block.matrix_words * sizeof(uint32_t)),
+        begin(block.begin % block.matrix_words),
+        matrix_words(block.matrix_words) {}
+  __device__ uint32_t operator[](int i) const {
+    const uint32_t skipped = (begin + i) / matrix_words;
+    const uint32_t at = (begin + i) % matrix_words;
+    const auto* const highs = reinterpret_cast<const uint16_t*>(
+        matrix + int64_t{skipped} * matrix_words * sizeof(uint32_t));
+    return JoinSplit(highs[at], static_cast<int16_t>(highs[matrix_words + at]));
+  }
+};
+
 // The warp's lane of a block, and whether the words that it saw are finite.
-__device__ uint64_t HashLane(const DigestBlock& block, int lane_index,
+template <typename Words>
+__device__ uint64_t HashLane(const Words& words, int num_words, int lane_index,
                              bool* finite) {
   uint64_t lane = kDigestLaneSeed + lane_index;
 #pragma unroll 8
-  for (int64_t i = 2 * lane_index; i < block.num_words; i += 2 * kDigestLanes) {
-    const uint32_t low = block.words[i];
-    const uint32_t high = i + 1 < block.num_words ? block.words[i + 1] : 0;
+  for (int i = 2 * lane_index; i < num_words; i += 2 * kDigestLanes) {
+    const uint32_t low = words[i];
+    const uint32_t high = i + 1 < num_words ? words[i + 1] : 0;
     lane = (lane ^ (low | uint64_t{high} << 32)) * kDigestMultiplier;
     lane ^= lane >> 32;
     *finite = *finite && (low & kExponentBits) != kExponentBits &&
               (high & kExponentBits) != kExponentBits;
   }
   return lane;
+}
+
+__device__ uint64_t HashLane(const DigestBlock& block, int lane_index,
+                             bool* finite) {
+  const int size = block.num_words;
+  switch (block.form) {
+    case PlaneForm::kSplit:
+      return HashLane(SplitWords(block), size, lane_index, finite);
+    case PlaneForm::kBFloat16:
+      return HashLane(BFloat16Words(block), size, lane_index, finite);
+    default:
+      return HashLane(PlainWords(block), size, lane_index, finite);
+  }
 }
 
 // grid [kBlocksOfAState, batch]; the warps of a state's blocks share the blocks

@@ -29,9 +29,9 @@ cudaError_t LaunchSaveHidden(const SaveHiddenArgs& args, cudaStream_t stream);
 cudaError_t LaunchGatherHidden(const GatherHiddenArgs& args,
                                cudaStream_t stream);
 
-// A block walks the rows of one head of one sequence with its fast weights on
-// chip (MLP of head_dim 96: in the L2 cache). Bound by memory with few rows a
-// sequence, by float32 arithmetic with many.
+// Of float32 forms. A block walks the rows of one head of one sequence with its
+// fast weights on chip (MLP of head_dim 96: in the L2 cache). Bound by memory
+// with few rows a sequence, by float32 arithmetic with many.
 cudaError_t LaunchLearner(const LearnerArgs& args, cudaStream_t stream);
 // Once a device, before the first LaunchLearner.
 cudaError_t PrepareLearner();

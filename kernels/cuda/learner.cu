@@ -223,6 +223,10 @@ class Head {
     }
   }
 
+  __device__ static const float* Floats(const Operand& rows) {
+    return static_cast<const float*>(rows.data);
+  }
+
   // In floats, of this head in row `row` of the sequence.
   __device__ int64_t RowOffset(int32_t row) const {
     return ((int64_t{sequence_.first_row} + row) * args_.num_heads + head_) *
@@ -237,9 +241,12 @@ class Head {
       const bool is_new = t >= rows.begin;
       const int64_t from = is_new ? RowOffset(first + t - rows.begin) + c : i;
       tile_.keys_t[c * kRowStride + t] =
-          is_new ? args_.keys[from] : pending_keys_[from];
-      tile_.targets[i] = is_new ? args_.targets[from] : pending_targets_[from];
-      if (is_new) tile_.queries_t[c * kRowStride + t] = args_.queries[from];
+          is_new ? Floats(args_.keys)[from] : pending_keys_[from];
+      tile_.targets[i] =
+          is_new ? Floats(args_.targets)[from] : pending_targets_[from];
+      if (is_new) {
+        tile_.queries_t[c * kRowStride + t] = Floats(args_.queries)[from];
+      }
     }
     if (threadIdx.x < rows.end) {
       const int t = threadIdx.x;

@@ -28,12 +28,12 @@ __device__ void WritePair(const LearnerInputsArgs& args,
   query = Rotate(rope, query.x, query.y);
   key = Rotate(rope, key.x, key.y);
   const int64_t out = step_row * width + c;
-  args.queries[out] = query.x;
-  args.queries[out + 1] = query.y;
-  args.keys[out] = key.x;
-  args.keys[out + 1] = key.y;
-  args.targets[out] = values[0] - key.x;
-  args.targets[out + 1] = values[1] - key.y;
+  StoreOperand(args.queries, out, query.x);
+  StoreOperand(args.queries, out + 1, query.y);
+  StoreOperand(args.keys, out, key.x);
+  StoreOperand(args.keys, out + 1, key.y);
+  StoreOperand(args.targets, out, values[0] - key.x);
+  StoreOperand(args.targets, out + 1, values[1] - key.y);
 }
 
 // A thread owns a pair of channels of a row, or, with share_qk, of the first

@@ -36,6 +36,10 @@ std::vector<DigestPlane> DigestPlanes(const StateLayout& layout) {
       planes.push_back(
           {plane.offset_bytes, 1, plane.num_words(), plane.num_words(), false});
     }
+    planes.back().form = plane.form;
+    if (plane.form == PlaneForm::kSplit) {
+      planes.back().matrix_words = plane.matrix_words();
+    }
   }
   return planes;
 }
@@ -44,8 +48,7 @@ std::vector<DigestPlane> DigestPlanes(const StateLayout& layout) {
 StatePlane LayerPlane(const StatePool& pool, absl::string_view name,
                       int32_t layer) {
   const PlaneSpec& plane = pool.layout().Find(name);
-  const int64_t layer_bytes =
-      plane.num_words() / plane.shape[0] * static_cast<int64_t>(sizeof(float));
+  const int64_t layer_bytes = plane.stored_bytes() / plane.shape[0];
   return {pool.slots().base + plane.offset_bytes + layer * layer_bytes,
           pool.slots().slot_stride};
 }
@@ -82,30 +85,43 @@ TttModel::TttModel(const ModelConfig& config, const Limits& limits,
 
 TttModel::~TttModel() = default;
 
-StateLayout TttModel::MakeStateLayout(const ModelConfig& config) {
+StateLayout TttModel::MakeStateLayout(const ModelConfig& config,
+                                      const StateForms& forms) {
   const int64_t layers = config.num_hidden_layers;
   const int64_t heads = config.num_attention_heads;
   const int64_t head_dim = config.head_dim();
   const int64_t inner = config.inner_dim();
   const int64_t pending = config.mini_batch_size - 1;
   const int64_t tail = config.conv_kernel - 1;
+  const PlaneForm matrices = forms.fast_weights == FastWeightsForm::kSplit
+                                 ? PlaneForm::kSplit
+                                 : PlaneForm::kWords;
+  const PlaneForm rows =
+      forms.rows == DType::kBFloat16 ? PlaneForm::kBFloat16 : PlaneForm::kWords;
   StateLayout layout;
   layout.mini_batch = config.mini_batch_size;
-  layout.Add({"w1", PlaneRole::kFastWeights, {layers, heads, head_dim, inner}});
+  layout.Add({.name = "w1",
+              .role = PlaneRole::kFastWeights,
+              .shape = {layers, heads, head_dim, inner},
+              .form = matrices});
   layout.Add({"b1", PlaneRole::kFastWeights, {layers, heads, inner}});
   if (config.is_mlp) {
-    layout.Add(
-        {"w2", PlaneRole::kFastWeights, {layers, heads, inner, head_dim}});
+    layout.Add({.name = "w2",
+                .role = PlaneRole::kFastWeights,
+                .shape = {layers, heads, inner, head_dim},
+                .form = matrices});
     layout.Add({"b2", PlaneRole::kFastWeights, {layers, heads, head_dim}});
   }
   layout.Add({"pending_keys",
               PlaneRole::kPendingRows,
               {layers, heads, pending, head_dim},
-              head_dim});
+              head_dim,
+              rows});
   layout.Add({"pending_targets",
               PlaneRole::kPendingRows,
               {layers, heads, pending, head_dim},
-              head_dim});
+              head_dim,
+              rows});
   layout.Add(
       {"pending_rates", PlaneRole::kPendingRows, {layers, heads, pending}, 1});
   if (config.pre_conv) {
@@ -123,12 +139,14 @@ StateLayout TttModel::MakeStateLayout(const ModelConfig& config) {
 
 absl::StatusOr<int64_t> TttModel::WeightBytes(const ModelConfig& config,
                                               Backend* backend) {
-  return ttt::WeightBytes(config, MakeStateLayout(config), backend);
+  return ttt::WeightBytes(
+      config, MakeStateLayout(config, backend->state_forms()), backend);
 }
 
 int64_t TttModel::WorkspaceBytes(const ModelConfig& config,
-                                 const Limits& limits) {
-  return LayOutWorkspace(config, limits, nullptr).bytes;
+                                 const Limits& limits,
+                                 const StateForms& forms) {
+  return LayOutWorkspace(config, limits, forms, nullptr).bytes;
 }
 
 int64_t TttModel::weight_bytes() const { return weights_->bytes; }
@@ -139,9 +157,10 @@ absl::StatusOr<std::unique_ptr<TttModel>> TttModel::Load(
     Backend* backend) {
   TTT_CHECK(limits.max_rows >= 1 && limits.max_sequences >= 1);
   auto model = std::unique_ptr<TttModel>(new TttModel(config, limits, backend));
+  const StateForms forms = backend->state_forms();
   TTT_ASSIGN_OR_RETURN(
       *model->weights_,
-      LoadWeights(config, MakeStateLayout(config), checkpoint, backend));
+      LoadWeights(config, MakeStateLayout(config, forms), checkpoint, backend));
   for (const TensorSpec& tensor : ModelTensors(config)) {
     model->num_parameters_ +=
         std::accumulate(tensor.shape.begin(), tensor.shape.end(), int64_t{1},
@@ -149,9 +168,9 @@ absl::StatusOr<std::unique_ptr<TttModel>> TttModel::Load(
   }
   model->fingerprint_ = checkpoint->fingerprint();
   Workspace& work = *model->work_;
-  TTT_ASSIGN_OR_RETURN(work.block,
-                       backend->Allocate(WorkspaceBytes(config, limits)));
-  work.arrays = LayOutWorkspace(config, limits, work.block->data());
+  TTT_ASSIGN_OR_RETURN(
+      work.block, backend->Allocate(WorkspaceBytes(config, limits, forms)));
+  work.arrays = LayOutWorkspace(config, limits, forms, work.block->data());
   return model;
 }
 
@@ -259,6 +278,7 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   const int32_t heads = config_.num_attention_heads;
   const ProjectionOffsets offsets = ProjectionOffsets::Of(config_);
   const Operand operand = {a.operand, backend_->operand_type()};
+  const DType row_type = backend_->state_forms().rows;
   const auto norm = [&](const DeviceArray& weight, Operand output) {
     return backend_->RmsNorm({.input = a.hidden,
                               .weight = weight->as<float>(),
@@ -310,9 +330,9 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
            config_.share_qk ? LayerPlane(pool, "qk_tail", index) : StatePlane{},
        .rate_bias = layer.rate_bias->as<float>(),
        .rope = weights_->rope->as<float>(),
-       .queries = a.queries,
-       .keys = a.keys,
-       .targets = a.targets,
+       .queries = {a.queries, row_type},
+       .keys = {a.keys, row_type},
+       .targets = {a.targets, row_type},
        .rates = a.rates,
        .num_heads = heads,
        .head_dim = config_.head_dim(),
@@ -321,9 +341,9 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
        .base_lr = config_.ttt_base_lr}));
   TTT_RETURN_IF_ERROR(backend_->Learner(
       {.rows = rows,
-       .queries = a.queries,
-       .keys = a.keys,
-       .targets = a.targets,
+       .queries = {a.queries, row_type},
+       .keys = {a.keys, row_type},
+       .targets = {a.targets, row_type},
        .rates = a.rates,
        .token_scale = layer.token_scale->as<float>(),
        .norm_weight = layer.norm_weight->as<float>(),

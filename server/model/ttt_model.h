@@ -66,7 +66,9 @@ class TttModel {
       Backend* backend);
   ~TttModel();
 
-  static StateLayout MakeStateLayout(const ModelConfig& config);
+  // `forms` are those of the backend that is to keep the states.
+  static StateLayout MakeStateLayout(const ModelConfig& config,
+                                     const StateForms& forms);
 
   // Writes the state of an empty session into the slot.
   absl::Status InitState(const StatePool& pool, int32_t slot);
@@ -97,8 +99,8 @@ class TttModel {
   // the device failed), and what is beside them.
   static absl::StatusOr<int64_t> WeightBytes(const ModelConfig& config,
                                              Backend* backend);
-  static int64_t WorkspaceBytes(const ModelConfig& config,
-                                const Limits& limits);
+  static int64_t WorkspaceBytes(const ModelConfig& config, const Limits& limits,
+                                const StateForms& forms);
 
  private:
   struct Workspace;

@@ -233,14 +233,17 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> Loader::InitialState(
   }
   std::vector<std::byte> slot(layout.slot_bytes);
   for (const FastWeights& part : parts) {
-    std::byte* out = slot.data() + layout.Find(part.plane).offset_bytes;
+    const PlaneSpec& plane = layout.Find(part.plane);
+    std::byte* out = slot.data() + plane.offset_bytes;
     for (int32_t i = 0; i < config_.num_hidden_layers; ++i) {
       TTT_ASSIGN_OR_RETURN(
           const auto values,
           checkpoint_.Read(absl::StrCat(BlockPrefix(i), part.tensor),
                            part.shape));
-      std::memcpy(out, values.data(), values.size() * sizeof(float));
-      out += values.size() * sizeof(float);
+      std::vector<uint32_t> words(values.size());
+      std::memcpy(words.data(), values.data(), values.size() * sizeof(float));
+      StoreWords(plane, words, out);
+      out += words.size() * sizeof(float);
     }
   }
   return Upload(slot.data(), layout.slot_bytes);

@@ -50,7 +50,7 @@ StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base) {
 
 WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
                                 const TttModel::Limits& limits,
-                                std::byte* base) {
+                                const StateForms& forms, std::byte* base) {
   const int64_t rows = limits.max_rows;
   const int64_t sequences = limits.max_sequences;
   const int64_t requests = MaxLogitsRequests(limits);
@@ -71,9 +71,10 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
              std::max(rows * std::max(hidden, inner), requests * hidden) *
                  static_cast<int64_t>(sizeof(float)));
   cutter.Cut(a.projections, rows * ProjectionOffsets::Of(config).width);
-  cutter.Cut(a.queries, rows * hidden);
-  cutter.Cut(a.keys, rows * hidden);
-  cutter.Cut(a.targets, rows * hidden);
+  const int64_t row_bytes = hidden * (forms.rows == DType::kBFloat16 ? 2 : 4);
+  cutter.Cut(a.queries, rows * row_bytes);
+  cutter.Cut(a.keys, rows * row_bytes);
+  cutter.Cut(a.targets, rows * row_bytes);
   cutter.Cut(a.rates, rows * config.num_attention_heads);
   cutter.Cut(a.learned, rows * hidden);
   cutter.Cut(a.gate_up, rows * 2 * inner);

@@ -24,9 +24,9 @@ struct WorkspaceArrays {
   float* normed;       // [max_rows, hidden_size]
   std::byte* operand;  // [max_rows, max(hidden_size, intermediate_size)]
   float* projections;  // [max_rows, ProjectionOffsets::width]
-  float* queries;      // [max_rows, hidden_size]
-  float* keys;         // [max_rows, hidden_size]
-  float* targets;      // [max_rows, hidden_size]
+  std::byte* queries;  // [max_rows, hidden_size]
+  std::byte* keys;     // [max_rows, hidden_size]
+  std::byte* targets;  // [max_rows, hidden_size]
   float* rates;        // [max_rows, num_heads]
   float* learned;      // [max_rows, hidden_size]
   float* gate_up;      // [max_rows, 2 * intermediate_size]
@@ -80,6 +80,6 @@ inline int64_t MaxLogitsRequests(const TttModel::Limits& limits) {
 // anything.
 WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
                                 const TttModel::Limits& limits,
-                                std::byte* base);
+                                const StateForms& forms, std::byte* base);
 
 }  // namespace ttt

@@ -5,11 +5,13 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "kernels/op_args.h"
 
 namespace ttt {
@@ -26,16 +28,31 @@ enum class PlaneRole {
 
 // One part of every slot: 4-byte words, row-major. Shapes begin with num_layers
 // where a plane has one part a layer. A kPendingRows plane is [.., mini_batch -
-// 1, words of a row] in runs of mini_batch - 1 rows.
+// 1, words of a row] in runs of mini_batch - 1 rows. The words are canonical,
+// the same on all devices; `form` is how the device keeps them. The matrices of
+// PlaneForm::kSplit are the last two dimensions.
 struct PlaneSpec {
   std::string name;
   PlaneRole role;
   std::vector<int64_t> shape;
-  int64_t row_words = 0;     // of kPendingRows: words of one row
+  int64_t row_words = 0;  // of kPendingRows: words of one row
+  PlaneForm form = PlaneForm::kWords;
   int64_t offset_bytes = 0;  // within the slot, a multiple of 64
 
   int64_t num_words() const;
+  // Of the slot; less than the words take where the form leaves halves out.
+  int64_t stored_bytes() const;
+  // Of one matrix of PlaneForm::kSplit.
+  int64_t matrix_words() const;
 };
+
+// Puts canonical words, all of a plane or the matrices from its start on, in
+// the plane's form; what kBFloat16 leaves out is rounded to nearest even.
+void StoreWords(const PlaneSpec& plane, absl::Span<const uint32_t> words,
+                std::byte* stored);
+// The reverse.
+void LoadWords(const PlaneSpec& plane, const std::byte* stored,
+               absl::Span<uint32_t> words);
 
 struct StateLayout {
   std::vector<PlaneSpec> planes;  // in canonical order

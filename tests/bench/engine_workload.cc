@@ -30,7 +30,8 @@ absl::StatusOr<std::unique_ptr<EngineWorkload>> EngineWorkload::Create(
       workload->pool_,
       StatePool::Create(
           {.session_slots = 1, .scratch_slots = options.num_slots},
-          TttModel::MakeStateLayout(workload->config_), backend));
+          TttModel::MakeStateLayout(workload->config_, backend->state_forms()),
+          backend));
   for (int32_t i = 0; i < options.num_slots; ++i) {
     TTT_ASSIGN_OR_RETURN(StateSlot slot, workload->pool_->AcquireSlot());
     workload->slots_.push_back(std::move(slot));

@@ -36,8 +36,9 @@ OpCost MiniBatchCost(const LearnerArgs& args, double pending, double added) {
   cost.bytes = weights * kFloat * (commits ? 2 : 1);
   // Keys, targets and rates: read; those of this step come from memory as well
   // and, unless it commits, go there. Queries in, outputs out.
-  cost.bytes += kFloat * (2 * d + 1) * (rows + (commits ? 0 : added));
-  cost.bytes += kFloat * 2 * d * added;
+  const double value = OperandBytes(args.keys.type);
+  cost.bytes += (2 * d * value + kFloat) * (rows + (commits ? 0 : added));
+  cost.bytes += (value + kFloat) * d * added;
   return cost;
 }
 
@@ -69,14 +70,15 @@ OpCost CostOf(const LearnerInputsArgs& args) {
   const double elements = args.rows.num_rows * width;
   const bool share_qk = args.conv_q_weight != nullptr;
   double floats =
-      (share_qk ? 5 : 6) * elements + 2.0 * args.rows.num_rows * args.num_heads;
+      (share_qk ? 2 : 3) * elements + 2.0 * args.rows.num_rows * args.num_heads;
   double flops = 7 * elements;  // rotations of q and k, target
   if (share_qk) {
     floats += 2.0 * args.rows.batch * (args.kernel - 1) * width +
               2.0 * (args.kernel + 1) * width;
     flops += 2 * (2 * args.kernel + 1) * elements;
   }
-  return {floats * kFloat, flops};
+  const double written = 3 * elements * OperandBytes(args.queries.type);
+  return {floats * kFloat + written, flops};
 }
 
 OpCost CostOf(const LearnerArgs& args,

@@ -1,6 +1,8 @@
 // Arrays in device memory for benchmarks of ops.
 #pragma once
 
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <random>
@@ -48,6 +50,29 @@ class OpInputs {
     // Random bits of bfloat16 would hold NaN; those of small floats do not.
     return {Floats(count), backend_.operand_type()};
   }
+  // Of the learner's.
+  Operand Rows(int64_t count) {
+    const DType type = backend_.state_forms().rows;
+    if (type == DType::kFloat32) return {Floats(count), type};
+    return {Upload(HighHalves(Random(count, 1.0f))), type};
+  }
+  StatePlane RowPlane(int64_t num_slots, int64_t values) {
+    const Operand rows = Rows(num_slots * values);
+    return {static_cast<std::byte*>(rows.data),
+            values * (rows.type == DType::kFloat32 ? 4 : 2)};
+  }
+  // A plane of fast weights: `matrices` of `matrix_size` values a slot. Of the
+  // split form, whose sizes are the same, the low halves are high ones too.
+  StatePlane MatrixPlane(int64_t num_slots, int64_t matrices,
+                         int64_t matrix_size, float scale) {
+    const int64_t values = matrices * matrix_size;
+    if (backend_.state_forms().fast_weights == FastWeightsForm::kFloat32) {
+      return Plane(num_slots, values, scale);
+    }
+    return {reinterpret_cast<std::byte*>(
+                Upload(HighHalves(Random(2 * num_slots * values, scale)))),
+            values * static_cast<int64_t>(sizeof(float))};
+  }
   // A plane of `floats` a slot.
   StatePlane Plane(int64_t num_slots, int64_t floats, float scale = 1.0f) {
     return {reinterpret_cast<std::byte*>(Floats(num_slots * floats, scale)),
@@ -62,6 +87,16 @@ class OpInputs {
   }
 
  private:
+  // As bfloat16, rounded towards zero.
+  static std::vector<uint16_t> HighHalves(const std::vector<float>& values) {
+    std::vector<uint16_t> halves(values.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+      halves[i] =
+          static_cast<uint16_t>(std::bit_cast<uint32_t>(values[i]) >> 16);
+    }
+    return halves;
+  }
+
   std::vector<float> Random(int64_t count, float scale) {
     std::uniform_real_distribution<float> uniform(-scale, scale);
     std::vector<float> values(count);

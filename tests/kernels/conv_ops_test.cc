@@ -186,7 +186,7 @@ class LearnerInputsRun {
       Array<SequenceRows> step(backend_, sequences);
       Array<float> input(backend_, Gather(projections, row_stride_, rows));
       const Floats empty(rows.size() * width_, NAN);
-      Array<float> q(backend_, empty), k(backend_, empty), t(backend_, empty);
+      RowArray q(backend_, empty), k(backend_, empty), t(backend_, empty);
       Array<float> r(backend_, Floats(rows.size() * case_.num_heads, NAN));
       const bool share = case_.share_qk;
       ASSERT_THAT(backend_.LearnerInputs(
@@ -204,9 +204,9 @@ class LearnerInputsRun {
                        .tail = share ? tail.Plane(kSlots) : StatePlane{},
                        .rate_bias = rate.data(),
                        .rope = angles.data(),
-                       .queries = q.data(),
-                       .keys = k.data(),
-                       .targets = t.data(),
+                       .queries = q.operand(),
+                       .keys = k.operand(),
+                       .targets = t.operand(),
                        .rates = r.data(),
                        .num_heads = case_.num_heads,
                        .head_dim = case_.head_dim,

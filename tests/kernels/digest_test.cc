@@ -208,6 +208,83 @@ TEST_P(DigestTest, DoesNothingForAnEmptyBatch) {
   EXPECT_THAT(Run({Words(kSlotWords)}, {}), testing::IsEmpty());
 }
 
+// Of a state whose matrices and rows are in the forms of a GPU in bfloat16, as
+// the reference has it of the words that those forms stand for.
+TEST(DigestFormsTest, CudaHashesTheWordsThatTheFormsStandFor) {
+  if (!HasCuda()) GTEST_SKIP() << "needs a GPU";
+  const std::unique_ptr<Backend> cuda = MakeBackend(BackendKind::kCuda);
+  const std::unique_ptr<Backend> reference =
+      MakeBackend(BackendKind::kReference);
+  constexpr int64_t kPending = 15;
+  constexpr int64_t kRow = 64;
+  for (const int64_t matrix : {32 * 32, 64 * 64, 96 * 96, 64 * 256}) {
+    const int64_t matrix_words = 3 * matrix;
+    // Every pattern of bits, but no number that is not finite.
+    Words words = RandomWords(matrix_words, int(matrix));
+    for (uint32_t& word : words) word &= 0xbfffffff;
+    Words rows = RandomWords(2 * kPending * kRow, 2);
+    for (uint32_t& word : rows) word &= 0xbfff0000;
+    std::vector<uint16_t> stored;
+    for (int64_t first = 0; first < matrix_words; first += matrix) {
+      for (int64_t i = 0; i < matrix; ++i) {
+        stored.push_back(SplitHigh(words[first + i]));
+      }
+      for (int64_t i = 0; i < matrix; ++i) {
+        stored.push_back(uint16_t(SplitLow(words[first + i])));
+      }
+    }
+    for (const uint32_t row : rows) stored.push_back(uint16_t(row >> 16));
+    words.insert(words.end(), rows.begin(), rows.end());
+
+    DigestPlane planes[] = {{0, 1, matrix_words, matrix_words, false},
+                            {matrix_words * 4, 2, kPending * kRow, kRow, true}};
+    const auto digest = [&](Backend& backend, StatePlane slots,
+                            int64_t position, uint8_t* finite) {
+      const int32_t slot = 0;
+      const uint32_t header = 5;
+      Digest bytes(kDigestBytes);
+      EXPECT_THAT(backend.DigestStates({.slots = slots,
+                                        .slot_ids = &slot,
+                                        .positions = &position,
+                                        .planes = planes,
+                                        .num_planes = 2,
+                                        .header = &header,
+                                        .header_words = 1,
+                                        .digests = bytes.data(),
+                                        .finite = finite,
+                                        .batch = 1,
+                                        .mini_batch = 16}),
+                  IsOk());
+      return bytes;
+    };
+    for (const int64_t position : {160, 167, 175}) {
+      uint8_t finite = 0;
+      planes[0].form = planes[1].form = PlaneForm::kWords;
+      Array<uint32_t> canonical(*reference, words);
+      const Digest wanted =
+          digest(*reference, canonical.Plane(1), position, nullptr);
+      planes[0].form = PlaneForm::kSplit;
+      planes[0].matrix_words = matrix;
+      planes[1].form = PlaneForm::kBFloat16;
+      Array<uint16_t> in_forms(*cuda, stored);
+      EXPECT_EQ(digest(*cuda, in_forms.Plane(1), position, &finite), wanted)
+          << "matrices of " << matrix << ", position " << position;
+      EXPECT_EQ(finite, 1);
+    }
+    // An infinity is seen whichever half it is in.
+    uint8_t finite = 1;
+    stored[matrix + 1] = 0xff80;  // rounds up to one: 0x7f7fff80
+    stored[1] = 0x7f80;
+    Array<uint16_t> nearly(*cuda, stored);
+    digest(*cuda, nearly.Plane(1), 160, &finite);
+    EXPECT_EQ(finite, 1);
+    stored[matrix + 1] = 0;
+    Array<uint16_t> infinite(*cuda, stored);
+    digest(*cuda, infinite.Plane(1), 160, &finite);
+    EXPECT_EQ(finite, 0);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, DigestTest,
                          testing::ValuesIn(AllBackendKinds()), BackendKindName);
 

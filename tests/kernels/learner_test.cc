@@ -167,18 +167,18 @@ class Learners {
   Floats Run(const std::vector<SequenceRows>& sequences, const Floats& queries,
              const Floats& keys, const Floats& targets, const Floats& rates) {
     Array<SequenceRows> rows(*backend_, sequences);
-    Array<float> q(*backend_, queries);
-    Array<float> k(*backend_, keys);
-    Array<float> t(*backend_, targets);
+    RowArray q(*backend_, queries);
+    RowArray k(*backend_, keys);
+    RowArray t(*backend_, targets);
     Array<float> r(*backend_, rates);
     Array<float> output(*backend_, Floats(queries.size(), NAN));
     const int slots = int(positions_.size());
     EXPECT_THAT(
         backend_->Learner({.rows = {rows.data(), int32_t(sequences.size()),
                                     int32_t(queries.size() / dims_.width())},
-                           .queries = q.data(),
-                           .keys = k.data(),
-                           .targets = t.data(),
+                           .queries = q.operand(),
+                           .keys = k.operand(),
+                           .targets = t.operand(),
                            .rates = r.data(),
                            .token_scale = token_scale_.data(),
                            .norm_weight = norm_weight_.data(),

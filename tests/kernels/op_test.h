@@ -5,9 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
@@ -18,6 +20,7 @@
 #include "kernels/cpu/fast_backend.h"
 #include "kernels/cpu/reference_backend.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/state_forms.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/test_device.h"
 
@@ -123,6 +126,66 @@ inline Floats ToFloats(const std::vector<uint16_t>& halves) {
   for (const uint16_t half : halves) values.push_back(BFloat16ToFloat(half));
   return values;
 }
+
+// Float32 matrices of `matrix_size` values each as FastWeightsForm::kSplit, in
+// halves, and back.
+inline std::vector<uint16_t> ToSplit(const Floats& values, size_t matrix_size) {
+  EXPECT_EQ(values.size() % matrix_size, 0u);
+  std::vector<uint16_t> halves;
+  for (size_t first = 0; first < values.size(); first += matrix_size) {
+    for (size_t i = 0; i < matrix_size; ++i) {
+      halves.push_back(SplitHigh(std::bit_cast<uint32_t>(values[first + i])));
+    }
+    for (size_t i = 0; i < matrix_size; ++i) {
+      halves.push_back(static_cast<uint16_t>(
+          SplitLow(std::bit_cast<uint32_t>(values[first + i]))));
+    }
+  }
+  return halves;
+}
+inline Floats FromSplit(const std::vector<uint16_t>& halves,
+                        size_t matrix_size) {
+  EXPECT_EQ(halves.size() % (2 * matrix_size), 0u);
+  Floats values;
+  for (size_t first = 0; first < halves.size(); first += 2 * matrix_size) {
+    for (size_t i = 0; i < matrix_size; ++i) {
+      values.push_back(std::bit_cast<float>(
+          JoinSplit(halves[first + i],
+                    static_cast<int16_t>(halves[first + matrix_size + i]))));
+    }
+  }
+  return values;
+}
+
+// Rows of the learner in the memory of a backend and in the type that it keeps
+// them in.
+class RowArray {
+ public:
+  RowArray(Backend& backend, const Floats& values)
+      : type_(backend.state_forms().rows) {
+    if (type_ == DType::kBFloat16) {
+      halves_.emplace(backend, ToBFloat16(values));
+    } else {
+      floats_.emplace(backend, values);
+    }
+  }
+  Operand operand() {
+    if (halves_.has_value()) return {halves_->data(), type_};
+    return {floats_->data(), type_};
+  }
+  Floats Read() const {
+    return halves_.has_value() ? ToFloats(halves_->Read()) : floats_->Read();
+  }
+  StatePlane Plane(int64_t num_slots) {
+    return halves_.has_value() ? halves_->Plane(num_slots)
+                               : floats_->Plane(num_slots);
+  }
+
+ private:
+  const DType type_;
+  std::optional<Array<float>> floats_;
+  std::optional<Array<uint16_t>> halves_;
+};
 
 // Largest |a - b| / (1 + |b|); infinite if there is a NaN.
 template <typename A, typename B>

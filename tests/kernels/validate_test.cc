@@ -204,6 +204,31 @@ TEST(ValidateTest, DigestStates) {
               Refuses("DigestStates: header_words is -1"));
   EXPECT_THAT(With(args, &DigestStatesArgs::num_planes, -1),
               Refuses("DigestStates: num_planes is -1"));
+
+  DigestPlane plane = {.form = PlaneForm::kSplit};
+  args.planes = &plane;
+  args.num_planes = 1;
+  EXPECT_THAT(args, Refuses("DigestStates: matrix_words is 0"));
+  plane.matrix_words = 4;
+  EXPECT_THAT(args, Accepts());
+  EXPECT_EQ(ValidateWords(args).message(), "DigestStates: form is 1");
+  plane.form = PlaneForm::kWords;
+  EXPECT_THAT(ValidateWords(args), IsOk());
+}
+
+TEST(ValidateTest, RowTypes) {
+  LearnerArgs learner = {};
+  EXPECT_THAT(ValidateRows(learner, DType::kFloat32), IsOk());
+  EXPECT_EQ(ValidateRows(learner, DType::kBFloat16).message(),
+            "Learner: queries.type is 0");
+  learner.keys.type = DType::kBFloat16;
+  EXPECT_EQ(ValidateRows(learner, DType::kFloat32).message(),
+            "Learner: keys.type is 1");
+  LearnerInputsArgs inputs = {};
+  EXPECT_THAT(ValidateRows(inputs, DType::kFloat32), IsOk());
+  inputs.targets.type = DType::kBFloat16;
+  EXPECT_EQ(ValidateRows(inputs, DType::kFloat32).message(),
+            "LearnerInputs: targets.type is 1");
 }
 
 }  // namespace

@@ -109,12 +109,13 @@ class EngineFixture {
                              .max_candidates = 5},
                             backend)
                  .value();
-    pool_ =
-        StatePool::Create({.session_slots = options_.session_slots,
-                           .scratch_slots = options_.max_batch_rows,
-                           .poison_released = options_.poison_released},
-                          TttModel::MakeStateLayout(options_.config), backend)
-            .value();
+    pool_ = StatePool::Create({.session_slots = options_.session_slots,
+                               .scratch_slots = options_.max_batch_rows,
+                               .poison_released = options_.poison_released},
+                              TttModel::MakeStateLayout(options_.config,
+                                                        backend->state_forms()),
+                              backend)
+                .value();
     store_ = SessionStore::Create({}, &clock_, pool_.get()).value();
     engine_ = Engine::Create({.max_batch_rows = options_.max_batch_rows,
                               .max_batch_tokens = options_.max_batch_tokens,

@@ -13,6 +13,7 @@ class ForwardingBackend : public Backend {
 
   const DeviceInfo& info() const override { return target_.info(); }
   DType operand_type() const override { return target_.operand_type(); }
+  StateForms state_forms() const override { return target_.state_forms(); }
   absl::StatusOr<std::optional<int64_t>> FreeBytes() override {
     return target_.FreeBytes();
   }

@@ -101,7 +101,8 @@ struct ModelFixture {
         TttModel::Load(config, checkpoint, limits, f.backend.get()).value();
     f.pool = StatePool::Create(
                  {.session_slots = 16, .scratch_slots = limits.max_sequences},
-                 TttModel::MakeStateLayout(config), f.backend.get())
+                 TttModel::MakeStateLayout(config, f.backend->state_forms()),
+                 f.backend.get())
                  .value();
     return f;
   }
@@ -134,17 +135,21 @@ struct ModelFixture {
         .value();
   }
 
-  // One plane of a slot, as float32.
+  // One plane of a slot, as float32, whatever its form.
   std::vector<float> Plane(const StateSlot& slot, absl::string_view name) {
     const PlaneSpec& plane = pool->layout().Find(name);
-    std::vector<float> values(plane.num_words());
+    std::vector<std::byte> stored(plane.stored_bytes());
     TTT_CHECK(backend
-                  ->CopyToHost(values.data(),
+                  ->CopyToHost(stored.data(),
                                pool->slots().base +
                                    slot.index() * pool->slots().slot_stride +
                                    plane.offset_bytes,
-                               plane.num_words() * 4)
+                               plane.stored_bytes())
                   .ok());
+    std::vector<uint32_t> words(plane.num_words());
+    LoadWords(plane, stored.data(), absl::MakeSpan(words));
+    std::vector<float> values(words.size());
+    std::memcpy(values.data(), words.data(), words.size() * sizeof(float));
     return values;
   }
 };

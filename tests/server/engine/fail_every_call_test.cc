@@ -281,8 +281,9 @@ absl::Status Start(const ModelConfig& config, Backend* backend) {
                      backend));
   TTT_ASSIGN_OR_RETURN(
       const auto pool,
-      StatePool::Create({.session_slots = 4, .scratch_slots = 4},
-                        TttModel::MakeStateLayout(config), backend));
+      StatePool::Create(
+          {.session_slots = 4, .scratch_slots = 4},
+          TttModel::MakeStateLayout(config, backend->state_forms()), backend));
   TTT_ASSIGN_OR_RETURN(const StateSlot slot, pool->AcquireSlot());
   return model->InitState(*pool, slot.index());
 }

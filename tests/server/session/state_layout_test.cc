@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <vector>
+
 namespace ttt {
 namespace {
 
@@ -35,6 +38,57 @@ TEST(StateLayoutTest, EmptyPlaneTakesNoRoom) {
   StateLayout layout;
   layout.Add({"rows", PlaneRole::kPendingRows, {2, 0, 4}, 4});
   EXPECT_EQ(layout.slot_bytes, 0);
+}
+
+TEST(StateLayoutTest, HalvesTakeHalfTheRoomAndSplitMatricesAllOfIt) {
+  StateLayout layout;
+  layout.Add({.name = "w1",
+              .role = PlaneRole::kFastWeights,
+              .shape = {2, 3, 4, 8},
+              .form = PlaneForm::kSplit});
+  layout.Add(
+      {"rows", PlaneRole::kPendingRows, {2, 15, 4}, 4, PlaneForm::kBFloat16});
+  layout.Add({"tail", PlaneRole::kTail, {1}});
+  EXPECT_EQ(layout.Find("w1").matrix_words(), 32);
+  EXPECT_EQ(layout.Find("w1").stored_bytes(), 2 * 3 * 32 * 4);
+  EXPECT_EQ(layout.Find("rows").num_words(), 120);
+  EXPECT_EQ(layout.Find("rows").stored_bytes(), 240);
+  EXPECT_EQ(layout.Find("tail").offset_bytes, 768 + 256);
+}
+
+TEST(StateLayoutTest, SplitMatricesComeBackBitByBit) {
+  const PlaneSpec plane = {.name = "w1",
+                           .role = PlaneRole::kFastWeights,
+                           .shape = {1, 2, 2, 4},
+                           .form = PlaneForm::kSplit};
+  const std::vector<uint32_t> words = {
+      0,          0x80000000, 0x3f800000, 0x3f808000, 0x3f807fff, 0xbf80ffff,
+      0x7f7fffff, 0x00000001, 0x7f800000, 0xff800000, 0x7fffffff, 0xffffffff,
+      0xffff8000, 0x7f808000, 0x12345678, 0x8000ffff};
+  std::vector<std::byte> stored(plane.stored_bytes());
+  StoreWords(plane, words, stored.data());
+  // The first half of each matrix is its bfloat16.
+  uint16_t highs[8];
+  std::memcpy(highs, stored.data(), sizeof(highs));
+  EXPECT_EQ(highs[2], 0x3f80);
+  EXPECT_EQ(highs[3], 0x3f81);
+  EXPECT_EQ(highs[4], 0x3f80);
+  std::vector<uint32_t> back(words.size());
+  LoadWords(plane, stored.data(), absl::MakeSpan(back));
+  EXPECT_EQ(back, words);
+}
+
+TEST(StateLayoutTest, HalvesAreRoundedToNearestEven) {
+  const PlaneSpec plane = {
+      "rows", PlaneRole::kPendingRows, {1, 6}, 6, PlaneForm::kBFloat16};
+  const std::vector<uint32_t> words = {0x3f800000, 0x3f808000, 0x3f818000,
+                                       0x3f808001, 0x7f800001, 0xff7fffff};
+  std::vector<std::byte> stored(plane.stored_bytes());
+  StoreWords(plane, words, stored.data());
+  std::vector<uint32_t> back(words.size());
+  LoadWords(plane, stored.data(), absl::MakeSpan(back));
+  EXPECT_EQ(back, (std::vector<uint32_t>{0x3f800000, 0x3f800000, 0x3f820000,
+                                         0x3f810000, 0x7fc00000, 0xff800000}));
 }
 
 TEST(StateLayoutTest, FindGivesThePlaneOfThatName) {
