@@ -65,6 +65,7 @@ struct SequenceRows {
 // The sequences of a step. Their rows are disjoint and cover [0, num_rows).
 struct StepRows {
   const SequenceRows* sequences;  // [batch]
+  const int32_t* row_sequence;    // [num_rows], the index of each row's own
   int32_t batch;                  // >= 0; 0 does nothing
   int32_t num_rows;               // >= 0
 };

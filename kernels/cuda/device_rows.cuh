@@ -34,20 +34,10 @@ __device__ inline void StoreOperand(const Operand& to, int64_t index,
   }
 }
 
-// The sequence that a row of the step belongs to. All threads of the block call
-// it with the same row, and get the same; it holds a barrier.
+// The sequence that a row of the step belongs to.
 __device__ inline SequenceRows SequenceOfRow(const StepRows& rows,
                                              int32_t row) {
-  __shared__ SequenceRows found;
-  for (int32_t i = threadIdx.x; i < rows.batch; i += blockDim.x) {
-    const SequenceRows sequence = rows.sequences[i];
-    if (row >= sequence.first_row &&
-        row < sequence.first_row + sequence.num_rows) {
-      found = sequence;
-    }
-  }
-  __syncthreads();
-  return found;
+  return rows.sequences[rows.row_sequence[row]];
 }
 
 __device__ inline float WarpSum(float value) {

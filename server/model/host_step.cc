@@ -31,6 +31,7 @@ void HostStep::Build(const TttModel::Limits& limits,
     input.sequences[i] = {first_row, count, sequence.slot, sequence.position};
     std::copy(sequence.token_ids.begin(), sequence.token_ids.end(),
               input.token_ids + first_row);
+    std::fill_n(input.row_sequence + first_row, count, static_cast<int32_t>(i));
     first_row += count;
   }
   for (size_t i = 0; i < requests.size(); ++i) {

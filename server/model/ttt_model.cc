@@ -219,7 +219,8 @@ absl::Status TttModel::UploadStep() {
   const StepSizes& sizes = work.step.sizes();
   work.input = LayOutStepInput(sizes, work.arrays.input);
   work.output = LayOutStepOutput(sizes, work.arrays.output);
-  work.rows = {work.input.sequences, sizes.sequences, sizes.rows};
+  work.rows = {work.input.sequences, work.input.row_sequence, sizes.sequences,
+               sizes.rows};
   const auto upload = [this](void* to, const auto& from) {
     return backend_->CopyToDevice(to, from.data(),
                                   from.size() * sizeof(from[0]));

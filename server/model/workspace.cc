@@ -30,6 +30,7 @@ StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base) {
   Cutter cutter(base);
   cutter.Cut(input.token_ids, sizes.rows);
   cutter.Cut(input.sequences, sizes.sequences);
+  cutter.Cut(input.row_sequence, sizes.rows);
   cutter.Cut(input.logits_rows, sizes.requests);
   cutter.Cut(input.logits_slots, sizes.requests);
   cutter.Cut(input.samples, sizes.requests);

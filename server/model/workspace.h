@@ -56,6 +56,7 @@ struct StepSizes {
 struct StepInput {
   int32_t* token_ids;       // [rows]
   SequenceRows* sequences;  // [sequences]
+  int32_t* row_sequence;    // [rows]
   int32_t* logits_rows;     // [requests]
   int32_t* logits_slots;    // [requests]
   SampleRow* samples;       // [requests]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 
@@ -24,11 +25,14 @@ struct DecodeRows {
     }
     host.assign(all.begin(), all.begin() + batch);
     sequences = inputs.Upload(all);
+    std::vector<int32_t> indices(batch);
+    std::iota(indices.begin(), indices.end(), 0);
+    row_sequence = inputs.Upload(indices);
   }
 
   StepRows Next() {
     next = (next + 1) % num_sets;
-    return {sequences + int64_t{next} * batch, batch, batch};
+    return {sequences + int64_t{next} * batch, row_sequence, batch, batch};
   }
 
   int32_t batch;
@@ -36,6 +40,7 @@ struct DecodeRows {
   int64_t num_slots;
   std::vector<SequenceRows> host;  // of the first set
   const SequenceRows* sequences;
+  const int32_t* row_sequence;
   int32_t next = 0;
 };
 

@@ -86,18 +86,17 @@ TEST_P(ConvOpsTest, CausalConvCarriesItsHistoryAcrossEveryCut) {
         Array<float> tail(*backend_, Floats(kSlots * (kernel - 1) * width));
         Floats output(2 * kTokens * width);
         ForEachStep(cut, [&](const auto& sequences, const auto& rows) {
-          Array<SequenceRows> step(*backend_, sequences);
+          StepArrays step(*backend_, sequences);
           Array<float> input(*backend_, Gather(u, width, rows));
           Array<float> out(*backend_, Gather(hidden, width, rows));
-          ASSERT_THAT(backend_->CausalConv(
-                          {.rows = {step.data(), 2, int32_t(rows.size())},
-                           .input = input.data(),
-                           .weight = w.data(),
-                           .bias = b.data(),
-                           .tail = tail.Plane(kSlots),
-                           .output = out.data(),
-                           .hidden_size = width,
-                           .kernel = kernel}),
+          ASSERT_THAT(backend_->CausalConv({.rows = step.rows(),
+                                            .input = input.data(),
+                                            .weight = w.data(),
+                                            .bias = b.data(),
+                                            .tail = tail.Plane(kSlots),
+                                            .output = out.data(),
+                                            .hidden_size = width,
+                                            .kernel = kernel}),
                       IsOk());
           const Floats values = out.Read();
           for (size_t i = 0; i < rows.size(); ++i) {
@@ -183,14 +182,14 @@ class LearnerInputsRun {
     Array<float> wk(backend_, conv_k), bk(backend_, bias_k);
     Array<float> rate(backend_, rate_bias), angles(backend_, rope);
     ForEachStep(cut, [&](const auto& sequences, const auto& rows) {
-      Array<SequenceRows> step(backend_, sequences);
+      StepArrays step(backend_, sequences);
       Array<float> input(backend_, Gather(projections, row_stride_, rows));
       const Floats empty(rows.size() * width_, NAN);
       RowArray q(backend_, empty), k(backend_, empty), t(backend_, empty);
       Array<float> r(backend_, Floats(rows.size() * case_.num_heads, NAN));
       const bool share = case_.share_qk;
       ASSERT_THAT(backend_.LearnerInputs(
-                      {.rows = {step.data(), 2, int32_t(rows.size())},
+                      {.rows = step.rows(),
                        .projections = input.data(),
                        .row_stride = row_stride_,
                        .query_offset = 0,

@@ -21,7 +21,7 @@ TEST_P(CopyOpsTest, EmbedTokensReadsTheTableAndFillsTheRing) {
   const std::vector<int32_t> tokens = {10, 0, 3, 3, 7};
   Array<int32_t> ids(*backend_, tokens);
   // Slot 1 goes over the end of its ring.
-  Array<SequenceRows> rows(
+  StepArrays rows(
       *backend_,
       {{0, 3, 1, 3 * kTokenRingSize - 1}, {3, 0, 2, 0}, {3, 2, 0, 5}});
   for (const Operand& operand : {Operand{floats.data(), DType::kFloat32},
@@ -29,7 +29,7 @@ TEST_P(CopyOpsTest, EmbedTokensReadsTheTableAndFillsTheRing) {
     Array<int32_t> ring(*backend_,
                         std::vector<int32_t>(3 * kTokenRingSize, -1));
     Array<float> hidden(*backend_, Floats(tokens.size() * kHiddenSize));
-    ASSERT_THAT(backend_->EmbedTokens({.rows = {rows.data(), 3, 5},
+    ASSERT_THAT(backend_->EmbedTokens({.rows = rows.rows(),
                                        .token_ids = ids.data(),
                                        .table = operand,
                                        .hidden = hidden.data(),
@@ -59,8 +59,8 @@ TEST_P(CopyOpsTest, TheRingKeepsTheLastOfMoreTokensThanItHolds) {
   Array<float> table(*backend_, Random(50 * 8, 1));
   Array<float> hidden(*backend_, Floats(kTokens * 8));
   Array<int32_t> ring(*backend_, std::vector<int32_t>(kTokenRingSize));
-  Array<SequenceRows> rows(*backend_, {{0, kTokens, 0, 0}});
-  ASSERT_THAT(backend_->EmbedTokens({.rows = {rows.data(), 1, kTokens},
+  StepArrays rows(*backend_, {{0, kTokens, 0, 0}});
+  ASSERT_THAT(backend_->EmbedTokens({.rows = rows.rows(),
                                      .token_ids = ids.data(),
                                      .table = {table.data(), DType::kFloat32},
                                      .hidden = hidden.data(),
@@ -79,11 +79,11 @@ TEST_P(CopyOpsTest, SaveHiddenKeepsLastRowsAndSeesWhatIsNotFinite) {
   hidden[1 * kHiddenSize] = NAN;  // Not a last row.
   hidden[5 * kHiddenSize + 39] = INFINITY;
   Array<float> input(*backend_, hidden);
-  Array<SequenceRows> rows(
-      *backend_, {{0, 3, 2, 0}, {3, 0, 1, 0}, {3, 2, 0, 0}, {5, 1, 3, 0}});
+  StepArrays rows(*backend_,
+                  {{0, 3, 2, 0}, {3, 0, 1, 0}, {3, 2, 0, 0}, {5, 1, 3, 0}});
   Array<float> last(*backend_, Floats(4 * kHiddenSize, 5.0f));
   Array<uint8_t> finite(*backend_, std::vector<uint8_t>(4, 9));
-  ASSERT_THAT(backend_->SaveHidden({.rows = {rows.data(), 4, 6},
+  ASSERT_THAT(backend_->SaveHidden({.rows = rows.rows(),
                                     .hidden = input.data(),
                                     .last_hidden = last.Plane(4),
                                     .finite = finite.data(),

@@ -166,36 +166,34 @@ class Learners {
 
   Floats Run(const std::vector<SequenceRows>& sequences, const Floats& queries,
              const Floats& keys, const Floats& targets, const Floats& rates) {
-    Array<SequenceRows> rows(*backend_, sequences);
+    StepArrays rows(*backend_, sequences);
     RowArray q(*backend_, queries);
     RowArray k(*backend_, keys);
     RowArray t(*backend_, targets);
     Array<float> r(*backend_, rates);
     Array<float> output(*backend_, Floats(queries.size(), NAN));
     const int slots = int(positions_.size());
-    EXPECT_THAT(
-        backend_->Learner({.rows = {rows.data(), int32_t(sequences.size()),
-                                    int32_t(queries.size() / dims_.width())},
-                           .queries = q.operand(),
-                           .keys = k.operand(),
-                           .targets = t.operand(),
-                           .rates = r.data(),
-                           .token_scale = token_scale_.data(),
-                           .norm_weight = norm_weight_.data(),
-                           .norm_bias = norm_bias_.data(),
-                           .w1 = state_[0]->Plane(slots),
-                           .b1 = state_[1]->Plane(slots),
-                           .w2 = state_[2]->Plane(slots),
-                           .b2 = state_[3]->Plane(slots),
-                           .pending_keys = state_[4]->Plane(slots),
-                           .pending_targets = state_[5]->Plane(slots),
-                           .pending_rates = state_[6]->Plane(slots),
-                           .output = output.data(),
-                           .is_mlp = dims_.is_mlp,
-                           .num_heads = dims_.num_heads,
-                           .head_dim = dims_.head_dim,
-                           .mini_batch = dims_.mini_batch}),
-        IsOk());
+    EXPECT_THAT(backend_->Learner({.rows = rows.rows(),
+                                   .queries = q.operand(),
+                                   .keys = k.operand(),
+                                   .targets = t.operand(),
+                                   .rates = r.data(),
+                                   .token_scale = token_scale_.data(),
+                                   .norm_weight = norm_weight_.data(),
+                                   .norm_bias = norm_bias_.data(),
+                                   .w1 = state_[0]->Plane(slots),
+                                   .b1 = state_[1]->Plane(slots),
+                                   .w2 = state_[2]->Plane(slots),
+                                   .b2 = state_[3]->Plane(slots),
+                                   .pending_keys = state_[4]->Plane(slots),
+                                   .pending_targets = state_[5]->Plane(slots),
+                                   .pending_rates = state_[6]->Plane(slots),
+                                   .output = output.data(),
+                                   .is_mlp = dims_.is_mlp,
+                                   .num_heads = dims_.num_heads,
+                                   .head_dim = dims_.head_dim,
+                                   .mini_batch = dims_.mini_batch}),
+                IsOk());
     return output.Read();
   }
 

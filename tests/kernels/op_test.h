@@ -104,6 +104,35 @@ class Array {
   const std::unique_ptr<DeviceBuffer> buffer_;
 };
 
+// The sequences of a step, in the memory of a backend.
+class StepArrays {
+ public:
+  StepArrays(Backend& backend, const std::vector<SequenceRows>& sequences)
+      : sequences_(backend, sequences),
+        row_sequence_(backend, RowSequence(sequences)) {}
+
+  StepRows rows() {
+    return {sequences_.data(), row_sequence_.data(), int32_t(sequences_.size()),
+            int32_t(row_sequence_.size())};
+  }
+
+ private:
+  static std::vector<int32_t> RowSequence(
+      const std::vector<SequenceRows>& sequences) {
+    int32_t num_rows = 0;
+    for (const SequenceRows& rows : sequences) num_rows += rows.num_rows;
+    std::vector<int32_t> indices(num_rows, -1);
+    for (size_t i = 0; i < sequences.size(); ++i) {
+      std::fill_n(indices.begin() + sequences[i].first_row,
+                  sequences[i].num_rows, int32_t(i));
+    }
+    return indices;
+  }
+
+  Array<SequenceRows> sequences_;
+  Array<int32_t> row_sequence_;
+};
+
 using Floats = std::vector<float>;
 
 // Uniform in [low, high), the same for the same seed.

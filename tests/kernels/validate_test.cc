@@ -30,10 +30,10 @@ class FakeWeights : public GemmWeights {
 };
 
 const float kFloat = 0.0f;
-constexpr StepRows kNoRows = {nullptr, 0, 0};
-constexpr StepRows kRowsOfNone = {nullptr, 0, 3};
-constexpr StepRows kNegativeBatch = {nullptr, -1, 0};
-constexpr StepRows kNegativeRows = {nullptr, 1, -2};
+constexpr StepRows kNoRows = {nullptr, nullptr, 0, 0};
+constexpr StepRows kRowsOfNone = {nullptr, nullptr, 0, 3};
+constexpr StepRows kNegativeBatch = {nullptr, nullptr, -1, 0};
+constexpr StepRows kNegativeRows = {nullptr, nullptr, 1, -2};
 
 TEST(ValidateTest, Learner) {
   LearnerArgs args = {};
