@@ -31,7 +31,8 @@ struct DeviceCounts {
   int64_t recordings_run = 0;
 };
 
-// Device memory, given back by the destructor. Must not outlive its backend.
+// Memory, mostly of the device, given back by the destructor. Must not outlive
+// its backend.
 class DeviceBuffer {
  public:
   virtual ~DeviceBuffer() = default;
@@ -42,6 +43,13 @@ class DeviceBuffer {
   T* as() const {
     return reinterpret_cast<T*>(data());
   }
+};
+
+// A copy that runs beside the ops (Backend::StartCopyToHost). Those of a
+// direction are counted from 1 and end in that order; 0 has ended.
+struct DeviceCopy {
+  bool is_to_host = false;
+  int64_t number = 0;
 };
 
 // Ops that were recorded, to be run as often as wanted with the arguments that
@@ -97,8 +105,50 @@ class Backend {
                                   int64_t size_bytes) = 0;
   virtual absl::Status CopyOnDevice(void* to, const void* from,
                                     int64_t size_bytes) = 0;
-  // Waits for all that was queued.
+  // Waits for all that was queued, save copies beside the ops.
   virtual absl::Status Synchronize() = 0;
+
+  // Memory of the host that copies reach at full speed, with no defined
+  // content. As here on a device that has no memory of its own.
+  // RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateHost(
+      int64_t size_bytes) {
+    return Allocate(size_bytes);
+  }
+  // Copies beside the ops: each begins once what was queued before the call
+  // has ended, and runs while later ops do, unless they are told to await it.
+  // Both places must stay until it has ended. `host` is of AllocateHost, else
+  // the call may wait for the copy. At once, as here, on a device that has no
+  // memory of its own.
+  virtual absl::StatusOr<DeviceCopy> StartCopyToHost(void* host,
+                                                     const void* device,
+                                                     int64_t size_bytes) {
+    if (absl::Status status = CopyToHost(host, device, size_bytes);
+        !status.ok()) {
+      return status;
+    }
+    return DeviceCopy{};
+  }
+  virtual absl::StatusOr<DeviceCopy> StartCopyToDevice(void* device,
+                                                       const void* host,
+                                                       int64_t size_bytes) {
+    if (absl::Status status = CopyToDevice(device, host, size_bytes);
+        !status.ok()) {
+      return status;
+    }
+    return DeviceCopy{};
+  }
+  virtual absl::StatusOr<bool> HasEnded(const DeviceCopy& /*copy*/) {
+    return true;
+  }
+  // Returns once the copy has ended.
+  virtual absl::Status Wait(const DeviceCopy& /*copy*/) {
+    return absl::OkStatus();
+  }
+  // What is queued from now on begins once the copy has ended.
+  virtual absl::Status QueueAfter(const DeviceCopy& /*copy*/) {
+    return absl::OkStatus();
+  }
 
   // Records the ops that `work` calls, instead of running them; it must call
   // nothing else. Null: this backend gains nothing by it. Errors of `work`;

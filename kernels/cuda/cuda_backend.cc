@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cuda/copy_queue.h"
 #include "kernels/cuda/cuda_graph.h"
 #include "kernels/cuda/cuda_memory.h"
 #include "kernels/cuda/cuda_status.h"
@@ -75,12 +76,14 @@ std::array<uint64_t, 4> HashHeader(const DigestStatesArgs& args) {
 class CudaBackend : public Backend {
  public:
   CudaBackend(DeviceInfo info, int32_t ordinal, int32_t num_multiprocessors,
-              CudaStream stream, PinnedStaging staging,
-              std::unique_ptr<DeviceBuffer> digest_sums)
+              CudaStream stream, CopyQueue to_host, CopyQueue to_device,
+              PinnedStaging staging, std::unique_ptr<DeviceBuffer> digest_sums)
       : info_(std::move(info)),
         ordinal_(ordinal),
         num_multiprocessors_(num_multiprocessors),
         stream_(std::move(stream)),
+        to_host_(std::move(to_host)),
+        to_device_(std::move(to_device)),
         staging_(std::move(staging)),
         digest_sums_(std::move(digest_sums)) {}
 
@@ -157,6 +160,34 @@ class CudaBackend : public Backend {
     return CudaStatus(cudaStreamSynchronize(stream_.get()), "Synchronize");
   }
 
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateHost(
+      int64_t size_bytes) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return AllocatePinnedMemory(size_bytes);
+  }
+  absl::StatusOr<DeviceCopy> StartCopyToHost(void* host, const void* device,
+                                             int64_t size_bytes) override {
+    bytes_to_host_ += std::max<int64_t>(size_bytes, 0);
+    return StartCopy(host, device, size_bytes, /*is_to_host=*/true);
+  }
+  absl::StatusOr<DeviceCopy> StartCopyToDevice(void* device, const void* host,
+                                               int64_t size_bytes) override {
+    bytes_to_device_ += std::max<int64_t>(size_bytes, 0);
+    return StartCopy(device, host, size_bytes, /*is_to_host=*/false);
+  }
+  absl::StatusOr<bool> HasEnded(const DeviceCopy& copy) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return QueueOf(copy).HasEnded(copy.number);
+  }
+  absl::Status Wait(const DeviceCopy& copy) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return QueueOf(copy).Wait(copy.number);
+  }
+  absl::Status QueueAfter(const DeviceCopy& copy) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return QueueOf(copy).HaveWait(copy.number, stream_.get());
+  }
+
   absl::StatusOr<std::unique_ptr<Recording>> Record(
       absl::FunctionRef<absl::Status()> work) override {
     if (absl::Status status = UseDevice(); !status.ok()) return status;
@@ -218,11 +249,34 @@ class CudaBackend : public Backend {
     return CudaStatus(cudaSetDevice(ordinal_), info_.name);
   }
 
+  static absl::Status CheckSize(int64_t size_bytes) {
+    if (size_bytes >= 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("Copy: size_bytes is ", size_bytes));
+  }
+  CopyQueue& QueueOf(const DeviceCopy& copy) {
+    return copy.is_to_host ? to_host_ : to_device_;
+  }
+  absl::StatusOr<DeviceCopy> StartCopy(void* to, const void* from,
+                                       int64_t size_bytes, bool is_to_host) {
+    if (absl::Status status = CheckSize(size_bytes); !status.ok()) {
+      return status;
+    }
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    DeviceCopy copy = {.is_to_host = is_to_host};
+    const absl::StatusOr<int64_t> number = QueueOf(copy).Start(
+        to, from, size_bytes,
+        is_to_host ? cudaMemcpyDeviceToHost : cudaMemcpyHostToDevice,
+        stream_.get());
+    if (!number.ok()) return number.status();
+    copy.number = *number;
+    return copy;
+  }
+
   absl::Status Copy(void* to, const void* from, int64_t size_bytes,
                     cudaMemcpyKind kind) {
-    if (size_bytes < 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Copy: size_bytes is ", size_bytes));
+    if (absl::Status status = CheckSize(size_bytes); !status.ok()) {
+      return status;
     }
     if (absl::Status status = UseDevice(); !status.ok()) return status;
     return CudaStatus(
@@ -245,6 +299,8 @@ class CudaBackend : public Backend {
   const int32_t ordinal_;
   const int32_t num_multiprocessors_;
   const CudaStream stream_;
+  CopyQueue to_host_;
+  CopyQueue to_device_;
   PinnedStaging staging_;  // of small copies to the device
   const std::unique_ptr<DeviceBuffer> digest_sums_;  // [kMaxDigestStates]
   std::atomic<int64_t> bytes_to_device_ = 0;
@@ -421,6 +477,10 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   }
   absl::StatusOr<CudaStream> stream = CudaStream::Create();
   if (!stream.ok()) return stream.status();
+  absl::StatusOr<CopyQueue> to_host = CopyQueue::Create();
+  if (!to_host.ok()) return to_host.status();
+  absl::StatusOr<CopyQueue> to_device = CopyQueue::Create();
+  if (!to_device.ok()) return to_device.status();
   absl::StatusOr<PinnedStaging> staging = PinnedStaging::Create();
   if (!staging.ok()) return staging.status();
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> digest_sums =
@@ -438,7 +498,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
                        is_float ? "fp32" : "bf16", "/", kNumericsVersion)};
   return std::make_unique<CudaBackend>(
       std::move(info), ordinal, device.multiProcessorCount, *std::move(stream),
-      *std::move(staging), *std::move(digest_sums));
+      *std::move(to_host), *std::move(to_device), *std::move(staging),
+      *std::move(digest_sums));
 }
 
 }  // namespace ttt

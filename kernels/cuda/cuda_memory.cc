@@ -25,14 +25,45 @@ class CudaBuffer : public DeviceBuffer {
   const int64_t size_bytes_;
 };
 
+class PinnedBuffer : public DeviceBuffer {
+ public:
+  PinnedBuffer(void* data, int64_t size_bytes)
+      : data_(static_cast<std::byte*>(data)), size_bytes_(size_bytes) {}
+  ~PinnedBuffer() override { static_cast<void>(cudaFreeHost(data_)); }
+
+  std::byte* data() const override { return data_; }
+  int64_t size_bytes() const override { return size_bytes_; }
+
+ private:
+  std::byte* const data_;
+  const int64_t size_bytes_;
+};
+
+absl::Status CheckSize(int64_t size_bytes) {
+  if (size_bytes >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("Allocate: size_bytes is ", size_bytes));
+}
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocatePinnedMemory(
+    int64_t size_bytes) {
+  if (absl::Status status = CheckSize(size_bytes); !status.ok()) return status;
+  void* data = nullptr;
+  if (const cudaError_t error = cudaHostAlloc(
+          &data, std::max<int64_t>(size_bytes, 1), cudaHostAllocDefault);
+      error != cudaSuccess) {
+    cudaGetLastError();  // It is told here, and not by the next launch.
+    return CudaStatus(
+        error, absl::StrCat("Allocate ", size_bytes, " page-locked bytes"));
+  }
+  return std::make_unique<PinnedBuffer>(data, size_bytes);
+}
 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateCudaMemory(
     int64_t size_bytes, cudaStream_t stream) {
-  if (size_bytes < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Allocate: size_bytes is ", size_bytes));
-  }
+  if (absl::Status status = CheckSize(size_bytes); !status.ok()) return status;
   void* data = nullptr;
   const int64_t taken_bytes = std::max<int64_t>(size_bytes, 1);
   if (const cudaError_t error = cudaMalloc(&data, taken_bytes);

@@ -17,6 +17,11 @@ namespace ttt {
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateCudaMemory(
     int64_t size_bytes, cudaStream_t stream);
 
+// Page-locked, of the host. RESOURCE_EXHAUSTED. INVALID_ARGUMENT: size_bytes <
+// 0.
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocatePinnedMemory(
+    int64_t size_bytes);
+
 // A stream of the device that was current at its creation. Does not wait for
 // the legacy default stream.
 class CudaStream {

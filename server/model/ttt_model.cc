@@ -183,6 +183,7 @@ absl::Status TttModel::InitState(const StatePool& pool, int32_t slot) {
 
 absl::Status TttModel::CopyState(const StatePool& pool, int32_t to,
                                  int32_t from) {
+  TTT_RETURN_IF_ERROR(pool.AwaitImports(absl::MakeConstSpan(&from, 1)));
   const StatePlane slots = pool.slots();
   return backend_->CopyOnDevice(slots.base + to * slots.slot_stride,
                                 slots.base + from * slots.slot_stride,
@@ -192,6 +193,7 @@ absl::Status TttModel::CopyState(const StatePool& pool, int32_t to,
 absl::StatusOr<std::vector<int32_t>> TttModel::LastTokens(const StatePool& pool,
                                                           int32_t slot,
                                                           int64_t tokens) {
+  TTT_RETURN_IF_ERROR(pool.AwaitImports(absl::MakeConstSpan(&slot, 1)));
   const StatePlane ring = SessionPlane(pool, "token_ring");
   std::vector<int32_t> ids(kTokenRingSize);
   TTT_RETURN_IF_ERROR(backend_->CopyToHost(ids.data(),
@@ -208,6 +210,10 @@ absl::StatusOr<std::vector<int32_t>> TttModel::LastTokens(const StatePool& pool,
 absl::StatusOr<StepResult> TttModel::Step(
     const StatePool& pool, absl::Span<const StepSequence> sequences,
     absl::Span<const LogitsRequest> requests) {
+  std::vector<int32_t> slots;
+  slots.reserve(sequences.size());
+  for (const StepSequence& sequence : sequences) slots.push_back(sequence.slot);
+  TTT_RETURN_IF_ERROR(pool.AwaitImports(slots));
   work_->step.Build(limits_, sequences, requests);
   TTT_RETURN_IF_ERROR(UploadStep());
   TTT_RETURN_IF_ERROR(RunOps(pool));
@@ -475,6 +481,7 @@ absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(
     absl::Span<const int64_t> tokens) {
   TTT_CHECK(slots.size() == tokens.size());
   if (slots.empty()) return std::vector<std::optional<StateDigest>>();
+  TTT_RETURN_IF_ERROR(pool.AwaitImports(slots));
   const std::vector<DigestPlane> planes = DigestPlanes(pool.layout());
   const std::vector<uint32_t> header =
       FingerprintWords(fingerprint_, backend_->info().numerics_fingerprint);

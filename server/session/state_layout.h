@@ -46,8 +46,8 @@ struct PlaneSpec {
   int64_t matrix_words() const;
 };
 
-// Puts canonical words, all of a plane or the matrices from its start on, in
-// the plane's form; what kBFloat16 leaves out is rounded to nearest even.
+// Puts canonical words in the plane's form; whole matrices, where it has any.
+// What kBFloat16 leaves out is rounded to nearest even.
 void StoreWords(const PlaneSpec& plane, absl::Span<const uint32_t> words,
                 std::byte* stored);
 // The reverse.

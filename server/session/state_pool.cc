@@ -1,5 +1,7 @@
 #include "server/session/state_pool.h"
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <utility>
@@ -120,6 +122,16 @@ StatePool::StatePool(const Options& options, StateLayout layout,
 }
 
 StatePool::~StatePool() {
+  std::vector<Passage> passages;
+  {
+    MutexLock lock(mutex_);
+    passages.swap(passages_);
+  }
+  for (const Passage& passage : passages) {
+    backend_->Wait(passage.copy)
+        .IgnoreError();  // A lost device copies nothing.
+  }
+  passages.clear();
   MutexLock lock(mutex_);
   TTT_CHECK(static_cast<int64_t>(free_.size()) == num_slots());
   TTT_CHECK(reserved_ == 0);
@@ -142,6 +154,7 @@ absl::StatusOr<StateReservation> StatePool::Reserve() {
 }
 
 absl::StatusOr<StateSlot> StatePool::AcquireSlot() {
+  Collect();
   StateSlot slot;
   {
     MutexLock lock(mutex_);
@@ -161,6 +174,71 @@ absl::StatusOr<StateSlot> StatePool::AcquireSlot() {
   }
   if (options_.poison_released) TTT_RETURN_IF_ERROR(Poison(slot.index()));
   return slot;
+}
+
+absl::StatusOr<DeviceCopy> StatePool::StartExport(const StateSlot& slot,
+                                                  std::byte* host) {
+  const int32_t index = slot.index();
+  StateSlot share = slot.Share();
+  TTT_RETURN_IF_ERROR(AwaitImports(absl::MakeConstSpan(&index, 1)));
+  TTT_ASSIGN_OR_RETURN(const DeviceCopy copy,
+                       backend_->StartCopyToHost(
+                           host, slab_->data() + index * layout_.slot_bytes,
+                           layout_.slot_bytes));
+  MutexLock lock(mutex_);
+  passages_.push_back({std::move(share), copy});
+  return copy;
+}
+
+absl::StatusOr<DeviceCopy> StatePool::StartImport(const StateSlot& slot,
+                                                  const std::byte* host) {
+  Collect();
+  TTT_CHECK(slot.IsOnlyShare());
+  StateSlot share = slot.Share();
+  TTT_ASSIGN_OR_RETURN(const DeviceCopy copy,
+                       backend_->StartCopyToDevice(
+                           slab_->data() + slot.index() * layout_.slot_bytes,
+                           host, layout_.slot_bytes));
+  MutexLock lock(mutex_);
+  passages_.push_back({std::move(share), copy});
+  return copy;
+}
+
+absl::Status StatePool::AwaitImports(absl::Span<const int32_t> slots) const {
+  std::vector<DeviceCopy> imports;
+  {
+    MutexLock lock(mutex_);
+    for (const Passage& passage : passages_) {
+      if (passage.copy.is_to_host) continue;
+      if (std::find(slots.begin(), slots.end(), passage.slot.index()) !=
+          slots.end()) {
+        imports.push_back(passage.copy);
+      }
+    }
+  }
+  for (const DeviceCopy& copy : imports) {
+    TTT_RETURN_IF_ERROR(backend_->QueueAfter(copy));
+  }
+  return absl::OkStatus();
+}
+
+void StatePool::Collect() {
+  std::vector<Passage> passages;
+  {
+    MutexLock lock(mutex_);
+    if (passages_.empty()) return;
+    passages.swap(passages_);
+  }
+  // A device that fails copies nothing more.
+  const auto is_under_way = [this](const Passage& passage) {
+    const absl::StatusOr<bool> has_ended = backend_->HasEnded(passage.copy);
+    return has_ended.ok() && !*has_ended;
+  };
+  const auto ended =
+      std::partition(passages.begin(), passages.end(), is_under_way);
+  passages.erase(ended, passages.end());
+  MutexLock lock(mutex_);
+  std::move(passages.begin(), passages.end(), std::back_inserter(passages_));
 }
 
 StatePool::Usage StatePool::usage() const {

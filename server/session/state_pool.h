@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "kernels/backend.h"
 #include "server/base/mutex.h"
 #include "server/session/state_layout.h"
@@ -73,10 +74,13 @@ class StateReservation {
 //
 // A slot may be given out again while the device still works on the step that
 // used it last: ops run in the order of the calls, so its next user comes
-// after.
+// after. Exports and imports run beside the ops; each keeps a share of its slot
+// until AcquireSlot or Collect finds that the device has passed it.
 //
-// Thread-safe; its lock is a leaf. Must outlive its slots and reservations;
-// must not outlive the backend.
+// Thread-safe, save what touches exports and imports, which belongs on the
+// thread of the backend: starting, awaiting and collecting them, and
+// AcquireSlot while there are any; its lock is a leaf. Must outlive its slots
+// and reservations; must not outlive the backend.
 class StatePool {
  public:
   struct Options {
@@ -107,6 +111,21 @@ class StatePool {
   // is free. INTERNAL: the device failed to poison it.
   absl::StatusOr<StateSlot> AcquireSlot() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Starts to copy the whole slot, as the device keeps it, to `host`; or from
+  // it to the slot, of which nobody else may have a share. `host` is of
+  // Backend::AllocateHost and stays until the copy has ended. INTERNAL,
+  // UNAVAILABLE.
+  absl::StatusOr<DeviceCopy> StartExport(const StateSlot& slot, std::byte* host)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::StatusOr<DeviceCopy> StartImport(const StateSlot& slot,
+                                         const std::byte* host)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Has ops that are queued from now on wait for the imports into these slots.
+  absl::Status AwaitImports(absl::Span<const int32_t> slots) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // Gives up the shares of exports and imports that have ended.
+  void Collect() ABSL_LOCKS_EXCLUDED(mutex_);
+
   const StateLayout& layout() const { return layout_; }
   StatePlane slots() const { return {slab_->data(), layout_.slot_bytes}; }
   Usage usage() const ABSL_LOCKS_EXCLUDED(mutex_);
@@ -114,6 +133,12 @@ class StatePool {
  private:
   friend class StateSlot;
   friend class StateReservation;
+
+  // A copy that may still be under way.
+  struct Passage {
+    StateSlot slot;  // a share of it
+    DeviceCopy copy;
+  };
 
   StatePool(const Options& options, StateLayout layout,
             std::unique_ptr<DeviceBuffer> slab, Backend* backend);
@@ -141,6 +166,7 @@ class StatePool {
   std::vector<int32_t> shares_ ABSL_GUARDED_BY(mutex_);   // [slots]
   std::vector<uint64_t> epochs_ ABSL_GUARDED_BY(mutex_);  // [slots]
   int64_t reserved_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<Passage> passages_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ttt

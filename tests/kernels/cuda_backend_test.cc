@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "tests/kernels/op_test.h"
 
@@ -87,6 +88,62 @@ TEST_P(CudaMemoryTest, CountsWhatItCopiesAndRuns) {
   EXPECT_EQ(backend_->counts().bytes_to_device - before.bytes_to_device, 400);
   EXPECT_EQ(backend_->counts().bytes_to_host - before.bytes_to_host, 800);
   EXPECT_EQ(backend_->counts().recordings_run, before.recordings_run);
+}
+
+TEST_P(CudaMemoryTest, CopiesBesideTheOpsInTheOrderOfWhatWasQueued) {
+  constexpr int64_t kFloats = 4 << 20;
+  constexpr int64_t kBytes = kFloats * 4;
+  Array<float> a(*backend_, Random(kFloats, 1));
+  Array<float> b(*backend_, Floats(kFloats));
+  const auto host = backend_->AllocateHost(2 * kBytes).value();
+  float* const first = host->as<float>();
+  float* const second = first + kFloats;
+  const Floats values = Random(kFloats, 1);
+  for (int round = 0; round < 20; ++round) {
+    // Reads what was queued before it, and is overtaken by what comes after.
+    ASSERT_THAT(backend_->CopyOnDevice(b.data(), a.data(), kBytes), IsOk());
+    const DeviceCopy out =
+        backend_->StartCopyToHost(first, b.data(), kBytes).value();
+    EXPECT_EQ(out.number, round + 1);
+    ASSERT_THAT(backend_->Wait(out), IsOk());
+    EXPECT_TRUE(backend_->HasEnded(out).value());
+    ASSERT_EQ(std::memcmp(first, values.data(), kBytes), 0);
+    // Comes back before what is told to await it.
+    std::memcpy(second, first, kBytes);
+    second[round] += 1.0f;
+    const DeviceCopy back =
+        backend_->StartCopyToDevice(b.data(), second, kBytes).value();
+    ASSERT_THAT(backend_->QueueAfter(back), IsOk());
+    Floats read(kFloats);
+    ASSERT_THAT(backend_->CopyToHost(read.data(), b.data(), kBytes), IsOk());
+    ASSERT_EQ(std::memcmp(read.data(), second, kBytes), 0);
+    EXPECT_TRUE(backend_->HasEnded(back).value());
+  }
+  EXPECT_TRUE(backend_->HasEnded(DeviceCopy{}).value());
+  EXPECT_THAT(backend_->StartCopyToHost(first, b.data(), -1),
+              StatusIs(absl::StatusCode::kInvalidArgument, "is -1"));
+}
+
+TEST_P(CudaMemoryTest, ManyCopiesBesideTheOpsEndInTheirOrder) {
+  constexpr int kCopies = 50;
+  constexpr int64_t kFloats = 1 << 16;
+  Array<float> array(*backend_, Random(kCopies * kFloats, 2));
+  const auto host = backend_->AllocateHost(kCopies * kFloats * 4).value();
+  std::vector<DeviceCopy> copies;
+  for (int i = 0; i < kCopies; ++i) {
+    copies.push_back(backend_
+                         ->StartCopyToHost(host->as<float>() + i * kFloats,
+                                           array.data() + i * kFloats,
+                                           kFloats * 4)
+                         .value());
+  }
+  ASSERT_THAT(backend_->Wait(copies[30]), IsOk());
+  for (int i = 0; i <= 30; ++i) {
+    EXPECT_TRUE(backend_->HasEnded(copies[i]).value()) << i;
+  }
+  ASSERT_THAT(backend_->Wait(copies.back()), IsOk());
+  const Floats values = array.Read();
+  EXPECT_EQ(std::memcmp(host->data(), values.data(), values.size() * 4), 0);
 }
 
 // In a process of its own, as none can use the device after that.

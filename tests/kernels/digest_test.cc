@@ -210,9 +210,11 @@ TEST_P(DigestTest, DoesNothingForAnEmptyBatch) {
 
 // Of a state whose matrices and rows are in the forms of a GPU in bfloat16, as
 // the reference has it of the words that those forms stand for.
-TEST(DigestFormsTest, CudaHashesTheWordsThatTheFormsStandFor) {
-  if (!HasCuda()) GTEST_SKIP() << "needs a GPU";
-  const std::unique_ptr<Backend> cuda = MakeBackend(BackendKind::kCuda);
+class DigestFormsTest : public testing::TestWithParam<BackendKind> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(DigestFormsTest);
+
+TEST_P(DigestFormsTest, HashesTheWordsThatTheFormsStandFor) {
+  const std::unique_ptr<Backend> cuda = MakeBackend(GetParam());
   const std::unique_ptr<Backend> reference =
       MakeBackend(BackendKind::kReference);
   constexpr int64_t kPending = 15;
@@ -284,6 +286,12 @@ TEST(DigestFormsTest, CudaHashesTheWordsThatTheFormsStandFor) {
     EXPECT_EQ(finite, 0);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Backends, DigestFormsTest,
+    testing::ValuesIn(HasCuda() ? std::vector<BackendKind>{BackendKind::kCuda}
+                                : std::vector<BackendKind>{}),
+    BackendKindName);
 
 INSTANTIATE_TEST_SUITE_P(Backends, DigestTest,
                          testing::ValuesIn(AllBackendKinds()), BackendKindName);

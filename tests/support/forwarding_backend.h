@@ -42,6 +42,27 @@ class ForwardingBackend : public Backend {
     return target_.CopyOnDevice(to, from, size);
   }
   absl::Status Synchronize() override { return target_.Synchronize(); }
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> AllocateHost(
+      int64_t size) override {
+    return target_.AllocateHost(size);
+  }
+  absl::StatusOr<DeviceCopy> StartCopyToHost(void* host, const void* device,
+                                             int64_t size) override {
+    return target_.StartCopyToHost(host, device, size);
+  }
+  absl::StatusOr<DeviceCopy> StartCopyToDevice(void* device, const void* host,
+                                               int64_t size) override {
+    return target_.StartCopyToDevice(device, host, size);
+  }
+  absl::StatusOr<bool> HasEnded(const DeviceCopy& copy) override {
+    return target_.HasEnded(copy);
+  }
+  absl::Status Wait(const DeviceCopy& copy) override {
+    return target_.Wait(copy);
+  }
+  absl::Status QueueAfter(const DeviceCopy& copy) override {
+    return target_.QueueAfter(copy);
+  }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     return target_.EmbedTokens(args);
   }
