@@ -76,7 +76,14 @@ absl::Status HostStates::Wake(const HostState& state, const StateSlot& slot) {
 
 absl::Status HostStates::Wait(const HostState& state) {
   TTT_CHECK(state.owner_ == this);
-  return backend_->Wait(places_[state.index_].parked);
+  const Place& place = places_[state.index_];
+  TTT_RETURN_IF_ERROR(backend_->Wait(place.parked));
+  return backend_->Wait(place.woken);
+}
+
+absl::StatusOr<bool> HostStates::HasEnded(const HostState& state) {
+  TTT_CHECK(state.owner_ == this);
+  return HasEnded(state.index_);
 }
 
 absl::StatusOr<std::vector<std::byte>> HostStates::Export(
@@ -94,8 +101,11 @@ absl::StatusOr<HostState> HostStates::Import(absl::Span<const std::byte> bytes,
 
 absl::StatusOr<HostState> HostStates::Acquire() {
   const auto passed =
-      std::partition(given_up_.begin(), given_up_.end(),
-                     [this](int32_t index) { return !HasPassed(index); });
+      std::partition(given_up_.begin(), given_up_.end(), [this](int32_t index) {
+        const absl::StatusOr<bool> has_ended = HasEnded(index);
+        // A device that fails copies nothing more.
+        return has_ended.ok() && !*has_ended;
+      });
   free_.insert(free_.end(), passed, given_up_.end());
   given_up_.erase(passed, given_up_.end());
   if (free_.empty()) {
@@ -111,13 +121,11 @@ absl::StatusOr<HostState> HostStates::Acquire() {
 
 void HostStates::Release(int32_t index) { given_up_.push_back(index); }
 
-bool HostStates::HasPassed(int32_t index) {
-  for (const DeviceCopy& copy : {places_[index].parked, places_[index].woken}) {
-    const absl::StatusOr<bool> has_ended = backend_->HasEnded(copy);
-    // A device that fails copies nothing more.
-    if (has_ended.ok() && !*has_ended) return false;
-  }
-  return true;
+absl::StatusOr<bool> HostStates::HasEnded(int32_t index) {
+  TTT_ASSIGN_OR_RETURN(const bool is_parked,
+                       backend_->HasEnded(places_[index].parked));
+  if (!is_parked) return false;
+  return backend_->HasEnded(places_[index].woken);
 }
 
 std::byte* HostStates::At(const HostState& state) const {

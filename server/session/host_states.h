@@ -60,8 +60,9 @@ class HostStates {
   // Starts to copy a state into a slot that nobody else has a share of. Ops of
   // the model on that slot come after it.
   absl::Status Wake(const HostState& state, const StateSlot& slot);
-  // Returns once the state is here.
+  // Returns once all copies of it have ended; or tells whether they have.
   absl::Status Wait(const HostState& state);
+  absl::StatusOr<bool> HasEnded(const HostState& state);
 
   // The canonical bytes of a state of `tokens` tokens; waits for it. And a
   // state of such bytes: INVALID_ARGUMENT as FromCanonical has it.
@@ -84,7 +85,7 @@ class HostStates {
 
   absl::StatusOr<HostState> Acquire();
   void Release(int32_t index);
-  bool HasPassed(int32_t index);
+  absl::StatusOr<bool> HasEnded(int32_t index);
   std::byte* At(const HostState& state) const;
 
   StatePool* const pool_;

@@ -14,19 +14,22 @@
 #include "absl/strings/str_split.h"
 #include "server/base/status_macros.h"
 #include "tests/bench/bench_device.h"
+#include "tests/bench/capacity_bench.h"
 #include "tests/bench/engine_arms.h"
 #include "tests/bench/engine_cases.h"
 #include "tests/bench/engine_report.h"
 #include "tests/bench/engine_workload.h"
+#include "tests/bench/park_bench.h"
 
 ABSL_FLAG(std::string, model, "", "folder with a config.json");
 ABSL_FLAG(std::string, load_format, "dummy", "dummy (random weights) or auto");
 ABSL_FLAG(std::string, device, "cpu", "cpu or cuda:N");
 ABSL_FLAG(std::string, precision, "auto", "auto, fp32 or bf16");
 ABSL_FLAG(int32_t, threads, 0, "of the CPU; 0: one a core");
-ABSL_FLAG(std::string, mode, "decode,prefill,mixed,fork,digest,breakdown",
-          "what to time: of these, position and arms; breakdown is of decode "
-          "and prefill");
+ABSL_FLAG(
+    std::string, mode, "decode,prefill,mixed,fork,digest,breakdown",
+    "what to time: of these, position, arms, capacity and park; breakdown "
+    "is of decode and prefill");
 ABSL_FLAG(std::string, batch, "1,4,16", "sequences that decode");
 ABSL_FLAG(std::string, streams, "8", "that arms batch in several ways");
 ABSL_FLAG(std::string, prefill, "1x512,16x256", "sequences x tokens");
@@ -35,6 +38,9 @@ ABSL_FLAG(std::string, positions, "1000,10000,100000,1000000",
           "tokens that a session has read when it decodes");
 ABSL_FLAG(bool, set_position, false,
           "claim the position instead of reading that many tokens");
+ABSL_FLAG(int64_t, sessions, 0,
+          "that capacity holds; 0: as many as fit on a GPU");
+ABSL_FLAG(int32_t, states, 64, "that park has under way at once");
 ABSL_FLAG(int32_t, rounds, 5, "of all cases in turn; medians are reported");
 ABSL_FLAG(bool, json, false, "one JSON object a line");
 
@@ -96,7 +102,8 @@ absl::StatusOr<Plan> ReadFlags() {
   for (const std::string& mode : plan.modes) {
     if (mode != "decode" && mode != "prefill" && mode != "mixed" &&
         mode != "position" && mode != "fork" && mode != "digest" &&
-        mode != "breakdown" && mode != "arms") {
+        mode != "breakdown" && mode != "arms" && mode != "capacity" &&
+        mode != "park") {
       return absl::InvalidArgumentError(absl::StrCat("no such mode: ", mode));
     }
   }
@@ -107,6 +114,9 @@ absl::StatusOr<Plan> ReadFlags() {
   }
   if (absl::GetFlag(FLAGS_rounds) < 1) {
     return absl::InvalidArgumentError("rounds must be at least 1");
+  }
+  if (absl::GetFlag(FLAGS_sessions) < 0 || absl::GetFlag(FLAGS_states) < 2) {
+    return absl::InvalidArgumentError("sessions: 0 or more; states: 2 or more");
   }
   TTT_ASSIGN_OR_RETURN(plan.batches, Numbers(absl::GetFlag(FLAGS_batch), ','));
   TTT_ASSIGN_OR_RETURN(plan.streams,
@@ -209,11 +219,7 @@ std::vector<BenchCase> MakeCases(const Plan& plan, EngineWorkload& workload) {
   return cases;
 }
 
-absl::Status Run(const Plan& plan) {
-  TTT_ASSIGN_OR_RETURN(const BenchDevice device,
-                       CreateBenchDevice(absl::GetFlag(FLAGS_device),
-                                         absl::GetFlag(FLAGS_precision),
-                                         absl::GetFlag(FLAGS_threads)));
+absl::Status RunTimedCases(const Plan& plan, const BenchDevice& device) {
   TimingBackend backend(device.backend.get());
   TTT_ASSIGN_OR_RETURN(const std::unique_ptr<EngineWorkload> workload,
                        EngineWorkload::Create(plan.workload, &backend));
@@ -245,6 +251,32 @@ absl::Status Run(const Plan& plan) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status Run(const Plan& plan) {
+  TTT_ASSIGN_OR_RETURN(BenchDevice device,
+                       CreateBenchDevice(absl::GetFlag(FLAGS_device),
+                                         absl::GetFlag(FLAGS_precision),
+                                         absl::GetFlag(FLAGS_threads)));
+  const auto is_case = [](const std::string& mode) {
+    return mode != "capacity" && mode != "park";
+  };
+  if (std::any_of(plan.modes.begin(), plan.modes.end(), is_case)) {
+    TTT_RETURN_IF_ERROR(RunTimedCases(plan, device));
+  }
+  device.meter.reset();  // All memory is for states now.
+  if (plan.Has("park")) {
+    TTT_RETURN_IF_ERROR(RunPark({.model_dir = plan.workload.model_dir,
+                                 .states = absl::GetFlag(FLAGS_states),
+                                 .rounds = absl::GetFlag(FLAGS_rounds),
+                                 .json = absl::GetFlag(FLAGS_json)},
+                                device.backend.get()));
+  }
+  if (!plan.Has("capacity")) return absl::OkStatus();
+  return RunCapacity({.model_dir = plan.workload.model_dir,
+                      .sessions = absl::GetFlag(FLAGS_sessions),
+                      .json = absl::GetFlag(FLAGS_json)},
+                     device.backend.get());
 }
 
 int Main() {

@@ -8,6 +8,14 @@
 
 namespace ttt {
 
+int32_t StreamToken(int32_t stream, int64_t position, int32_t vocab_size) {
+  // The last steps of MurmurHash3.
+  uint64_t bits = static_cast<uint64_t>(stream) << 40 ^ position;
+  bits = (bits ^ bits >> 33) * 0xff51afd7ed558ccd;
+  bits = (bits ^ bits >> 33) * 0xc4ceb9fe1a85ec53;
+  return static_cast<int32_t>((bits ^ bits >> 33) % vocab_size);
+}
+
 absl::StatusOr<std::unique_ptr<EngineWorkload>> EngineWorkload::Create(
     const Options& options, TimingBackend* backend) {
   TTT_ASSIGN_OR_RETURN(const ModelConfig config,
@@ -119,11 +127,7 @@ absl::StatusOr<std::vector<StateDigest>> EngineWorkload::Digests(
 }
 
 int32_t EngineWorkload::Token(int32_t stream, int64_t position) const {
-  // The last steps of MurmurHash3.
-  uint64_t bits = static_cast<uint64_t>(stream) << 40 ^ position;
-  bits = (bits ^ bits >> 33) * 0xff51afd7ed558ccd;
-  bits = (bits ^ bits >> 33) * 0xc4ceb9fe1a85ec53;
-  return static_cast<int32_t>((bits ^ bits >> 33) % config_.vocab_size);
+  return StreamToken(stream, position, config_.vocab_size);
 }
 
 int64_t EngineWorkload::RaggedStart() {

@@ -15,6 +15,9 @@
 
 namespace ttt {
 
+// A random id, the same for a stream and a position at all times.
+int32_t StreamToken(int32_t stream, int64_t position, int32_t vocab_size);
+
 // A model with a pool of states. Tokens are random, the same for a stream and a
 // position at all times. Not thread-safe.
 class EngineWorkload {
