@@ -164,7 +164,7 @@ class Backend {
 
   virtual absl::Status EmbedTokens(const EmbedTokensArgs& args) = 0;
   virtual absl::Status RmsNorm(const RmsNormArgs& args) = 0;
-  virtual absl::Status CausalConv(const CausalConvArgs& args) = 0;
+  virtual absl::Status ConvNorm(const ConvNormArgs& args) = 0;
   virtual absl::Status LearnerInputs(const LearnerInputsArgs& args) = 0;
   virtual absl::Status Learner(const LearnerArgs& args) = 0;
   virtual absl::Status NormGate(const NormGateArgs& args) = 0;

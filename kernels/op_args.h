@@ -62,7 +62,8 @@ struct SequenceRows {
   int64_t position;   // >= 0, tokens of the session before the first row
 };
 
-// The sequences of a step. Their rows are disjoint and cover [0, num_rows).
+// The sequences of a step. Their rows are disjoint and cover [0, num_rows). No
+// op writes these arrays.
 struct StepRows {
   const SequenceRows* sequences;  // [batch]
   const int32_t* row_sequence;    // [num_rows], the index of each row's own
@@ -102,19 +103,26 @@ struct RmsNormArgs {
   float epsilon;        // >= 0
 };
 
-// Causal depthwise convolution with carried history, added to `output`:
-//     output[p, c] += bias[c] + sum_j weight[j, c] * u[p - K + 1 + j, c]
-// with u the session's inputs, zero before its start. Section 4. Leaves the
-// last K - 1 inputs in `tail`.
-struct CausalConvArgs {
+// The head of a layer that begins with a convolution:
+//     sum[r] = input[r] + conv(u)[r],  u = RmsNorm(input; conv_norm_weight)
+//     output[r] = RmsNorm(sum[r]; norm_weight)
+// The convolution is causal, depthwise and carries its history:
+//     conv(u)[p, c] = bias[c] + sum_j weight[j, c] * u[p - K + 1 + j, c]
+// with p the row's place in the session and u zero before its start. Section 4.
+// Leaves the last K - 1 of u in `tail`.
+struct ConvNormArgs {
   StepRows rows;
-  const float* input;   // [num_rows, hidden_size]
+  float* input;                   // [num_rows, hidden_size]; left undefined
+  const float* conv_norm_weight;  // [hidden_size]
   const float* weight;  // [kernel, hidden_size], tap kernel - 1 is the newest
   const float* bias;    // [hidden_size]
   StatePlane tail;      // float [kernel - 1, hidden_size] a slot, in/out
-  float* output;        // [num_rows, hidden_size] in/out
-  int32_t hidden_size;  // > 0
-  int32_t kernel;       // in [2, kMaxConvKernel]
+  float* sum;           // [num_rows, hidden_size] out; not the input
+  const float* norm_weight;  // [hidden_size]
+  Operand output;            // [num_rows, hidden_size] out
+  int32_t hidden_size;       // > 0
+  int32_t kernel;            // in [2, kMaxConvKernel]
+  float epsilon;             // of both norms, >= 0
 };
 
 // From the projections of a TTT layer's input to what the learner reads.

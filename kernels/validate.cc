@@ -82,11 +82,14 @@ absl::Status Validate(const RmsNormArgs& args) {
       .status();
 }
 
-absl::Status Validate(const CausalConvArgs& args) {
-  return Checker("CausalConv")
+absl::Status Validate(const ConvNormArgs& args) {
+  return Checker("ConvNorm")
       .Rows(args.rows)
       .Positive("hidden_size", args.hidden_size)
       .ConvKernel(args.kernel)
+      .NotNegative("epsilon", args.epsilon)
+      .Require(args.sum == nullptr || args.sum != args.input, "sum",
+               "the input")
       .status();
 }
 

@@ -12,7 +12,7 @@ namespace ttt {
 
 absl::Status Validate(const EmbedTokensArgs& args);
 absl::Status Validate(const RmsNormArgs& args);
-absl::Status Validate(const CausalConvArgs& args);
+absl::Status Validate(const ConvNormArgs& args);
 absl::Status Validate(const LearnerInputsArgs& args);
 absl::Status Validate(const LearnerArgs& args);
 absl::Status Validate(const NormGateArgs& args);

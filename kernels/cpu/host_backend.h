@@ -1,4 +1,4 @@
-// What the CPU backends share: their memory.
+// What the CPU backends share: their memory, and ops made of others.
 #pragma once
 
 #include <cstring>
@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/causal_conv.h"
 #include "kernels/cpu/host_memory.h"
 
 namespace ttt {
@@ -34,11 +35,14 @@ class HostBackend : public Backend {
     return Copy(to, from, size_bytes);
   }
   absl::Status Synchronize() override { return absl::OkStatus(); }
+  absl::Status ConvNorm(const ConvNormArgs& args) override;
 
  protected:
   explicit HostBackend(DeviceInfo info) : info_(std::move(info)) {}
 
  private:
+  // `args` are in range.
+  virtual void CausalConv(const CausalConvArgs& args) = 0;
   static absl::Status Copy(void* to, const void* from, int64_t size_bytes);
 
   const DeviceInfo info_;

@@ -3,6 +3,7 @@
 // Each takes valid args. What is fast is tested against these.
 #pragma once
 
+#include "kernels/cpu/causal_conv.h"
 #include "kernels/op_args.h"
 
 namespace ttt::reference {

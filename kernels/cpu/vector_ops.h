@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/causal_conv.h"
 #include "kernels/cpu/sample_math.h"
 #include "kernels/op_args.h"
 

@@ -29,7 +29,7 @@ constexpr int kComputeMajor = 9;
 constexpr int kComputeMinor = 0;
 
 // Of the order of sums in the kernels: a change that alters bits counts it up.
-constexpr int kNumericsVersion = 2;
+constexpr int kNumericsVersion = 3;
 
 class CudaWeights : public GemmWeights {
  public:
@@ -205,8 +205,8 @@ class CudaBackend : public Backend {
   absl::Status RmsNorm(const RmsNormArgs& args) override {
     return Queue(args, LaunchRmsNorm, "RmsNorm");
   }
-  absl::Status CausalConv(const CausalConvArgs& args) override {
-    return Queue(args, LaunchCausalConv, "CausalConv");
+  absl::Status ConvNorm(const ConvNormArgs& args) override {
+    return Queue(args, LaunchConvNorm, "ConvNorm");
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
     if (absl::Status status = ValidateRows(args, state_forms().rows);

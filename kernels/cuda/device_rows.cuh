@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "kernels/op_args.h"
 
@@ -34,10 +35,61 @@ __device__ inline void StoreOperand(const Operand& to, int64_t index,
   }
 }
 
-// The sequence that a row of the step belongs to.
+__device__ inline float4 LoadFour(const float* from) {
+  return *reinterpret_cast<const float4*>(from);
+}
+__device__ inline void StoreFour(float* to, float4 values) {
+  *reinterpret_cast<float4*>(to) = values;
+}
+// At a multiple of 4.
+__device__ inline void StoreFour(const Operand& to, int64_t index,
+                                 float4 values) {
+  if (to.type == DType::kFloat32) {
+    StoreFour(static_cast<float*>(to.data) + index, values);
+    return;
+  }
+  const __nv_bfloat162 low = __floats2bfloat162_rn(values.x, values.y);
+  const __nv_bfloat162 high = __floats2bfloat162_rn(values.z, values.w);
+  uint2 halves;
+  memcpy(&halves.x, &low, sizeof(low));
+  memcpy(&halves.y, &high, sizeof(high));
+  *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(to.data) + index) =
+      halves;
+}
+
+// Of which each has a four of a row: their fours are one line of the caches.
+inline constexpr int kThreadsPerLine = 8;
+
+// Puts the 128 bytes around an address into the L2 cache. Always allowed: what
+// is written there later is seen all the same.
+__device__ inline void PrefetchLine(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
+// Of StepRows, which no op writes: may be read before WaitForKernelsBefore, if
+// not through the L1 cache.
+__device__ inline SequenceRows LoadSequence(const StepRows& rows,
+                                            int32_t index) {
+  const SequenceRows* const from = rows.sequences + index;
+  SequenceRows sequence;
+  sequence.first_row = __ldcg(&from->first_row);
+  sequence.num_rows = __ldcg(&from->num_rows);
+  sequence.slot = __ldcg(&from->slot);
+  sequence.position =
+      __ldcg(reinterpret_cast<const long long*>(&from->position));
+  return sequence;
+}
+
+// The sequence that a row of the step belongs to. In steps of a row a sequence
+// it mostly is the one of the row's own index: that saves a trip to memory.
 __device__ inline SequenceRows SequenceOfRow(const StepRows& rows,
                                              int32_t row) {
-  return rows.sequences[rows.row_sequence[row]];
+  const SequenceRows guess = LoadSequence(rows, min(row, rows.batch - 1));
+  const int32_t index = __ldcg(rows.row_sequence + row);
+  if (row >= guess.first_row && row < guess.first_row + guess.num_rows) {
+    return guess;
+  }
+  return LoadSequence(rows, index);
 }
 
 __device__ inline float WarpSum(float value) {
@@ -47,21 +99,43 @@ __device__ inline float WarpSum(float value) {
   return value;
 }
 
-// The sum over a block of kThreads threads, the same in all of them. Adds in an
-// order that depends on kThreads alone. Holds barriers.
-template <int kThreads>
-__device__ float BlockSum(float value) {
-  constexpr int kWarps = kThreads / kWarpSize;
-  __shared__ float warp_sums[kWarps];
-  value = WarpSum(value);
-  __syncthreads();  // A call before this one may still read.
+// Blocks that sum have a multiple of this many threads, up to kMaxSumThreads.
+inline constexpr int kSumThreads = 4 * kWarpSize;
+inline constexpr int kMaxSumThreads = 16 * kWarpSize;
+
+// Of kCount sums: one float a warp each.
+template <int kCount>
+struct alignas(sizeof(float4)) SumSpace {
+  float warp_sums[kCount][kMaxSumThreads / kWarpSize];
+};
+
+// Sums over the block, the same in all threads, in an order that depends on
+// their number alone. Holds one barrier: between two calls with the same space
+// there must be another.
+template <int kCount>
+__device__ void BlockSums(SumSpace<kCount>& space, float (&values)[kCount]) {
+#pragma unroll
+  for (float& value : values) value = WarpSum(value);
   if (threadIdx.x % kWarpSize == 0) {
-    warp_sums[threadIdx.x / kWarpSize] = value;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      space.warp_sums[i][threadIdx.x / kWarpSize] = values[i];
+    }
   }
   __syncthreads();
-  float sum = 0.0f;
-  for (int warp = 0; warp < kWarps; ++warp) sum += warp_sums[warp];
-  return sum;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    values[i] = 0.0f;
+    for (int warp = 0; warp < blockDim.x / kWarpSize; warp += 4) {
+      const float4 four = LoadFour(&space.warp_sums[i][warp]);
+      values[i] += (four.x + four.y) + (four.z + four.w);
+    }
+  }
+}
+__device__ inline float BlockSum(SumSpace<1>& space, float value) {
+  float values[1] = {value};
+  BlockSums(space, values);
+  return values[0];
 }
 
 }  // namespace ttt

@@ -20,7 +20,7 @@ namespace ttt {
 // Bound by memory, each: reads its inputs and writes its outputs once.
 cudaError_t LaunchEmbedTokens(const EmbedTokensArgs& args, cudaStream_t stream);
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream);
-cudaError_t LaunchCausalConv(const CausalConvArgs& args, cudaStream_t stream);
+cudaError_t LaunchConvNorm(const ConvNormArgs& args, cudaStream_t stream);
 cudaError_t LaunchLearnerInputs(const LearnerInputsArgs& args,
                                 cudaStream_t stream);
 cudaError_t LaunchNormGate(const NormGateArgs& args, cudaStream_t stream);

@@ -8,11 +8,16 @@
 
 namespace ttt {
 
-// In a kernel that was launched by LaunchOverlapped, before it touches memory
-// that kernels before it wrote or read: waits for these. Lets the next one
-// begin, which waits in turn.
-__device__ inline void WaitForKernelsBefore() {
+// In a kernel that was launched by LaunchOverlapped: lets the next one begin,
+// once all blocks of this one have.
+__device__ inline void LetNextKernelBegin() {
   cudaTriggerProgrammaticLaunchCompletion();
+}
+
+// The same, before the kernel touches memory that kernels before it wrote or
+// read: waits for these. The next one waits in turn.
+__device__ inline void WaitForKernelsBefore() {
+  LetNextKernelBegin();
   cudaGridDependencySynchronize();
 }
 

@@ -6,25 +6,34 @@
 namespace ttt {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // at most
 
-// grid [num_rows]; a block owns a row of up to 1024 * kVectors channels.
+// grid [num_rows]; a block owns a row.
 template <int kVectors>
 __global__ void RmsNormKernel(const RmsNormArgs args) {
+  __shared__ SumSpace<1> space;
+  LetNextKernelBegin();
+  const int32_t size = args.hidden_size;
+  float4 weight[kVectors] = {};
+  float4 x[kVectors] = {};
+  ForEachFour<kVectors>(
+      size, [&](int n, int c) { weight[n] = LoadFour(args.weight + c); });
   WaitForKernelsBefore();
-  const int64_t first = int64_t{blockIdx.x} * args.hidden_size;
-  RowValues<kThreads, kVectors> row(args.input + first, args.hidden_size);
+  const int64_t first = int64_t{blockIdx.x} * size;
+  ForEachFour<kVectors>(
+      size, [&](int n, int c) { x[n] = LoadFour(args.input + first + c); });
   float squares = 0.0f;
-  row.Visit([&](int, float x) { squares = fmaf(x, x, squares); });
-  const float mean = BlockSum<kThreads>(squares) / args.hidden_size;
-  const float scale = 1.0f / sqrtf(mean + args.epsilon);
-  row.Visit([&](int c, float x) {
-    StoreOperand(args.output, first + c, args.weight[c] * (x * scale));
+#pragma unroll
+  for (const float4& four : x) squares = AddSquares(four, squares);
+  const float scale = RmsScale(BlockSum(space, squares), size, args.epsilon);
+  ForEachFour<kVectors>(size, [&](int n, int c) {
+    StoreFour(args.output, first + c, Scaled(x[n], scale, weight[n]));
   });
 }
 
 // The same of a row of any size, which is read twice.
-__global__ void LongRmsNormKernel(const RmsNormArgs args) {
+__global__ void AnyRmsNormKernel(const RmsNormArgs args) {
+  __shared__ SumSpace<1> space;
   WaitForKernelsBefore();
   const int64_t first = int64_t{blockIdx.x} * args.hidden_size;
   const float* const input = args.input + first;
@@ -32,8 +41,8 @@ __global__ void LongRmsNormKernel(const RmsNormArgs args) {
   for (int c = threadIdx.x; c < args.hidden_size; c += kThreads) {
     squares = fmaf(input[c], input[c], squares);
   }
-  const float mean = BlockSum<kThreads>(squares) / args.hidden_size;
-  const float scale = 1.0f / sqrtf(mean + args.epsilon);
+  const float scale =
+      RmsScale(BlockSum(space, squares), args.hidden_size, args.epsilon);
   for (int c = threadIdx.x; c < args.hidden_size; c += kThreads) {
     StoreOperand(args.output, first + c, args.weight[c] * (input[c] * scale));
   }
@@ -43,10 +52,15 @@ __global__ void LongRmsNormKernel(const RmsNormArgs args) {
 
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  const auto kernel = KernelOfRowSize<kThreads>(
-      args.hidden_size, RmsNormKernel<1>, RmsNormKernel<2>, RmsNormKernel<4>,
-      LongRmsNormKernel);
-  return LaunchOverlapped(kernel, dim3(args.num_rows), kThreads, 0, stream,
+  const RowShape shape = RowShapeOf(args.hidden_size, kThreads);
+  if (args.hidden_size % 4 != 0 || shape.vectors > 4) {
+    return LaunchOverlapped(AnyRmsNormKernel, dim3(args.num_rows), kThreads, 0,
+                            stream, args);
+  }
+  const auto kernel = shape.vectors == 1   ? RmsNormKernel<1>
+                      : shape.vectors == 2 ? RmsNormKernel<2>
+                                           : RmsNormKernel<4>;
+  return LaunchOverlapped(kernel, dim3(args.num_rows), shape.threads, 0, stream,
                           args);
 }
 

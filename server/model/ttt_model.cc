@@ -260,13 +260,12 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
 }
 
 absl::Status TttModel::QueueOps(const StatePool& pool) {
-  const WorkspaceArrays& a = work_->arrays;
   if (work_->rows.num_rows > 0) {
     TTT_RETURN_IF_ERROR(backend_->EmbedTokens(
         {.rows = work_->rows,
          .token_ids = work_->input.token_ids,
          .table = {weights_->embedding->data(), weights_->embedding_type},
-         .hidden = a.hidden,
+         .hidden = Hidden(0),
          .ring = SessionPlane(pool, "token_ring"),
          .vocab_size = config_.vocab_size,
          .hidden_size = config_.hidden_size}));
@@ -277,21 +276,28 @@ absl::Status TttModel::QueueOps(const StatePool& pool) {
   return RunHead(pool);
 }
 
+// The hidden vectors of the step's rows before a layer, or after the last. A
+// convolution reads them of rows beside its own, so it writes to others.
+float* TttModel::Hidden(int32_t layer) const {
+  return work_->arrays.hidden[config_.pre_conv ? layer % 2 : 0];
+}
+
 absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   const WorkspaceArrays& a = work_->arrays;
   const LayerWeights& layer = weights_->layers[index];
   const StepRows& rows = work_->rows;
-  const int32_t hidden = config_.hidden_size;
+  float* const hidden = Hidden(index + 1);
+  const int32_t hidden_size = config_.hidden_size;
   const int32_t heads = config_.num_attention_heads;
   const ProjectionOffsets offsets = ProjectionOffsets::Of(config_);
   const Operand operand = {a.operand, backend_->operand_type()};
   const DType row_type = backend_->state_forms().rows;
-  const auto norm = [&](const DeviceArray& weight, Operand output) {
-    return backend_->RmsNorm({.input = a.hidden,
+  const auto norm = [&](const DeviceArray& weight) {
+    return backend_->RmsNorm({.input = hidden,
                               .weight = weight->as<float>(),
-                              .output = output,
+                              .output = operand,
                               .num_rows = rows.num_rows,
-                              .hidden_size = hidden,
+                              .hidden_size = hidden_size,
                               .epsilon = config_.rms_norm_eps});
   };
   const auto multiply = [&](const std::unique_ptr<GemmWeights>& weights,
@@ -305,18 +311,22 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   };
 
   if (config_.pre_conv) {
-    TTT_RETURN_IF_ERROR(norm(layer.conv_norm, {a.normed, DType::kFloat32}));
     TTT_RETURN_IF_ERROR(
-        backend_->CausalConv({.rows = rows,
-                              .input = a.normed,
-                              .weight = layer.conv.weight->as<float>(),
-                              .bias = layer.conv.bias->as<float>(),
-                              .tail = LayerPlane(pool, "conv_tail", index),
-                              .output = a.hidden,
-                              .hidden_size = hidden,
-                              .kernel = config_.conv_kernel}));
+        backend_->ConvNorm({.rows = rows,
+                            .input = Hidden(index),
+                            .conv_norm_weight = layer.conv_norm->as<float>(),
+                            .weight = layer.conv.weight->as<float>(),
+                            .bias = layer.conv.bias->as<float>(),
+                            .tail = LayerPlane(pool, "conv_tail", index),
+                            .sum = hidden,
+                            .norm_weight = layer.seq_norm->as<float>(),
+                            .output = operand,
+                            .hidden_size = hidden_size,
+                            .kernel = config_.conv_kernel,
+                            .epsilon = config_.rms_norm_eps}));
+  } else {
+    TTT_RETURN_IF_ERROR(norm(layer.seq_norm));
   }
-  TTT_RETURN_IF_ERROR(norm(layer.seq_norm, operand));
   TTT_RETURN_IF_ERROR(multiply(layer.projections, a.projections, false));
   const auto floats = [](const DeviceArray& array) -> const float* {
     return array ? array->as<float>() : nullptr;
@@ -375,16 +385,16 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
        .gate_stride = offsets.width,
        .output = operand,
        .num_rows = rows.num_rows,
-       .hidden_size = hidden}));
-  TTT_RETURN_IF_ERROR(multiply(layer.output, a.hidden, true));
+       .hidden_size = hidden_size}));
+  TTT_RETURN_IF_ERROR(multiply(layer.output, hidden, true));
 
-  TTT_RETURN_IF_ERROR(norm(layer.ffn_norm, operand));
+  TTT_RETURN_IF_ERROR(norm(layer.ffn_norm));
   TTT_RETURN_IF_ERROR(multiply(layer.gate_up, a.gate_up, false));
   TTT_RETURN_IF_ERROR(backend_->SwiGlu({.gate_up = a.gate_up,
                                         .output = operand,
                                         .num_rows = rows.num_rows,
                                         .inner = config_.intermediate_size}));
-  return multiply(layer.down, a.hidden, true);
+  return multiply(layer.down, hidden, true);
 }
 
 // Logits and samples of the requests; keeps the last hidden vectors. Those that
@@ -394,8 +404,9 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
   const int32_t requests = work_->step.sizes().requests;
   const Operand operand = {a.operand, backend_->operand_type()};
   const StatePlane last_hidden = SessionPlane(pool, "last_hidden");
+  float* const hidden = Hidden(config_.num_hidden_layers);
   TTT_RETURN_IF_ERROR(
-      backend_->GatherHidden({.hidden = a.hidden,
+      backend_->GatherHidden({.hidden = hidden,
                               .last_hidden = last_hidden,
                               .rows = work_->input.logits_rows,
                               .slots = work_->input.logits_slots,
@@ -404,7 +415,7 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
                               .hidden_size = config_.hidden_size}));
   TTT_RETURN_IF_ERROR(
       backend_->SaveHidden({.rows = work_->rows,
-                            .hidden = a.hidden,
+                            .hidden = hidden,
                             .last_hidden = last_hidden,
                             .finite = work_->output.hidden_finite,
                             .hidden_size = config_.hidden_size}));

@@ -110,6 +110,7 @@ class TttModel {
   absl::Status UploadStep();
   absl::Status RunOps(const StatePool& pool);
   absl::Status QueueOps(const StatePool& pool);
+  float* Hidden(int32_t layer) const;
   absl::Status RunLayer(const StatePool& pool, int32_t layer);
   absl::Status RunHead(const StatePool& pool);
   absl::StatusOr<StepResult> ReadResults(

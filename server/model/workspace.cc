@@ -65,8 +65,8 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   cutter.Cut(a.output, LayOutStepOutput(largest, nullptr).bytes);
   cutter.Cut(a.bias_ids, sequences * kMaxLogitBias);
   cutter.Cut(a.bias_values, sequences * kMaxLogitBias);
-  cutter.Cut(a.hidden, rows * hidden);
-  cutter.Cut(a.normed, rows * hidden);
+  cutter.Cut(a.hidden[0], rows * hidden);
+  cutter.Cut(a.hidden[1], config.pre_conv ? rows * hidden : 0);
   // The head's input stands here too.
   cutter.Cut(a.operand,
              std::max(rows * std::max(hidden, inner), requests * hidden) *

@@ -20,8 +20,7 @@ struct WorkspaceArrays {
   int32_t* bias_ids;   // [max_sequences, kMaxLogitBias], flat
   float* bias_values;  // [max_sequences, kMaxLogitBias], flat
   // Layers.
-  float* hidden;       // [max_rows, hidden_size]
-  float* normed;       // [max_rows, hidden_size]
+  float* hidden[2];    // [max_rows, hidden_size]; the second with pre_conv
   std::byte* operand;  // [max_rows, max(hidden_size, intermediate_size)]
   float* projections;  // [max_rows, ProjectionOffsets::width]
   std::byte* queries;  // [max_rows, hidden_size]

@@ -3,6 +3,7 @@
 #include <benchmark/benchmark.h>
 
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,9 @@
 ABSL_FLAG(std::string, device, "cpu", "cpu or cuda:N");
 ABSL_FLAG(std::string, precision, "", "fp32 or bf16; empty: both");
 ABSL_FLAG(int32_t, threads, 0, "of the CPU; 0: one a core");
+ABSL_FLAG(int32_t, calls, 1,
+          "of an op an iteration, one after the other, recorded if the device "
+          "can: with many, the time of a call is that within a step");
 
 namespace ttt {
 namespace {
@@ -24,9 +28,22 @@ void RunCase(benchmark::State& state, const OpCase& op_case, Backend* backend,
              const Ceilings& best) {
   OpInputs inputs(backend);
   const PreparedOp op = op_case.prepare(inputs);
+  const int32_t calls = absl::GetFlag(FLAGS_calls);
+  const auto call = [&] {
+    absl::Status status;
+    for (int32_t i = 0; i < calls; ++i) status.Update(op.call());
+    return status;
+  };
   absl::Status status = op.call();
+  std::unique_ptr<Recording> recording;
+  // Digests and copies to the host cannot be recorded.
+  if (calls > 1 && op_case.kind != OpKind::kDigestStates) {
+    absl::StatusOr<std::unique_ptr<Recording>> made = backend->Record(call);
+    status.Update(made.status());
+    if (made.ok()) recording = *std::move(made);
+  }
   for (auto _ : state) {
-    status.Update(op.call());
+    status.Update(recording ? backend->Run(*recording) : call());
     status.Update(backend->Synchronize());
   }
   if (!status.ok()) {
@@ -34,11 +51,13 @@ void RunCase(benchmark::State& state, const OpCase& op_case, Backend* backend,
     return;
   }
   using benchmark::Counter;
-  const auto share = [](double amount, double ceiling) {
-    return ceiling > 0
-               ? Counter(amount / ceiling, Counter::kIsIterationInvariantRate)
-               : Counter(0);
+  const auto share = [calls](double amount, double ceiling) {
+    return ceiling > 0 ? Counter(calls * amount / ceiling,
+                                 Counter::kIsIterationInvariantRate)
+                       : Counter(0);
   };
+  state.counters["time_of_a_call"] =
+      Counter(calls, Counter::kIsIterationInvariantRate | Counter::kInvert);
   state.counters["bytes"] = op.cost.bytes;
   state.counters["FLOPs"] = op.cost.flops;
   state.counters["share_of_bandwidth"] =

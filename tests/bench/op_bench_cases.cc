@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 
 #include "absl/strings/str_cat.h"
 
@@ -11,41 +10,47 @@ namespace {
 
 constexpr int64_t kSetsBytes = int64_t{128} << 20;  // more than the caches hold
 
-// Sequences of one row each, at different places of their mini-batches, in
-// several sets of slots.
-struct DecodeRows {
-  DecodeRows(OpInputs& inputs, int32_t batch, int64_t slot_bytes)
-      : batch(batch),
+constexpr int32_t kMostDecodeRows = 256;
+constexpr int32_t kPromptRows = 2048;
+
+// Sequences of one row each, at different places of their mini-batches, or of
+// more rows than are decoded, prompts; in several sets of slots.
+struct SequencesOfRows {
+  SequencesOfRows(OpInputs& inputs, int32_t num_rows, int64_t slot_bytes)
+      : rows_each(num_rows <= kMostDecodeRows ? 1 : kPromptRows),
+        batch(num_rows / rows_each),
         num_sets(static_cast<int32_t>(
             std::clamp<int64_t>(kSetsBytes / (slot_bytes * batch), 1, 1024))),
         num_slots(int64_t{batch} * num_sets) {
     std::vector<SequenceRows> all;
     for (int32_t slot = 0; slot < num_slots; ++slot) {
-      all.push_back({slot % batch, 1, slot, 32 + slot * 5});
+      all.push_back({slot % batch * rows_each, rows_each, slot, 32 + slot * 5});
     }
-    host.assign(all.begin(), all.begin() + batch);
     sequences = inputs.Upload(all);
-    std::vector<int32_t> indices(batch);
-    std::iota(indices.begin(), indices.end(), 0);
+    std::vector<int32_t> indices(int64_t{batch} * rows_each);
+    for (size_t i = 0; i < indices.size(); ++i) {
+      indices[i] = static_cast<int32_t>(i) / rows_each;
+    }
     row_sequence = inputs.Upload(indices);
   }
 
   StepRows Next() {
     next = (next + 1) % num_sets;
-    return {sequences + int64_t{next} * batch, row_sequence, batch, batch};
+    return {sequences + int64_t{next} * batch, row_sequence, batch,
+            batch * rows_each};
   }
 
+  int32_t rows_each;
   int32_t batch;
   int32_t num_sets;
   int64_t num_slots;
-  std::vector<SequenceRows> host;  // of the first set
   const SequenceRows* sequences;
   const int32_t* row_sequence;
   int32_t next = 0;
 };
 
 PreparedOp PrepareEmbedTokens(OpInputs& in, const ModelSizes& m, int32_t n) {
-  DecodeRows rows(in, n, kTokenRingSize * sizeof(int32_t));
+  SequencesOfRows rows(in, n, kTokenRingSize * sizeof(int32_t));
   std::vector<int32_t> ids(n);
   for (int32_t i = 0; i < n; ++i) ids[i] = i * 7919 % m.vocab_size;
   const EmbedTokensArgs args = {
@@ -69,21 +74,26 @@ PreparedOp PrepareRmsNorm(OpInputs& in, const ModelSizes& m, int32_t n) {
   return {CostOf(args), [&in, args] { return in.backend().RmsNorm(args); }};
 }
 
-PreparedOp PrepareCausalConv(OpInputs& in, const ModelSizes& m, int32_t n) {
+PreparedOp PrepareConvNorm(OpInputs& in, const ModelSizes& m, int32_t n) {
   const int64_t tail = (m.conv_kernel - 1) * m.hidden_size;
-  DecodeRows rows(in, n, tail * sizeof(float));
-  CausalConvArgs args = {
+  const int64_t floats = int64_t{n} * m.hidden_size;
+  SequencesOfRows rows(in, n, tail * sizeof(float));
+  ConvNormArgs args = {
       .rows = rows.Next(),
-      .input = in.Floats(int64_t{n} * m.hidden_size),
+      .input = in.Floats(floats),
+      .conv_norm_weight = in.Floats(m.hidden_size),
       .weight = in.Floats(int64_t{m.conv_kernel} * m.hidden_size),
       .bias = in.Floats(m.hidden_size),
       .tail = in.Plane(rows.num_slots, tail),
-      .output = in.Floats(int64_t{n} * m.hidden_size),
+      .sum = in.Floats(floats),
+      .norm_weight = in.Floats(m.hidden_size),
+      .output = in.Operands(floats),
       .hidden_size = m.hidden_size,
-      .kernel = m.conv_kernel};
+      .kernel = m.conv_kernel,
+      .epsilon = 1e-6f};
   return {CostOf(args), [&in, args, rows]() mutable {
             args.rows = rows.Next();
-            return in.backend().CausalConv(args);
+            return in.backend().ConvNorm(args);
           }};
 }
 
@@ -91,7 +101,7 @@ PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
   const int64_t width = m.hidden_size;
   const int64_t stride = 3 * width + m.num_heads;
   const int64_t tail = (m.conv_kernel - 1) * width;
-  DecodeRows rows(in, n, tail * sizeof(float));
+  SequencesOfRows rows(in, n, tail * sizeof(float));
   const auto weight = [&] { return in.Floats(m.conv_kernel * width); };
   LearnerInputsArgs args = {
       .rows = rows.Next(),
@@ -130,7 +140,7 @@ PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
   const int64_t heads = m.num_heads;
   const int64_t pending = heads * (m.mini_batch - 1);
   const int64_t width = heads * d;
-  DecodeRows rows(in, n, (is_mlp ? 2 : 1) * heads * d * e * sizeof(float));
+  SequencesOfRows rows(in, n, (is_mlp ? 2 : 1) * heads * d * e * sizeof(float));
   const int64_t slots = rows.num_slots;
   LearnerArgs args = {
       .rows = rows.Next(),
@@ -211,7 +221,7 @@ PreparedOp PrepareGemm(OpInputs& in, int32_t num_outputs, int32_t num_inputs,
 }
 
 PreparedOp PrepareSaveHidden(OpInputs& in, const ModelSizes& m, int32_t n) {
-  DecodeRows rows(in, n, m.hidden_size * sizeof(float));
+  SequencesOfRows rows(in, n, m.hidden_size * sizeof(float));
   const SaveHiddenArgs args = {
       .rows = rows.Next(),
       .hidden = in.Floats(int64_t{n} * m.hidden_size),
@@ -237,7 +247,7 @@ PreparedOp PrepareGatherHidden(OpInputs& in, const ModelSizes& m, int32_t n) {
 }
 
 PreparedOp PrepareSampleTokens(OpInputs& in, const ModelSizes& m, int32_t n,
-                               float temperature) {
+                               float temperature, float top_p) {
   constexpr int32_t kCandidates = 1;
   const SampleRow row = {.given_token = kSampleToken,
                          .slot = -1,
@@ -245,7 +255,7 @@ PreparedOp PrepareSampleTokens(OpInputs& in, const ModelSizes& m, int32_t n,
                          .seed = 1,
                          .temperature = temperature,
                          .top_k = 0,
-                         .top_p = temperature > 0 ? 0.95f : 1.0f,
+                         .top_p = top_p,
                          .min_p = 0,
                          .repetition_penalty = 1,
                          .presence_penalty = 0,
@@ -320,14 +330,18 @@ PreparedOp PrepareCopy(OpInputs& in, int32_t n) {
           }};
 }
 
-constexpr std::array<int32_t, 3> kRows = {1, 16, 256};
+constexpr std::array<int32_t, 4> kRows = {1, 16, 64, 256};
+constexpr int32_t kPrefillRows = 16 * kPromptRows;
 
-// Cases of one op for each number of rows and both sizes.
+// Cases of one op for each number of rows and both sizes; with those of a
+// prefill of the larger one.
 template <typename Prepare>
 std::vector<OpCase> ForSizes(OpKind kind, const Prepare& prepare) {
   std::vector<OpCase> cases;
   for (const ModelSizes& sizes : {k125m, k1300m}) {
-    for (const int32_t n : kRows) {
+    std::vector<int32_t> rows(kRows.begin(), kRows.end());
+    if (sizes.name == k1300m.name) rows.push_back(kPrefillRows);
+    for (const int32_t n : rows) {
       cases.push_back({kind,
                        absl::StrCat(OpName(kind), "/", sizes.name, "/", n),
                        [=](OpInputs& in) { return prepare(in, sizes, n); }});
@@ -383,15 +397,22 @@ std::vector<OpCase> GemmCases() {
 
 std::vector<OpCase> SampleCases() {
   std::vector<OpCase> cases;
-  for (const float temperature : {0.0f, 0.8f}) {
-    for (const int32_t n : {1, 16}) {
-      cases.push_back(
-          {OpKind::kSampleTokens,
-           absl::StrCat("SampleTokens/",
-                        temperature > 0 ? "0.8, top_p 0.95/" : "greedy/", n),
-           [=](OpInputs& in) {
-             return PrepareSampleTokens(in, k125m, n, temperature);
-           }});
+  struct Sampler {
+    const char* name;
+    float temperature;
+    float top_p;
+  };
+  constexpr Sampler kSamplers[] = {{"greedy", 0.0f, 1.0f},
+                                   {"0.8", 0.8f, 1.0f},
+                                   {"0.8, top_p 0.95", 0.8f, 0.95f}};
+  for (const Sampler& sampler : kSamplers) {
+    for (const int32_t n : kRows) {
+      cases.push_back({OpKind::kSampleTokens,
+                       absl::StrCat("SampleTokens/", sampler.name, "/", n),
+                       [=](OpInputs& in) {
+                         return PrepareSampleTokens(
+                             in, k125m, n, sampler.temperature, sampler.top_p);
+                       }});
     }
   }
   return cases;
@@ -418,8 +439,8 @@ std::vector<OpCase> CasesOf(OpKind kind) {
       return ForSizes(kind, PrepareEmbedTokens);
     case OpKind::kRmsNorm:
       return ForSizes(kind, PrepareRmsNorm);
-    case OpKind::kCausalConv:
-      return ForSizes(kind, PrepareCausalConv);
+    case OpKind::kConvNorm:
+      return ForSizes(kind, PrepareConvNorm);
     case OpKind::kLearnerInputs:
       return ForSizes(kind, PrepareLearnerInputs);
     case OpKind::kLearner:

@@ -26,7 +26,8 @@ struct OpCase {
   std::function<PreparedOp(OpInputs&)> prepare;
 };
 
-// All of a kind: realistic shapes, for 1, 16 and 256 rows.
+// All of a kind: realistic shapes, for 1 to 256 rows, and where it tells
+// something, those of a prefill.
 std::vector<OpCase> CasesOf(OpKind kind);
 
 }  // namespace ttt

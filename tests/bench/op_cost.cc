@@ -56,13 +56,14 @@ OpCost CostOf(const RmsNormArgs& args) {
           4 * elements};
 }
 
-OpCost CostOf(const CausalConvArgs& args) {
+OpCost CostOf(const ConvNormArgs& args) {
   const double elements = double(args.rows.num_rows) * args.hidden_size;
   const double tails =
       2.0 * args.rows.batch * (args.kernel - 1) * args.hidden_size;
-  const double weights = double(args.kernel + 1) * args.hidden_size;
-  return {(3 * elements + tails + weights) * kFloat,
-          (2 * args.kernel + 2) * elements};
+  const double weights = double(args.kernel + 3) * args.hidden_size;
+  return {(2 * elements + tails + weights) * kFloat +
+              elements * OperandBytes(args.output.type),
+          (2 * args.kernel + 10) * elements};
 }
 
 OpCost CostOf(const LearnerInputsArgs& args) {

@@ -24,7 +24,7 @@ struct OpCost {
 
 OpCost CostOf(const EmbedTokensArgs& args);
 OpCost CostOf(const RmsNormArgs& args);
-OpCost CostOf(const CausalConvArgs& args);
+OpCost CostOf(const ConvNormArgs& args);
 OpCost CostOf(const LearnerInputsArgs& args);
 // `sequences` are those of the args, in host memory.
 OpCost CostOf(const LearnerArgs& args,

@@ -11,8 +11,8 @@ absl::string_view OpName(OpKind kind) {
       return "EmbedTokens";
     case OpKind::kRmsNorm:
       return "RmsNorm";
-    case OpKind::kCausalConv:
-      return "CausalConv";
+    case OpKind::kConvNorm:
+      return "ConvNorm";
     case OpKind::kLearnerInputs:
       return "LearnerInputs";
     case OpKind::kLearner:
@@ -134,8 +134,8 @@ absl::Status TimingBackend::EmbedTokens(const EmbedTokensArgs& args) {
 absl::Status TimingBackend::RmsNorm(const RmsNormArgs& args) {
   return TimeOp(OpKind::kRmsNorm, &Backend::RmsNorm, args);
 }
-absl::Status TimingBackend::CausalConv(const CausalConvArgs& args) {
-  return TimeOp(OpKind::kCausalConv, &Backend::CausalConv, args);
+absl::Status TimingBackend::ConvNorm(const ConvNormArgs& args) {
+  return TimeOp(OpKind::kConvNorm, &Backend::ConvNorm, args);
 }
 absl::Status TimingBackend::LearnerInputs(const LearnerInputsArgs& args) {
   return TimeOp(OpKind::kLearnerInputs, &Backend::LearnerInputs, args);

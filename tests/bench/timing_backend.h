@@ -18,7 +18,7 @@ namespace ttt {
 enum class OpKind : uint8_t {
   kEmbedTokens,
   kRmsNorm,
-  kCausalConv,
+  kConvNorm,
   kLearnerInputs,
   kLearner,
   kNormGate,
@@ -31,7 +31,7 @@ enum class OpKind : uint8_t {
   kCopy,  // to, from and on the device
 };
 inline constexpr OpKind kAllOpKinds[] = {
-    OpKind::kEmbedTokens,   OpKind::kRmsNorm,      OpKind::kCausalConv,
+    OpKind::kEmbedTokens,   OpKind::kRmsNorm,      OpKind::kConvNorm,
     OpKind::kLearnerInputs, OpKind::kLearner,      OpKind::kNormGate,
     OpKind::kSwiGlu,        OpKind::kGemm,         OpKind::kSaveHidden,
     OpKind::kGatherHidden,  OpKind::kSampleTokens, OpKind::kDigestStates,
@@ -73,7 +73,7 @@ class TimingBackend : public ForwardingBackend {
   absl::Status CopyOnDevice(void* to, const void* from, int64_t size) override;
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override;
   absl::Status RmsNorm(const RmsNormArgs& args) override;
-  absl::Status CausalConv(const CausalConvArgs& args) override;
+  absl::Status ConvNorm(const ConvNormArgs& args) override;
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override;
   absl::Status Learner(const LearnerArgs& args) override;
   absl::Status NormGate(const NormGateArgs& args) override;

@@ -1,4 +1,5 @@
-// CausalConv and LearnerInputs: the formulas, and tails across steps.
+// ConvNorm and LearnerInputs: the formulas, and tails across steps.
+#include <array>
 #include <numeric>
 
 #include "tests/kernels/op_test.h"
@@ -70,67 +71,266 @@ double Convolve(const Floats& u, const Floats& weight, const Floats& bias,
   return sum;
 }
 
-TEST_P(ConvOpsTest, CausalConvCarriesItsHistoryAcrossEveryCut) {
-  for (const int32_t width : {40, 96, 200}) {
-    for (const int32_t kernel : {2, 3, 4, 5, 8}) {
-      const std::vector<Floats> u = {Random(kTokens * width, 1),
-                                     Random(kTokens * width, 2)};
-      const std::vector<Floats> hidden = {Random(kTokens * width, 3),
-                                          Random(kTokens * width, 4)};
-      const Floats weight = Random(kernel * width, 5);
-      const Floats bias = Random(width, 6);
-      std::vector<Floats> outputs;  // by cut: both sessions, all tokens
-      for (const Cut& cut : kCuts) {
-        Array<float> w(*backend_, weight);
-        Array<float> b(*backend_, bias);
-        Array<float> tail(*backend_, Floats(kSlots * (kernel - 1) * width));
-        Floats output(2 * kTokens * width);
-        ForEachStep(cut, [&](const auto& sequences, const auto& rows) {
-          StepArrays step(*backend_, sequences);
-          Array<float> input(*backend_, Gather(u, width, rows));
-          Array<float> out(*backend_, Gather(hidden, width, rows));
-          ASSERT_THAT(backend_->CausalConv({.rows = step.rows(),
-                                            .input = input.data(),
-                                            .weight = w.data(),
-                                            .bias = b.data(),
-                                            .tail = tail.Plane(kSlots),
-                                            .output = out.data(),
-                                            .hidden_size = width,
-                                            .kernel = kernel}),
-                      IsOk());
-          const Floats values = out.Read();
-          for (size_t i = 0; i < rows.size(); ++i) {
-            std::copy_n(values.begin() + i * width, width,
-                        output.begin() +
-                            (rows[i].first * kTokens + rows[i].second) * width);
+constexpr float kEpsilon = 1e-3f;  // Large enough to be seen.
+
+// weight * x / sqrt(mean(x^2) + epsilon), of one row.
+std::vector<double> RmsNormed(const std::vector<double>& x,
+                              const Floats& weight) {
+  double squares = 0.0;
+  for (const double value : x) squares += value * value / double(x.size());
+  std::vector<double> normed(x.size());
+  for (size_t c = 0; c < x.size(); ++c) {
+    normed[c] = weight[c] * x[c] / std::sqrt(squares + kEpsilon);
+  }
+  return normed;
+}
+
+// What ConvNorm is given and gives, for two sessions.
+class ConvNormRun {
+ public:
+  ConvNormRun(Backend& backend, int32_t width, int32_t kernel, int num_tokens)
+      : backend_(backend),
+        width_(width),
+        kernel_(kernel),
+        num_tokens_(num_tokens),
+        inputs_{Random(int64_t{num_tokens} * width, 1, -2.0f, 2.0f),
+                Random(int64_t{num_tokens} * width, 2, -2.0f, 2.0f)},
+        conv_norm_weight_(Random(width, 3, 0.5f, 1.5f)),
+        weight_(Random(int64_t{kernel} * width, 4)),
+        bias_(Random(width, 5)),
+        norm_weight_(Random(width, 6, 0.5f, 1.5f)) {}
+
+  struct Results {
+    Floats sum;  // [session, token, channel]
+    Floats output;
+    Floats tails;  // [session, kernel - 1, channel]
+  };
+
+  // With outputs of type T; what a bfloat16 holds as a float.
+  template <typename T = float>
+  Results Run(const Cut& cut) {
+    const int64_t tail_size = int64_t{kernel_ - 1} * width_;
+    Results results;
+    results.sum.resize(2 * num_tokens_ * width_);
+    results.output = results.sum;
+    Array<float> w1(backend_, conv_norm_weight_), w(backend_, weight_);
+    Array<float> b(backend_, bias_), w2(backend_, norm_weight_);
+    Array<float> tail(backend_, Floats(kSlots * tail_size));
+    ForEachStep(cut, [&](const auto& sequences, const auto& rows) {
+      StepArrays step(backend_, sequences);
+      Array<float> input(backend_, Gather(inputs_, width_, rows));
+      Array<float> sum(backend_, Floats(rows.size() * width_ + 1, NAN));
+      Array<T> output(backend_, std::vector<T>(rows.size() * width_ + 1));
+      ASSERT_THAT(
+          backend_.ConvNorm(
+              {.rows = step.rows(),
+               .input = input.data(),
+               .conv_norm_weight = w1.data(),
+               .weight = w.data(),
+               .bias = b.data(),
+               .tail = tail.Plane(kSlots),
+               .sum = sum.data(),
+               .norm_weight = w2.data(),
+               .output = {output.data(),
+                          sizeof(T) == 4 ? DType::kFloat32 : DType::kBFloat16},
+               .hidden_size = width_,
+               .kernel = kernel_,
+               .epsilon = kEpsilon}),
+          IsOk());
+      const Floats sums = sum.Read();
+      const std::vector<T> outputs = output.Read();
+      EXPECT_TRUE(std::isnan(sums.back()) && outputs.back() == T{});
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const int64_t to =
+            (rows[i].first * num_tokens_ + rows[i].second) * int64_t{width_};
+        for (int64_t c = 0; c < width_; ++c) {
+          results.sum[to + c] = sums[i * width_ + c];
+          const T value = outputs[i * width_ + c];
+          if constexpr (sizeof(T) == 4) {
+            results.output[to + c] = value;
+          } else {
+            results.output[to + c] = BFloat16ToFloat(value);
           }
-        });
-        outputs.push_back(output);
-        // The tail is the last inputs, bit for bit; the free slot is untouched.
-        const Floats tails = tail.Read();
-        const int64_t size = int64_t(kernel - 1) * width;
-        for (const int session : {0, 1}) {
-          EXPECT_EQ(Bits(Part(tails, kSlotOf[session] * size, size)),
-                    Bits(Part(u[session], kTokens * width - size, size)));
-        }
-        EXPECT_EQ(Part(tails, size, size), Floats(size));
-      }
-      std::vector<double> wanted;
-      for (const int session : {0, 1}) {
-        for (int64_t p = 0; p < kTokens; ++p) {
-          for (int c = 0; c < width; ++c) {
-            wanted.push_back(hidden[session][p * width + c] +
-                             Convolve(u[session], weight, bias, width, kernel,
-                                      width, 0, p, c));
-          }
         }
       }
-      EXPECT_LE(MaxError(outputs[0], wanted), 1e-6) << width << ", " << kernel;
-      for (const Floats& output : outputs) {
-        EXPECT_EQ(Bits(output), Bits(outputs[0])) << width << ", " << kernel;
+    });
+    const Floats tails = tail.Read();
+    for (const int session : {0, 1}) {
+      const Floats part = Part(tails, kSlotOf[session] * tail_size, tail_size);
+      results.tails.insert(results.tails.end(), part.begin(), part.end());
+    }
+    EXPECT_EQ(Part(tails, tail_size, tail_size), Floats(tail_size))
+        << "the free slot";
+    return results;
+  }
+
+  struct Exact {
+    std::vector<double> sum, output, tails;
+  };
+  // Puts a NaN into the first token of session 0.
+  void SpoilFirst() { inputs_[0][3] = NAN; }
+
+  // The same in double precision.
+  Exact Wanted() const {
+    Exact exact;
+    for (const Floats& input : inputs_) AddWanted(input, exact);
+    return exact;
+  }
+
+ private:
+  void AddWanted(const Floats& input, Exact& exact) const {
+    std::vector<std::vector<double>> u(kernel_ - 1,
+                                       std::vector<double>(width_));
+    for (int64_t p = 0; p < num_tokens_; ++p) {
+      const std::vector<double> x(input.begin() + p * width_,
+                                  input.begin() + (p + 1) * width_);
+      u.push_back(RmsNormed(x, conv_norm_weight_));
+      std::vector<double> sum(width_);
+      for (int c = 0; c < width_; ++c) {
+        sum[c] = x[c] + bias_[c];
+        for (int j = 0; j < kernel_; ++j) {
+          sum[c] += weight_[j * width_ + c] * u[p + j][c];
+        }
       }
+      const std::vector<double> output = RmsNormed(sum, norm_weight_);
+      exact.sum.insert(exact.sum.end(), sum.begin(), sum.end());
+      exact.output.insert(exact.output.end(), output.begin(), output.end());
+    }
+    for (size_t i = u.size() - kernel_ + 1; i < u.size(); ++i) {
+      exact.tails.insert(exact.tails.end(), u[i].begin(), u[i].end());
     }
   }
+
+  Backend& backend_;
+  const int32_t width_;
+  const int32_t kernel_;
+  const int num_tokens_;
+  std::vector<Floats> inputs_;  // [num_tokens, width] a session
+  const Floats conv_norm_weight_, weight_, bias_, norm_weight_;
+};
+
+void ExpectSameBits(const ConvNormRun::Results& a,
+                    const ConvNormRun::Results& b) {
+  EXPECT_EQ(Bits(a.sum), Bits(b.sum));
+  EXPECT_EQ(Bits(a.output), Bits(b.output));
+  EXPECT_EQ(Bits(a.tails), Bits(b.tails));
+}
+
+TEST_P(ConvOpsTest, ConvNormCarriesItsHistoryAcrossEveryCut) {
+  // The last four are of more than one vector a thread of a CPU, those of whole
+  // blocks of a GPU, and one that is too long for it.
+  for (const int32_t width : {1, 30, 40, 96, 200, 516, 2048, 2052}) {
+    for (const int32_t kernel : {2, 3, 4, 5, 8}) {
+      SCOPED_TRACE(testing::Message() << width << ", kernel " << kernel);
+      ConvNormRun run(*backend_, width, kernel, kTokens);
+      const auto whole = run.Run(kCuts[0]);
+      const auto wanted = run.Wanted();
+      EXPECT_LE(MaxError(whole.sum, wanted.sum), 1e-5);
+      EXPECT_LE(MaxError(whole.output, wanted.output), 1e-5);
+      EXPECT_LE(MaxError(whole.tails, wanted.tails), 1e-5);
+      for (const Cut& cut : kCuts) ExpectSameBits(run.Run(cut), whole);
+    }
+  }
+}
+
+TEST_P(ConvOpsTest, ConvNormOfManyRowsIsThatOfFew) {
+  constexpr int kMany = 1500;
+  const Cut in_few = {{700, 2}, {1, 1}, {2, 3}, {797, 4}, {0, 1490}};
+  for (const int32_t width : {36, 256}) {
+    for (const int32_t kernel : {3, 4}) {
+      SCOPED_TRACE(testing::Message() << width << ", kernel " << kernel);
+      ConvNormRun run(*backend_, width, kernel, kMany);
+      const auto whole = run.Run({{kMany, kMany}});
+      const auto wanted = run.Wanted();
+      EXPECT_LE(MaxError(whole.sum, wanted.sum), 1e-5);
+      EXPECT_LE(MaxError(whole.output, wanted.output), 1e-5);
+      ExpectSameBits(run.Run(in_few), whole);
+    }
+  }
+}
+
+TEST_P(ConvOpsTest, ConvNormRoundsItsOutputToBFloat16AtTheEnd) {
+  for (const int32_t width : {40, 77}) {
+    ConvNormRun run(*backend_, width, 4, kTokens);
+    const auto floats = run.Run(kCuts[1]);
+    const auto halves = run.Run<uint16_t>(kCuts[1]);
+    EXPECT_EQ(halves.output, ToFloats(ToBFloat16(floats.output)));
+    EXPECT_EQ(Bits(halves.sum), Bits(floats.sum));
+  }
+}
+
+// Many short sequences beside long ones, some without rows.
+TEST_P(ConvOpsTest, ConvNormKeepsManySequencesApart) {
+  constexpr int32_t kWidth = 64;
+  constexpr int32_t kKernel = 4;
+  constexpr int64_t kTailSize = (kKernel - 1) * kWidth;
+  constexpr int kSequences = 500;
+  const Floats norm1 = Random(kWidth, 3), norm2 = Random(kWidth, 4);
+  const Floats taps = Random(kKernel * kWidth, 5), offset = Random(kWidth, 6);
+  std::vector<SequenceRows> sequences;
+  int32_t num_rows = 0;
+  for (int i = 0; i < kSequences; ++i) {
+    const int32_t count = i == 77 ? 200 : i % 7 == 0 ? 0 : i % 6;
+    sequences.push_back({num_rows, count, kSequences - 1 - i, 5});
+    num_rows += count;
+  }
+  const Floats all = Random(num_rows * kWidth, 1);
+  const Floats tails = Random(kSequences * kTailSize, 2);
+  Array<float> w1(*backend_, norm1), w2(*backend_, norm2);
+  Array<float> w(*backend_, taps), b(*backend_, offset);
+  // sum, output and tails after a step of some of the sequences.
+  const auto run = [&](const std::vector<SequenceRows>& some,
+                       const Floats& input) {
+    StepArrays step(*backend_, some);
+    Array<float> in(*backend_, input), tail(*backend_, tails);
+    Array<float> sum(*backend_, input), output(*backend_, input);
+    EXPECT_THAT(backend_->ConvNorm({.rows = step.rows(),
+                                    .input = in.data(),
+                                    .conv_norm_weight = w1.data(),
+                                    .weight = w.data(),
+                                    .bias = b.data(),
+                                    .tail = tail.Plane(kSequences),
+                                    .sum = sum.data(),
+                                    .norm_weight = w2.data(),
+                                    .output = {output.data(), DType::kFloat32},
+                                    .hidden_size = kWidth,
+                                    .kernel = kKernel,
+                                    .epsilon = kEpsilon}),
+                IsOk());
+    return std::array<Floats, 3>{sum.Read(), output.Read(), tail.Read()};
+  };
+  const auto [sum, output, tail] = run(sequences, all);
+  for (const int i : {0, 1, 5, 6, 8, 10, 76, 77, 78, 400, 497, 499}) {
+    SequenceRows alone = sequences[i];
+    const int64_t first = int64_t{alone.first_row} * kWidth;
+    const int64_t size = int64_t{alone.num_rows} * kWidth;
+    const int64_t slot = alone.slot * kTailSize;
+    if (size == 0) {
+      EXPECT_EQ(Part(tail, slot, kTailSize), Part(tails, slot, kTailSize)) << i;
+      continue;
+    }
+    alone.first_row = 0;
+    const auto wanted = run({alone}, Part(all, first, size));
+    EXPECT_EQ(Bits(Part(sum, first, size)), Bits(wanted[0])) << i;
+    EXPECT_EQ(Bits(Part(output, first, size)), Bits(wanted[1])) << i;
+    EXPECT_EQ(Bits(Part(tail, slot, kTailSize)),
+              Bits(Part(wanted[2], slot, kTailSize)))
+        << i;
+  }
+}
+
+TEST_P(ConvOpsTest, ConvNormKeepsANaNInItsSequence) {
+  constexpr int32_t kWidth = 96;
+  ConvNormRun run(*backend_, kWidth, 4, kTokens);
+  const auto sound = run.Run(kCuts[0]);
+  run.SpoilFirst();
+  const auto results = run.Run(kCuts[0]);
+  const int64_t half = kTokens * kWidth;
+  EXPECT_TRUE(std::isnan(results.output[3]));
+  EXPECT_EQ(Bits(Part(results.sum, half, half)),
+            Bits(Part(sound.sum, half, half)));
+  EXPECT_EQ(Bits(Part(results.output, half, half)),
+            Bits(Part(sound.output, half, half)));
 }
 
 struct InputsCase {
@@ -139,6 +339,8 @@ struct InputsCase {
   int32_t mini_batch;
   int32_t kernel;
   bool share_qk;
+  bool is_aligned;  // are the parts of a projection at multiples of 4 floats
+  int num_tokens = kTokens;
 };
 
 constexpr float kBaseLr = 0.7f;
@@ -150,9 +352,11 @@ class LearnerInputsRun {
       : backend_(backend),
         case_(inputs),
         width_(inputs.num_heads * inputs.head_dim),
-        row_stride_(3 * width_ + inputs.num_heads + 5) {
+        row_stride_((3 * width_ + inputs.num_heads + 7) / 4 * 4 +
+                    (inputs.is_aligned ? 0 : 1)) {
     for (const int session : {0, 1}) {
-      projections.push_back(Random(kTokens * row_stride_, 20 + session));
+      projections.push_back(
+          Random(inputs.num_tokens * row_stride_, 20 + session));
     }
     conv_q = Random(inputs.kernel * width_, 22);
     conv_k = Random(inputs.kernel * width_, 23);
@@ -175,8 +379,9 @@ class LearnerInputsRun {
 
   // [4][session, token, ...]: queries, keys, targets, rates.
   std::vector<Floats> Run(const Cut& cut) {
-    std::vector<Floats> results(4, Floats(2 * kTokens * width_));
-    results[3].resize(2 * kTokens * case_.num_heads);
+    const int tokens = case_.num_tokens;
+    std::vector<Floats> results(4, Floats(2 * tokens * width_));
+    results[3].resize(2 * tokens * case_.num_heads);
     Array<float> tail(backend_, Floats(kSlots * (case_.kernel - 1) * width_));
     Array<float> wq(backend_, conv_q), bq(backend_, bias_q);
     Array<float> wk(backend_, conv_k), bk(backend_, bias_k);
@@ -219,7 +424,7 @@ class LearnerInputsRun {
         for (size_t i = 0; i < rows.size(); ++i) {
           std::copy_n(outputs[part].begin() + i * width, width,
                       results[part].begin() +
-                          (rows[i].first * kTokens + rows[i].second) * width);
+                          (rows[i].first * tokens + rows[i].second) * width);
         }
       }
     });
@@ -230,7 +435,9 @@ class LearnerInputsRun {
   std::vector<std::vector<double>> Wanted() const {
     std::vector<std::vector<double>> wanted(4);
     for (const int session : {0, 1}) {
-      for (int64_t p = 0; p < kTokens; ++p) AddWanted(session, p, wanted);
+      for (int64_t p = 0; p < case_.num_tokens; ++p) {
+        AddWanted(session, p, wanted);
+      }
     }
     return wanted;
   }
@@ -282,10 +489,15 @@ class LearnerInputsRun {
 };
 
 TEST_P(ConvOpsTest, LearnerInputsEqualTheFormulasForEveryCut) {
-  for (const InputsCase& inputs :
-       {InputsCase{2, 64, 16, 4, true}, InputsCase{3, 32, 5, 2, true},
-        InputsCase{1, 96, 16, 8, true}, InputsCase{2, 64, 1, 4, false},
-        InputsCase{2, 96, 16, 4, false}}) {
+  for (const InputsCase& inputs : {InputsCase{2, 64, 16, 4, true, false},
+                                   InputsCase{2, 64, 16, 4, true, true},
+                                   InputsCase{6, 96, 16, 4, true, true},
+                                   InputsCase{3, 32, 5, 2, true, true},
+                                   InputsCase{3, 32, 5, 4, true, true},
+                                   InputsCase{1, 96, 16, 8, true, false},
+                                   InputsCase{2, 64, 1, 4, false, false},
+                                   InputsCase{2, 64, 1, 4, false, true},
+                                   InputsCase{2, 96, 16, 4, false, true}}) {
     LearnerInputsRun run(*backend_, inputs);
     const auto wanted = run.Wanted();
     const auto whole = run.Run(kCuts[0]);
@@ -302,8 +514,44 @@ TEST_P(ConvOpsTest, LearnerInputsEqualTheFormulasForEveryCut) {
   }
 }
 
+TEST_P(ConvOpsTest, LearnerInputsOfManyRowsAreThoseOfFew) {
+  constexpr int kMany = 1500;
+  for (const bool is_aligned : {true, false}) {
+    LearnerInputsRun run(*backend_, {2, 64, 16, 4, true, is_aligned, kMany});
+    const auto whole = run.Run({{kMany, kMany}});
+    const auto wanted = run.Wanted();
+    const auto in_few = run.Run({{700, 2}, {1, 1}, {2, 3}, {797, 1494}});
+    for (int part = 0; part < 4; ++part) {
+      EXPECT_LE(MaxError(whole[part], wanted[part]), 1e-6) << part;
+      EXPECT_EQ(Bits(in_few[part]), Bits(whole[part])) << part;
+    }
+  }
+}
+
+// On a backend of whatever rows: those of float32, rounded at the end.
+TEST(LearnerInputsTest, OfBFloat16PrecisionAreRoundedAtTheEnd) {
+  std::vector<BackendKind> kinds = {BackendKind::kReference};
+  if (HasCuda()) kinds.push_back(BackendKind::kCuda);
+  for (const BackendKind kind : kinds) {
+    const auto exact = MakeBackend(kind);
+    const auto rounded = MakeBackend(kind, Precision::kBFloat16);
+    const bool rounds = rounded->state_forms().rows == DType::kBFloat16;
+    for (const bool is_aligned : {true, false}) {
+      const InputsCase inputs = {2, 64, 16, 4, true, is_aligned};
+      auto wanted = LearnerInputsRun(*exact, inputs).Run(kCuts[1]);
+      const auto results = LearnerInputsRun(*rounded, inputs).Run(kCuts[1]);
+      for (int part = 0; part < 4; ++part) {
+        if (rounds && part < 3) {
+          wanted[part] = ToFloats(ToBFloat16(wanted[part]));
+        }
+        EXPECT_EQ(Bits(results[part]), Bits(wanted[part])) << part;
+      }
+    }
+  }
+}
+
 TEST_P(ConvOpsTest, ARateLogitThatIsNotANumberGivesARateThatIsNone) {
-  LearnerInputsRun run(*backend_, {2, 32, 16, 4, false});
+  LearnerInputsRun run(*backend_, {2, 32, 16, 4, false, true});
   run.rate_bias[1] = NAN;
   const Floats rates = run.Run(kCuts[0])[3];
   EXPECT_TRUE(std::isfinite(rates[0]));

@@ -103,8 +103,9 @@ class RowOpsTest : public testing::TestWithParam<BackendKind> {
 
 TEST_P(RowOpsTest, EqualTheFormulas) {
   for (const RowOp op : kRowOps) {
-    // The last three are rows that a GPU keeps whole, and one that it cannot.
-    for (const int32_t size : {1, 15, 40, 96, 344, 768, 1030, 2100, 4100}) {
+    // Rows that a GPU keeps whole, and some that it cannot.
+    for (const int32_t size :
+         {1, 15, 40, 96, 128, 344, 768, 1030, 1536, 2048, 2100, 4096, 4100}) {
       for (const int num_rows : {1, 5, 33}) {
         const int64_t width = InputSize(op, size);
         const Floats input = Random(num_rows * width, 3, -8.0f, 12.0f);
@@ -140,7 +141,7 @@ TEST_P(RowOpsTest, NormaliseSmallRowsWithTheirEpsilon) {
 
 TEST_P(RowOpsTest, RoundToBFloat16AtTheEnd) {
   for (const RowOp op : kRowOps) {
-    for (const int32_t size : {40, 77}) {
+    for (const int32_t size : {40, 77, 256}) {
       const Floats input = Random(7 * InputSize(op, size), 3, -4.0f, 4.0f);
       const Floats gate = Random(7 * 2 * size, 4);
       EXPECT_EQ(Run<uint16_t>(op, size, input, gate),
@@ -151,7 +152,7 @@ TEST_P(RowOpsTest, RoundToBFloat16AtTheEnd) {
 
 TEST_P(RowOpsTest, KeepANaNInItsRow) {
   for (const RowOp op : kRowOps) {
-    constexpr int32_t kSize = 40;
+    constexpr int32_t kSize = 256;
     const int64_t width = InputSize(op, kSize);
     Floats input = Random(3 * width, 3);
     const Floats gate = Random(3 * 2 * kSize, 4);
@@ -169,19 +170,20 @@ TEST_P(RowOpsTest, KeepANaNInItsRow) {
 
 TEST_P(RowOpsTest, HaveTheSameBitsInEveryRow) {
   for (const RowOp op : kRowOps) {
-    constexpr int32_t kSize = 344;
-    const int64_t width = InputSize(op, kSize);
-    const Floats row = Random(width, 3);
-    const Floats gate_row = Random(2 * kSize, 4);
-    Floats input, gate;
-    for (int i = 0; i < 70; ++i) {
-      input.insert(input.end(), row.begin(), row.end());
-      gate.insert(gate.end(), gate_row.begin(), gate_row.end());
-    }
-    const auto wanted = Bits(Run<float>(op, kSize, row, gate_row));
-    const Floats output = Run<float>(op, kSize, input, gate);
-    for (int i = 0; i < 70; ++i) {
-      ASSERT_EQ(Bits(Part(output, i * kSize, kSize)), wanted) << i;
+    for (const int32_t size : {344, 1536}) {
+      const int64_t width = InputSize(op, size);
+      const Floats row = Random(width, 3);
+      const Floats gate_row = Random(2 * size, 4);
+      Floats input, gate;
+      for (int i = 0; i < 70; ++i) {
+        input.insert(input.end(), row.begin(), row.end());
+        gate.insert(gate.end(), gate_row.begin(), gate_row.end());
+      }
+      const auto wanted = Bits(Run<float>(op, size, row, gate_row));
+      const Floats output = Run<float>(op, size, input, gate);
+      for (int i = 0; i < 70; ++i) {
+        ASSERT_EQ(Bits(Part(output, i * size, size)), wanted) << i;
+      }
     }
   }
 }

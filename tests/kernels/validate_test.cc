@@ -101,18 +101,24 @@ TEST(ValidateTest, LearnerInputs) {
               Refuses("LearnerInputs: conv_k_bias is null"));
 }
 
-TEST(ValidateTest, CausalConv) {
-  CausalConvArgs args = {};
+TEST(ValidateTest, ConvNorm) {
+  ConvNormArgs args = {};
   args.rows = kNoRows;
   args.hidden_size = 8;
   args.kernel = 8;
   EXPECT_THAT(args, Accepts());
-  EXPECT_THAT(With(args, &CausalConvArgs::kernel, 9),
-              Refuses("CausalConv: kernel is 9"));
-  EXPECT_THAT(With(args, &CausalConvArgs::kernel, 1),
-              Refuses("CausalConv: kernel is 1"));
-  EXPECT_THAT(With(args, &CausalConvArgs::hidden_size, 0),
-              Refuses("CausalConv: hidden_size is 0"));
+  EXPECT_THAT(With(args, &ConvNormArgs::kernel, 9),
+              Refuses("ConvNorm: kernel is 9"));
+  EXPECT_THAT(With(args, &ConvNormArgs::kernel, 1),
+              Refuses("ConvNorm: kernel is 1"));
+  EXPECT_THAT(With(args, &ConvNormArgs::hidden_size, 0),
+              Refuses("ConvNorm: hidden_size is 0"));
+  EXPECT_THAT(With(args, &ConvNormArgs::epsilon, -1.0f),
+              Refuses("ConvNorm: epsilon is -1"));
+  float values[8];
+  args.input = values;
+  EXPECT_THAT(With(args, &ConvNormArgs::sum, values),
+              Refuses("ConvNorm: sum is the input"));
 }
 
 TEST(ValidateTest, EmbedTokens) {

@@ -20,7 +20,7 @@ enum class BackendCall {
   kSynchronize,
   kEmbedTokens,
   kRmsNorm,
-  kCausalConv,
+  kConvNorm,
   kLearnerInputs,
   kLearner,
   kNormGate,
@@ -85,9 +85,9 @@ class FailingBackend : public ForwardingBackend {
     TTT_RETURN_IF_ERROR(Count(BackendCall::kRmsNorm));
     return target_.RmsNorm(args);
   }
-  absl::Status CausalConv(const CausalConvArgs& args) override {
-    TTT_RETURN_IF_ERROR(Count(BackendCall::kCausalConv));
-    return target_.CausalConv(args);
+  absl::Status ConvNorm(const ConvNormArgs& args) override {
+    TTT_RETURN_IF_ERROR(Count(BackendCall::kConvNorm));
+    return target_.ConvNorm(args);
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
     TTT_RETURN_IF_ERROR(Count(BackendCall::kLearnerInputs));

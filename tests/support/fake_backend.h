@@ -55,7 +55,7 @@ class FakeBackend : public Backend {
     return Unknown();
   }
   absl::Status RmsNorm(const RmsNormArgs&) override { return Unknown(); }
-  absl::Status CausalConv(const CausalConvArgs&) override { return Unknown(); }
+  absl::Status ConvNorm(const ConvNormArgs&) override { return Unknown(); }
   absl::Status LearnerInputs(const LearnerInputsArgs&) override {
     return Unknown();
   }

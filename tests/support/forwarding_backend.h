@@ -69,8 +69,8 @@ class ForwardingBackend : public Backend {
   absl::Status RmsNorm(const RmsNormArgs& args) override {
     return target_.RmsNorm(args);
   }
-  absl::Status CausalConv(const CausalConvArgs& args) override {
-    return target_.CausalConv(args);
+  absl::Status ConvNorm(const ConvNormArgs& args) override {
+    return target_.ConvNorm(args);
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
     return target_.LearnerInputs(args);
