@@ -7,17 +7,40 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// Four values of a table at a multiple of 4.
+__device__ float4 LoadValues(const Operand& from, int64_t index) {
+  if (from.type == DType::kFloat32) {
+    return LoadFour(static_cast<const float*>(from.data) + index);
+  }
+  const uint2 halves = *reinterpret_cast<const uint2*>(
+      static_cast<const __nv_bfloat16*>(from.data) + index);
+  return {
+      __uint_as_float(halves.x << 16), __uint_as_float(halves.x & 0xffff0000u),
+      __uint_as_float(halves.y << 16), __uint_as_float(halves.y & 0xffff0000u)};
+}
+
 // grid [num_rows]; a block owns a row.
+//
+// The first op of a step: none after it begins before all of the steps before
+// have ended, so that these may read what the host or such a step wrote
+// before their own wait.
 __global__ void EmbedTokensKernel(const EmbedTokensArgs args) {
-  WaitForKernelsBefore();
+  cudaGridDependencySynchronize();
+  LetNextKernelBegin();
   const int32_t row = blockIdx.x;
   const int32_t id = args.token_ids[row];
+  const SequenceRows sequence = SequenceOfRow(args.rows, row);
   const int64_t from = int64_t{id} * args.hidden_size;
   const int64_t to = int64_t{row} * args.hidden_size;
-  for (int32_t c = threadIdx.x; c < args.hidden_size; c += kThreads) {
-    args.hidden[to + c] = LoadOperand(args.table, from + c);
+  if (args.hidden_size % 4 == 0) {
+    for (int32_t c = 4 * threadIdx.x; c < args.hidden_size; c += 4 * kThreads) {
+      StoreFour(args.hidden + to + c, LoadValues(args.table, from + c));
+    }
+  } else {
+    for (int32_t c = threadIdx.x; c < args.hidden_size; c += kThreads) {
+      args.hidden[to + c] = LoadOperand(args.table, from + c);
+    }
   }
-  const SequenceRows sequence = SequenceOfRow(args.rows, row);
   const int32_t index = row - sequence.first_row;
   // Of more rows than the ring holds the last stay.
   if (threadIdx.x == 0 && index >= sequence.num_rows - kTokenRingSize) {
