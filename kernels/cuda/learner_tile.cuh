@@ -1,0 +1,246 @@
+// What the learners on tensor cores share: rows of a mini-batch in shared
+// memory, operands of m16n8k16 made of them and of split weights, and layer
+// norms of columns.
+//
+// All is transposed: a product is [channels, rows], its channels along M and
+// the rows of the mini-batch along N. Lane l of a warp is (g, q) = (l / 4,
+// l % 4). Of a sum tile [16, 8] it holds {(g, 2q), (g, 2q+1), (g+8, 2q), (g+8,
+// 2q+1)}; two tiles side by side, rounded to pairs, are an operand A [16, 16]
+// of the next product. A "column" is a row of the mini-batch as the lane holds
+// it: column 2n + c is row 8n + 2q + c.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/device_rows.cuh"
+#include "kernels/op_args.h"
+
+namespace ttt {
+
+inline constexpr int kOutputsOfTile = 16;
+inline constexpr int kColumns = 4;  // of a lane in 16 rows
+
+// Two bfloat16, rounded to nearest even; the low one comes first in memory.
+__device__ inline uint32_t PackPair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const uint32_t&>(pair);
+}
+__device__ inline float LowOfPair(uint32_t pair) {
+  return __uint_as_float(pair << 16);
+}
+__device__ inline float HighOfPair(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000u);
+}
+
+// The low and the high halves of two words.
+__device__ inline uint32_t LowHalves(uint32_t a, uint32_t b) {
+  return __byte_perm(a, b, 0x5410);
+}
+__device__ inline uint32_t HighHalves(uint32_t a, uint32_t b) {
+  return __byte_perm(a, b, 0x7632);
+}
+
+// The halves of two float32 as state_forms.h has them, and back.
+__device__ inline uint32_t SplitHighPair(float a, float b) {
+  return HighHalves(__float_as_uint(a) + 0x8000u, __float_as_uint(b) + 0x8000u);
+}
+__device__ inline uint32_t SplitLowPair(float a, float b) {
+  return LowHalves(__float_as_uint(a), __float_as_uint(b));
+}
+__device__ inline float JoinHalves(uint32_t high_and_low) {
+  return __uint_as_float(high_and_low - ((high_and_low & 0x8000u) << 1));
+}
+__device__ inline float JoinFirst(uint32_t high_pair, uint32_t low_pair) {
+  return JoinHalves(LowHalves(low_pair, high_pair));
+}
+__device__ inline float JoinSecond(uint32_t high_pair, uint32_t low_pair) {
+  return JoinHalves(HighHalves(low_pair, high_pair));
+}
+
+// kWords of 4 bytes, aligned to all of them.
+template <int kWords>
+__device__ void LoadWords(const void* from, uint32_t (&words)[kWords]) {
+  static_assert(kWords == 1 || kWords == 2 || kWords == 4, "one access");
+  if constexpr (kWords == 1) {
+    words[0] = *static_cast<const uint32_t*>(from);
+  } else if constexpr (kWords == 2) {
+    const uint2 two = *static_cast<const uint2*>(from);
+    words[0] = two.x;
+    words[1] = two.y;
+  } else {
+    const uint4 four = *static_cast<const uint4*>(from);
+    words[0] = four.x;
+    words[1] = four.y;
+    words[2] = four.z;
+    words[3] = four.w;
+  }
+}
+template <int kWords>
+__device__ void StoreWords(void* to, const uint32_t (&words)[kWords]) {
+  static_assert(kWords == 1 || kWords == 2 || kWords == 4, "one access");
+  if constexpr (kWords == 1) {
+    *static_cast<uint32_t*>(to) = words[0];
+  } else if constexpr (kWords == 2) {
+    *static_cast<uint2*>(to) = {words[0], words[1]};
+  } else {
+    *static_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
+  }
+}
+
+// As LoadMatrices, each matrix transposed: lane (g, q) gets (2q, g), (2q+1, g).
+__device__ inline void LoadTransposed(uint32_t (&to)[4], const void* shared) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, "
+      "[%4];\n"
+      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+      : "r"(SharedAddress(shared))
+      : "memory");
+}
+
+// Copies by a thread, which go on while it does. What is not valid becomes
+// zero; `global` is not read then, but has to be an address.
+__device__ inline void CopyAsync16(void* shared, const void* global,
+                                   bool is_valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(
+                   SharedAddress(shared)),
+               "l"(global), "r"(is_valid ? 16 : 0)
+               : "memory");
+}
+__device__ inline void CopyAsync4(void* shared, const void* global,
+                                  bool is_valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(
+                   SharedAddress(shared)),
+               "l"(global), "r"(is_valid ? 4 : 0)
+               : "memory");
+}
+// Until the thread's own copies have ended; then a barrier for those of others.
+__device__ inline void WaitForCopies() {
+  asm volatile("cp.async.wait_all;\n" ::: "memory");
+}
+
+// The rows of one mini-batch that a step sees: [begin, end) are the step's, the
+// first of which is row `first` of its sequence; those before are pending.
+struct MiniBatchRows {
+  int32_t begin;
+  int32_t end;
+  int32_t first;
+
+  __device__ int32_t num_added() const { return end - begin; }
+};
+__device__ inline MiniBatchRows MiniBatchAt(const SequenceRows& sequence,
+                                            int32_t row, int32_t mini_batch) {
+  const auto begin =
+      static_cast<int32_t>((sequence.position + row) % mini_batch);
+  return {begin, min(begin + sequence.num_rows - row, mini_batch), row};
+}
+
+// 16 rows of kHeadDim bfloat16 in shared memory, in units of 16 bytes whose
+// places are permuted within a row so that neither eight rows of one unit nor
+// two units of the four rows of a column meet in a bank (kHeadDim 64).
+template <int kHeadDim>
+struct RowTile {
+  static constexpr int kUnits = kHeadDim / 8;  // of a row
+
+  uint4 units[kMaxMiniBatch * kUnits];
+
+  __device__ static int Index(int row, int unit) {
+    const int swizzle = kUnits % 8 == 0 ? row & 7 : row >> 1 & 3;
+    return row * kUnits + (unit ^ swizzle);
+  }
+  // Of a channel that is even at least.
+  __device__ void* At(int row, int channel) {
+    return reinterpret_cast<std::byte*>(&units[Index(row, channel / 8)]) +
+           channel % 8 * 2;
+  }
+  __device__ const void* At(int row, int channel) const {
+    return const_cast<RowTile*>(this)->At(row, channel);
+  }
+
+  // Row r from `pending` + r * kHeadDim before begin, then from `added` + (r -
+  // begin) * added_stride up to end; beyond it zero. By kThreads threads, of
+  // which this is `thread`; asynchronous.
+  template <int kThreads>
+  __device__ void Copy(int thread, const __nv_bfloat16* pending,
+                       const __nv_bfloat16* added, int64_t added_stride,
+                       int32_t begin, int32_t end) {
+#pragma unroll
+    for (int i = thread; i < kMaxMiniBatch * kUnits; i += kThreads) {
+      const int row = i / kUnits;
+      const int unit = i % kUnits;
+      const __nv_bfloat16* const from =
+          row < begin || row >= end ? pending + row * kHeadDim
+                                    : added + (row - begin) * added_stride;
+      CopyAsync16(&units[Index(row, unit)], from + unit * 8, row < end);
+    }
+  }
+
+  // Of channels 16 step to 16 step + 15: the operands B {rows 0 to 7, low
+  // channels}, {rows 0 to 7, high}, {rows 8 to 15, low}, {.., high}. In the
+  // order 0, 2, 1, 3 an operand A of the 16 rows.
+  __device__ void Load(uint32_t (&to)[4], int step, int lane) const {
+    LoadMatrices(to, Matrix(step, lane));
+  }
+  // The same transposed: the rows are K, the channels N. {rows 0 to 7, low
+  // channels}, {rows 0 to 7, high}, {rows 8 to 15, low}, {.., high}.
+  __device__ void LoadTurned(uint32_t (&to)[4], int step, int lane) const {
+    LoadTransposed(to, Matrix(step, lane));
+  }
+
+ private:
+  __device__ const void* Matrix(int step, int lane) const {
+    return &units[Index(lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2)];
+  }
+};
+
+// Sums of a column over the lanes that hold it; in a fixed order, the same in
+// all of them.
+__device__ inline float ColumnSum(float value) {
+#pragma unroll
+  for (int offset = 4; offset < kWarpSize; offset *= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, offset);
+  }
+  return value;
+}
+
+// Mean of a column, and 1 / sqrt(variance + epsilon).
+struct ColumnNorm {
+  float mean;
+  float scale;
+
+  __device__ float operator()(float value) const {
+    return (value - mean) * scale;
+  }
+};
+// Of kValues of each of the 8 lanes, in their order. The variance is taken
+// about the mean of each lane, and of those about each other's: a mean that is
+// large beside it costs nothing.
+template <int kValues>
+__device__ ColumnNorm NormOfColumn(const float (&values)[kValues]) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) sum += values[i];
+  const float mean = sum * (1.0f / kValues);
+  float squares = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) {
+    const float difference = values[i] - mean;
+    squares = fmaf(difference, difference, squares);
+  }
+#pragma unroll
+  for (int lanes = 1; lanes < 8; lanes *= 2) {
+    const float other = __shfl_xor_sync(kAllLanes, sum, 4 * lanes);
+    const float difference = sum - other;
+    squares += __shfl_xor_sync(kAllLanes, squares, 4 * lanes);
+    squares =
+        fmaf(difference * (1.0f / (2 * lanes * kValues)), difference, squares);
+    sum += other;
+  }
+  constexpr float kCount = 1.0f / (8 * kValues);
+  return {sum * kCount, rsqrtf(fmaf(squares, kCount, kLayerNormEpsilon))};
+}
+
+}  // namespace ttt
