@@ -220,10 +220,13 @@ class CudaBackend : public Backend {
         !status.ok()) {
       return status;
     }
-    if (state_forms().fast_weights != FastWeightsForm::kFloat32) {
+    if (info_.precision == Precision::kFloat32) {
+      return Queue(args, LaunchLearner, "Learner");
+    }
+    if (args.is_mlp) {
       return absl::UnimplementedError("Learner: no kernel for split matrices");
     }
-    return Queue(args, LaunchLearner, "Learner");
+    return Queue(args, LaunchLearnerLinear, "Learner");
   }
   absl::Status NormGate(const NormGateArgs& args) override {
     return Queue(args, LaunchNormGate, "NormGate");
@@ -469,8 +472,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   if (absl::Status status = CheckDevice(ordinal, device); !status.ok()) {
     return status;
   }
-  for (const cudaError_t error : {PrepareGemmManyRows(), PrepareGemmFewRows(),
-                                  PrepareLearner(), PrepareSampleTokens()}) {
+  for (const cudaError_t error :
+       {PrepareGemmManyRows(), PrepareGemmFewRows(), PrepareLearner(),
+        PrepareLearnerLinear(), PrepareSampleTokens()}) {
     if (absl::Status status = CudaStatus(error, name); !status.ok()) {
       return status;
     }

@@ -35,6 +35,15 @@ cudaError_t LaunchGatherHidden(const GatherHiddenArgs& args,
 cudaError_t LaunchLearner(const LearnerArgs& args, cudaStream_t stream);
 // Once a device, before the first LaunchLearner.
 cudaError_t PrepareLearner();
+// TTT-Linear of split fast weights and bfloat16 rows, on tensor cores. Rounded
+// to bfloat16: the high halves that keys and queries read, the gradients times
+// their rates, and q_t . k_s + 1; all else is float32. The same bits by each of
+// its kernels: with few heads of sequences or many rows, a block a head with
+// its weights in registers; else a warp a head, bound by memory: reads the high
+// halves, and what ends a mini-batch the low ones too, and writes both.
+cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream);
+// Once a device, before the first LaunchLearnerLinear.
+cudaError_t PrepareLearnerLinear();
 
 // A block owns a row. Weights are rounded down to multiples of 2^-44, so that
 // their sums do not depend on the order; cpu/sample_tokens.h sums in double.

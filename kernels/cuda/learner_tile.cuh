@@ -61,10 +61,11 @@ __device__ inline float JoinSecond(uint32_t high_pair, uint32_t low_pair) {
   return JoinHalves(HighHalves(low_pair, high_pair));
 }
 
-// kWords of 4 bytes, aligned to all of them.
+// kWords of 4 bytes, aligned to all of them, or to 16 bytes.
 template <int kWords>
 __device__ void LoadWords(const void* from, uint32_t (&words)[kWords]) {
-  static_assert(kWords == 1 || kWords == 2 || kWords == 4, "one access");
+  static_assert(kWords == 1 || kWords == 2 || kWords % 4 == 0,
+                "whole accesses");
   if constexpr (kWords == 1) {
     words[0] = *static_cast<const uint32_t*>(from);
   } else if constexpr (kWords == 2) {
@@ -72,22 +73,30 @@ __device__ void LoadWords(const void* from, uint32_t (&words)[kWords]) {
     words[0] = two.x;
     words[1] = two.y;
   } else {
-    const uint4 four = *static_cast<const uint4*>(from);
-    words[0] = four.x;
-    words[1] = four.y;
-    words[2] = four.z;
-    words[3] = four.w;
+#pragma unroll
+    for (int i = 0; i < kWords; i += 4) {
+      const uint4 four = static_cast<const uint4*>(from)[i / 4];
+      words[i] = four.x;
+      words[i + 1] = four.y;
+      words[i + 2] = four.z;
+      words[i + 3] = four.w;
+    }
   }
 }
 template <int kWords>
 __device__ void StoreWords(void* to, const uint32_t (&words)[kWords]) {
-  static_assert(kWords == 1 || kWords == 2 || kWords == 4, "one access");
+  static_assert(kWords == 1 || kWords == 2 || kWords % 4 == 0,
+                "whole accesses");
   if constexpr (kWords == 1) {
     *static_cast<uint32_t*>(to) = words[0];
   } else if constexpr (kWords == 2) {
     *static_cast<uint2*>(to) = {words[0], words[1]};
   } else {
-    *static_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
+#pragma unroll
+    for (int i = 0; i < kWords; i += 4) {
+      static_cast<uint4*>(to)[i / 4] = {words[i], words[i + 1], words[i + 2],
+                                        words[i + 3]};
+    }
   }
 }
 
@@ -131,11 +140,19 @@ struct MiniBatchRows {
 
   __device__ int32_t num_added() const { return end - begin; }
 };
-__device__ inline MiniBatchRows MiniBatchAt(const SequenceRows& sequence,
-                                            int32_t row, int32_t mini_batch) {
-  const auto begin =
-      static_cast<int32_t>((sequence.position + row) % mini_batch);
-  return {begin, min(begin + sequence.num_rows - row, mini_batch), row};
+// The first ones of a sequence, and those after `rows`, which exist if they
+// begin before its num_rows.
+__device__ inline MiniBatchRows FirstMiniBatch(const SequenceRows& sequence,
+                                               int32_t mini_batch) {
+  const auto begin = static_cast<int32_t>(sequence.position % mini_batch);
+  return {begin, min(begin + sequence.num_rows, mini_batch), 0};
+}
+__device__ inline MiniBatchRows NextMiniBatch(const MiniBatchRows& rows,
+                                              int32_t num_rows,
+                                              int32_t mini_batch) {
+  const int32_t begin = rows.end == mini_batch ? 0 : rows.end;
+  const int32_t first = rows.first + rows.num_added();
+  return {begin, min(begin + num_rows - first, mini_batch), first};
 }
 
 // 16 rows of kHeadDim bfloat16 in shared memory, in units of 16 bytes whose
@@ -160,21 +177,30 @@ struct RowTile {
     return const_cast<RowTile*>(this)->At(row, channel);
   }
 
-  // Row r from `pending` + r * kHeadDim before begin, then from `added` + (r -
-  // begin) * added_stride up to end; beyond it zero. By kThreads threads, of
-  // which this is `thread`; asynchronous.
+  // By kThreads threads, of which this is `thread`; asynchronous. Rows [begin,
+  // end) from `added` on, `stride` values apart.
   template <int kThreads>
-  __device__ void Copy(int thread, const __nv_bfloat16* pending,
-                       const __nv_bfloat16* added, int64_t added_stride,
-                       int32_t begin, int32_t end) {
+  __device__ void CopyAdded(int thread, const __nv_bfloat16* added,
+                            int64_t stride, int32_t begin, int32_t end) {
+    static_assert(kThreads % kUnits == 0, "a thread has one unit of its rows");
+    const int unit = thread % kUnits;
+    int row = thread / kUnits;
+    const __nv_bfloat16* from = added + row * stride + unit * 8;
+#pragma unroll 1
+    for (row += begin; row < end; row += kThreads / kUnits) {
+      CopyAsync16(&units[Index(row, unit)], from, true);
+      from += kThreads / kUnits * stride;
+    }
+  }
+  // Rows [0, begin) from `pending`, and zero from end on.
+  template <int kThreads>
+  __device__ void CopyPending(int thread, const __nv_bfloat16* pending,
+                              int32_t begin, int32_t end) {
 #pragma unroll
     for (int i = thread; i < kMaxMiniBatch * kUnits; i += kThreads) {
       const int row = i / kUnits;
-      const int unit = i % kUnits;
-      const __nv_bfloat16* const from =
-          row < begin || row >= end ? pending + row * kHeadDim
-                                    : added + (row - begin) * added_stride;
-      CopyAsync16(&units[Index(row, unit)], from + unit * 8, row < end);
+      if (row >= begin && row < end) continue;
+      CopyAsync16(&units[Index(row, i % kUnits)], pending + i * 8, row < begin);
     }
   }
 
@@ -206,13 +232,13 @@ __device__ inline float ColumnSum(float value) {
   return value;
 }
 
-// Mean of a column, and 1 / sqrt(variance + epsilon).
+// Of a column: 1 / sqrt(variance + epsilon), and the mean times that.
 struct ColumnNorm {
-  float mean;
   float scale;
+  float scaled_mean;
 
   __device__ float operator()(float value) const {
-    return (value - mean) * scale;
+    return fmaf(value, scale, -scaled_mean);
   }
 };
 // Of kValues of each of the 8 lanes, in their order. The variance is taken
@@ -240,7 +266,8 @@ __device__ ColumnNorm NormOfColumn(const float (&values)[kValues]) {
     sum += other;
   }
   constexpr float kCount = 1.0f / (8 * kValues);
-  return {sum * kCount, rsqrtf(fmaf(squares, kCount, kLayerNormEpsilon))};
+  const float scale = rsqrtf(fmaf(squares, kCount, kLayerNormEpsilon));
+  return {scale, sum * kCount * scale};
 }
 
 }  // namespace ttt
