@@ -220,13 +220,11 @@ class CudaBackend : public Backend {
         !status.ok()) {
       return status;
     }
-    if (info_.precision == Precision::kFloat32) {
+    if (state_forms().fast_weights == FastWeightsForm::kFloat32) {
       return Queue(args, LaunchLearner, "Learner");
     }
-    if (args.is_mlp) {
-      return absl::UnimplementedError("Learner: no kernel for split matrices");
-    }
-    return Queue(args, LaunchLearnerLinear, "Learner");
+    return Queue(args, args.is_mlp ? LaunchLearnerMlp : LaunchLearnerLinear,
+                 "Learner");
   }
   absl::Status NormGate(const NormGateArgs& args) override {
     return Queue(args, LaunchNormGate, "NormGate");
@@ -474,7 +472,8 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   }
   for (const cudaError_t error :
        {PrepareGemmManyRows(), PrepareGemmFewRows(), PrepareLearner(),
-        PrepareLearnerLinear(), PrepareSampleTokens()}) {
+         PrepareLearnerLinear(), PrepareLearnerMlp(),
+         PrepareSampleTokens()}) {
     if (absl::Status status = CudaStatus(error, name); !status.ok()) {
       return status;
     }

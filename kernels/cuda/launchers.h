@@ -44,6 +44,13 @@ cudaError_t PrepareLearner();
 cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream);
 // Once a device, before the first LaunchLearnerLinear.
 cudaError_t PrepareLearnerLinear();
+// The learner of two layers in bfloat16 precision, on tensor cores: rows in
+// bfloat16, fast weights split. A block walks the rows of one head of one
+// sequence with the high halves in registers. Bound by memory with few rows a
+// sequence, by latency and shared memory with many.
+cudaError_t LaunchLearnerMlp(const LearnerArgs& args, cudaStream_t stream);
+// Once a device, before the first LaunchLearnerMlp.
+cudaError_t PrepareLearnerMlp();
 
 // A block owns a row. Weights are rounded down to multiples of 2^-44, so that
 // their sums do not depend on the order; cpu/sample_tokens.h sums in double.
