@@ -24,6 +24,17 @@ class CopyBarrier {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(address())
                  : "memory");
   }
+  // At the barrier of the same place in a block of the cluster.
+  __device__ void ArriveAt(uint32_t rank) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+        "}\n" ::"r"(address()),
+        "r"(rank)
+        : "memory");
+  }
   // Arrives, and has the phase wait for so many bytes too.
   __device__ void ArriveAndExpect(uint32_t bytes) {
     asm volatile(
@@ -67,6 +78,19 @@ __device__ inline void CopyBulk(void* shared, const void* global,
       : "memory");
 }
 
+// To the same place in each block of the cluster whose bit `blocks` has; counts
+// at the barrier of each.
+__device__ inline void CopyBulkToBlocks(void* shared, const void* global,
+                                        uint32_t bytes, CopyBarrier& barrier,
+                                        uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1], %2, [%3], %4;\n" ::"r"(
+          SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(barrier.address()), "h"(blocks)
+      : "memory");
+}
+
 // The box of a tensor map whose first element is (column, row).
 __device__ inline void CopyBox(void* shared, const CUtensorMap& map,
                                int32_t column, int32_t row,
@@ -77,6 +101,45 @@ __device__ inline void CopyBox(void* shared, const CUtensorMap& map,
           SharedAddress(shared)),
       "l"(&map), "r"(column), "r"(row), "r"(barrier.address())
       : "memory");
+}
+
+__device__ inline void CopyBoxToBlocks(void* shared, const CUtensorMap& map,
+                                       int32_t column, int32_t row,
+                                       CopyBarrier& barrier, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile"
+      ".mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%2, %3}], [%4], %5;\n" ::"r"(SharedAddress(shared)),
+      "l"(&map), "r"(column), "r"(row), "r"(barrier.address()), "h"(blocks)
+      : "memory");
+}
+
+// Of this block in its cluster.
+__device__ inline uint32_t ClusterRank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
+  return rank;
+}
+// Every thread of the cluster arrives, then waits for the others; what they
+// wrote to shared memory before is seen after.
+__device__ inline void ClusterArrive() {
+  asm volatile("barrier.cluster.arrive.release;\n" ::: "memory");
+}
+__device__ inline void ClusterWait() {
+  asm volatile("barrier.cluster.wait.acquire;\n" ::: "memory");
+}
+// Where `shared` of this block is in another one of the cluster.
+__device__ inline uint32_t AddressAt(const void* shared, uint32_t rank) {
+  uint32_t address;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;\n"
+               : "=r"(address)
+               : "r"(SharedAddress(shared)), "r"(rank));
+  return address;
+}
+__device__ inline void StoreAt(uint32_t address, float x, float y) {
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};\n" ::"r"(address),
+               "f"(x), "f"(y)
+               : "memory");
 }
 
 // Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.

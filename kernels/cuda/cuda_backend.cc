@@ -75,12 +75,12 @@ std::array<uint64_t, 4> HashHeader(const DigestStatesArgs& args) {
 
 class CudaBackend : public Backend {
  public:
-  CudaBackend(DeviceInfo info, int32_t ordinal, int32_t num_multiprocessors,
+  CudaBackend(DeviceInfo info, int32_t ordinal, const GemmDevice& gemm_device,
               CudaStream stream, CopyQueue to_host, CopyQueue to_device,
               PinnedStaging staging, std::unique_ptr<DeviceBuffer> digest_sums)
       : info_(std::move(info)),
         ordinal_(ordinal),
-        num_multiprocessors_(num_multiprocessors),
+        gemm_device_(gemm_device),
         stream_(std::move(stream)),
         to_host_(std::move(to_host)),
         to_device_(std::move(to_device)),
@@ -298,7 +298,7 @@ class CudaBackend : public Backend {
 
   const DeviceInfo info_;
   const int32_t ordinal_;
-  const int32_t num_multiprocessors_;
+  const GemmDevice gemm_device_;
   const CudaStream stream_;
   CopyQueue to_host_;
   CopyQueue to_device_;
@@ -317,6 +317,7 @@ absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(
   }
   const int64_t padded_outputs = RoundUp(num_outputs, kOutputPadding);
   const int32_t padded_inputs = RoundUp(num_inputs, kInputPadding);
+  const int32_t strips = PaddedStrips(num_outputs);
   const bool is_float = operand_type() == DType::kFloat32;
   const int64_t value_bytes = is_float ? sizeof(float) : sizeof(uint16_t);
   std::vector<std::byte> packed(padded_outputs * padded_inputs * value_bytes);
@@ -329,7 +330,7 @@ absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(
     }
     auto* const to = reinterpret_cast<uint16_t*>(packed.data());
     for (int32_t k = 0; k < num_inputs; ++k) {
-      to[PackedOffset(n, k, padded_inputs)] = ToBFloat16(from[k]);
+      to[PackedOffset(n, k, strips)] = ToBFloat16(from[k]);
     }
   }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer =
@@ -367,12 +368,11 @@ absl::Status CudaBackend::Gemm(const GemmArgs& args) {
       {.data = args.input.data,
        .num_rows = args.num_rows,
        .num_columns = matrix.num_inputs,
-       .box_rows = is_few ? FewRowsBox(args.num_rows) : kManyRowsBox});
+       .box_rows = is_few ? FewRowsBox(matrix, args.num_rows) : kManyRowsBox});
   if (!map.ok()) return map.status();
   const auto launch = is_few ? LaunchGemmFewRows : LaunchGemmManyRows;
-  return CudaStatus(
-      launch(args, matrix, {*map}, num_multiprocessors_, stream_.get()),
-      "Gemm");
+  return CudaStatus(launch(args, matrix, {*map}, gemm_device_, stream_.get()),
+                    "Gemm");
 }
 
 absl::Status CudaBackend::DigestStates(const DigestStatesArgs& args) {
@@ -470,10 +470,11 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   if (absl::Status status = CheckDevice(ordinal, device); !status.ok()) {
     return status;
   }
+  GemmDevice gemm_device = {.num_multiprocessors = device.multiProcessorCount};
   for (const cudaError_t error :
-       {PrepareGemmManyRows(), PrepareGemmFewRows(), PrepareLearner(),
-         PrepareLearnerLinear(), PrepareLearnerMlp(),
-         PrepareSampleTokens()}) {
+       {PrepareGemmManyRows(), PrepareGemmFewRows(&gemm_device),
+        PrepareLearner(), PrepareLearnerLinear(), PrepareLearnerMlp(),
+        PrepareSampleTokens()}) {
     if (absl::Status status = CudaStatus(error, name); !status.ok()) {
       return status;
     }
@@ -500,7 +501,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
           absl::StrCat("cuda/", device.major, ".", device.minor, "/",
                        is_float ? "fp32" : "bf16", "/", kNumericsVersion)};
   return std::make_unique<CudaBackend>(
-      std::move(info), ordinal, device.multiProcessorCount, *std::move(stream),
+      std::move(info), ordinal, gemm_device, *std::move(stream),
       *std::move(to_host), *std::move(to_device), *std::move(staging),
       *std::move(digest_sums));
 }

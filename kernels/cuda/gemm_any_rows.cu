@@ -35,6 +35,7 @@ __global__ void GemmAnyRowsKernel(const __grid_constant__ GemmArgs args,
   const int32_t row = blockIdx.y * kRows + lane / 4;
   const int32_t first_output = blockIdx.x * kOutputs;
   const auto* const matrix = static_cast<const uint16_t*>(weights.data);
+  const int32_t strips = PaddedStrips(weights.num_outputs);
   float sums[4] = {};
   for (int32_t begin = 0; begin < weights.padded_inputs; begin += kMmaInputs) {
     const int32_t k = begin + lane % 4 * 2;
@@ -44,8 +45,7 @@ __global__ void GemmAnyRowsKernel(const __grid_constant__ GemmArgs args,
                            LoadPair(args, weights.num_inputs, row + 8, k + 8)};
     const auto weight_pair = [&](int32_t input) {
       return *reinterpret_cast<const uint32_t*>(
-          matrix +
-          PackedOffset(first_output + lane / 4, input, weights.padded_inputs));
+          matrix + PackedOffset(first_output + lane / 4, input, strips));
     };
     MultiplyAdd(sums, a, weight_pair(k), weight_pair(k + 8));
   }

@@ -1,50 +1,60 @@
-// Products of few rows: streams the weights once, near the rate of the memory.
+// Products of few rows: stream the weights once, near the rate of the memory.
+//
+// A block holds the sums of all rows for some strips of outputs; its warpgroups
+// have 64 rows each. A matrix that is cut (NumParts) is summed by clusters of a
+// block a part, which then add their sums in order, each for a quarter of the
+// outputs. Of any other matrix a block walks all inputs, and the blocks of a
+// cluster bring each other the rows.
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
+#include "kernels/cuda/gemm_store.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/warpgroup.cuh"
 
 namespace ttt {
 namespace {
 
 constexpr int kWarpSize = 32;
-constexpr int kConsumers = 8;  // warps; one more brings the operands
-constexpr int kThreads = (kConsumers + 1) * kWarpSize;
-constexpr int kConsumerThreads = kConsumers * kWarpSize;
+constexpr int kWarpgroup = 4 * kWarpSize;
+constexpr int kWarpgroupRows = 64;
 constexpr int kMmaInputs = 16;
-constexpr int kMaxStages = 24;
+constexpr int kMmaOutputs = 8;  // that a thread has two neighbours of
+constexpr int kMaxStages = 32;
 constexpr int kAlignment = 1024;  // of swizzled tiles
-// Of a block's shared memory; what is left holds the barriers.
+// A warpgroup reads as many strips and rows as its instruction takes; the sums
+// of those that a stage lacks are of whatever follows, and are not stored.
+constexpr int kOverreadBytes = 6 * 1024;
 constexpr int kRingBytes = 208 * 1024;
-constexpr int kSharedBytes =
-    kRingBytes + kAlignment + 2 * kMaxStages * int(sizeof(CopyBarrier));
+constexpr int kSharedBytes = kRingBytes + kOverreadBytes + kAlignment +
+                             2 * kMaxStages * int(sizeof(CopyBarrier));
 
 // What a block does; the same for all of a launch.
 struct Plan {
-  int32_t strips;      // of a block
-  int32_t num_strips;  // of the matrix
-  int32_t num_tiles;   // of a strip; even
-  int32_t num_rounds;  // each a stage of tiles
+  int32_t num_strips;     // of the matrix
+  int32_t padded_strips;  // as they lie in memory
+  int32_t num_tiles;      // of the inputs
+  int32_t strips;         // most of a block
+  int32_t box_rows;       // that a block brings
+  int32_t share;          // blocks that bring each other rows
   int32_t num_stages;
 };
 
-// kRows rows of the input, of which a warp takes kWarpRows at a time. With
-// inputs in kParts parts (NumParts) a stage has a tile of each; else, two tiles
-// that follow each other.
-template <int kRowsOfBlock, int kRowsOfWarp, int kPartsOfInputs>
+// The forms of the kernel: so many warpgroups, and strips of their instruction.
+template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix>
 struct Shape {
-  static constexpr int kParts = kPartsOfInputs;
-  static constexpr int kTiles = kParts > 1 ? kParts : 2;  // of a stage
-  static constexpr int kMaxStrips = kParts > 1 ? 2 : 8;   // of a block
-  static constexpr int kTilesOfUnit = kTiles / kParts;    // of a stage
-  static constexpr int kRows = kRowsOfBlock;
-  static constexpr int kWarpRows = kRowsOfWarp;
-  static constexpr int kGroups = kRows / kWarpRows;
-  static constexpr int kRowTileBytes = kRows * kTileInputs * 2;
-  static constexpr int kUnits =
-      (kMaxStrips * kGroups * kParts + kConsumers - 1) /
-      kConsumers;  // of a warp
+  static constexpr bool kIsCut = kIsCutMatrix;
+  static constexpr int kWarpgroups = kWarpgroupsOfBlock;
+  static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
+  static constexpr int kThreads = kConsumers + kWarpSize;
+  static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
+  static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
 };
+
+// What a block of a cluster finishes of its columns: every fourth.
+constexpr int OwnColumns(int columns) {
+  return (columns + kMostParts - 1) / kMostParts;
+}
 
 template <typename S>
 class Block {
@@ -54,13 +64,19 @@ class Block {
       : args_(args),
         weights_(weights),
         plan_(plan),
-        first_strip_(blockIdx.x * plan.strips),
-        strips_(min(plan.strips, plan.num_strips - first_strip_)),
-        weight_bytes_(plan.strips * S::kTiles * kTileBytes),
-        stage_bytes_(weight_bytes_ + S::kTiles * S::kRowTileBytes) {
+        rank_(ClusterRank()),
+        weight_bytes_(plan.strips * kTileBytes),
+        stage_bytes_(weight_bytes_ + plan.share * plan.box_rows * kRowBytes) {
+    const int unit = S::kIsCut ? blockIdx.x / kMostParts : blockIdx.x;
+    const int units = S::kIsCut ? gridDim.x / kMostParts : gridDim.x;
+    first_strip_ = unit * plan.num_strips / units;
+    strips_ = (unit + 1) * plan.num_strips / units - first_strip_;
+    first_tile_ = S::kIsCut ? PartBegin(rank_, plan.num_tiles) : 0;
+    num_tiles_ = S::kIsCut ? PartBegin(rank_ + 1, plan.num_tiles) - first_tile_
+                           : plan.num_tiles;
     const uint32_t over = SharedAddress(shared) % kAlignment;
     ring_ = shared + (over == 0 ? 0 : kAlignment - over);
-    full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes);
+    full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes + kOverreadBytes);
     empty_ = full_ + kMaxStages;
   }
 
@@ -68,238 +84,246 @@ class Block {
     if (threadIdx.x == 0) {
       for (int stage = 0; stage < plan_.num_stages; ++stage) {
         full_[stage].Init(1);
-        empty_[stage].Init(kConsumers);
+        empty_[stage].Init(S::kWarpgroups * plan_.share);
       }
       FenceBarrierInit();
     }
     __syncthreads();
+    if (plan_.share > 1) ClusterArrive();  // Others may copy to this block.
   }
 
-  // One thread. Asks for the weights of the first stages before it waits for
-  // the kernels that write the input.
+  // A warp, of which one thread works. Asks for the weights of the first stages
+  // before it waits for the kernels that write the input.
   __device__ void Produce(const CUtensorMap& input) {
-    const int ahead = min(plan_.num_stages, plan_.num_rounds);
-    for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
-    WaitForKernelsBefore();
-    for (int stage = 0; stage < ahead; ++stage) LoadRows(input, stage, stage);
-    int stage = 0;
-    uint32_t parity = 0;
-    for (int round = ahead; round < plan_.num_rounds; ++round) {
-      empty_[stage].Wait(parity);
-      LoadWeights(stage, round);
-      LoadRows(input, stage, round);
-      if (++stage == plan_.num_stages) {
-        stage = 0;
-        parity ^= 1;
-      }
+    const bool works = threadIdx.x % kWarpSize == 0;
+    const int ahead = min(plan_.num_stages, num_tiles_);
+    if (works) {
+      for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
+    }
+    __syncwarp();
+    if (plan_.share > 1) ClusterWait();
+    if (works) {
+      WaitForKernelsBefore();
+      for (int stage = 0; stage < ahead; ++stage) LoadRows(input, stage, stage);
+      LoadRest(input, ahead);
+    }
+    if constexpr (S::kIsCut) {
+      JoinCluster();
+      JoinCluster();
     }
   }
 
-  __device__ void Consume() {
-    const int lane = threadIdx.x % kWarpSize;
-    const int warp = threadIdx.x / kWarpSize;
+  // A warpgroup.
+  __device__ void Consume(int warpgroup) {
+    if (plan_.share > 1) ClusterWait();
+    WaitForKernelsBefore();
+    float sums[S::kSums] = {};
     int stage = 0;
+    int last_stage = 0;
     uint32_t parity = 0;
-    for (int round = 0; round < plan_.num_rounds; ++round) {
+    for (int tile = 0; tile < num_tiles_; ++tile) {
       full_[stage].Wait(parity);
-      const std::byte* const from = ring_ + stage * stage_bytes_;
+      const uint32_t weights = SharedAddress(ring_ + stage * stage_bytes_);
+      const uint32_t rows =
+          weights + weight_bytes_ + warpgroup * kWarpgroupRows * kRowBytes;
+      WarpgroupArrive();
 #pragma unroll
-      for (int i = 0; i < S::kUnits; ++i) {
-        const int unit = warp + i * kConsumers;
-        if (unit >= num_units()) break;
-        if (HasTile(round, PartOf(unit))) Multiply(from, unit, lane, sums_[i]);
+      for (int k = 0; k < kTileInputs / kMmaInputs; ++k) {
+        MultiplyAdd(sums, TileDescriptor(rows + k * kMmaInputs * 2),
+                    TileDescriptor(weights + k * kMmaInputs * 2));
       }
-      __syncwarp();
-      if (lane == 0) empty_[stage].Arrive();
-      if (++stage == plan_.num_stages) {
-        stage = 0;
-        parity ^= 1;
-      }
+      WarpgroupCommit();
+      WarpgroupWait<1>();
+      // The products of the stage before have ended.
+      if (tile > 0) Release(last_stage);
+      last_stage = stage;
+      Next(stage, parity);
     }
-    if constexpr (S::kParts > 1) AddParts(warp, lane);
-#pragma unroll
-    for (int i = 0; i < S::kUnits; ++i) {
-      const int unit = warp + i * kConsumers;
-      if (unit >= num_units()) break;
-      if (PartOf(unit) == 0) Store(unit, lane, sums_[i]);
+    WarpgroupWait<0>();
+    FenceSums(sums);
+    if constexpr (S::kIsCut) {
+      AddParts(warpgroup, sums);
+    } else {
+      Store(warpgroup, sums);
     }
+  }
+
+  // Every thread: nobody leaves while others may reach it.
+  __device__ void Leave() const {
+    if (plan_.share > 1) JoinCluster();
   }
 
  private:
-  // A unit of work is a part of the inputs, a group of rows and a strip.
-  __device__ int num_units() const { return strips_ * S::kGroups * S::kParts; }
-  __device__ static int PartOf(int unit) { return unit % S::kParts; }
-  __device__ static int GroupOf(int unit) {
-    return unit / S::kParts % S::kGroups;
-  }
-  __device__ static int StripOf(int unit) {
-    return unit / (S::kParts * S::kGroups);
+  // Of all threads of the cluster.
+  __device__ static void JoinCluster() {
+    __syncwarp();
+    ClusterArrive();
+    ClusterWait();
   }
 
-  // Of tile `i` of a stage.
-  __device__ int Tile(int round, int i) const {
-    return S::kParts > 1 ? i * plan_.num_rounds + round : round * S::kTiles + i;
-  }
-  // The last part may have fewer tiles than the others.
-  __device__ bool HasTile(int round, int i) const {
-    return S::kParts == 1 || Tile(round, i) < plan_.num_tiles;
+  __device__ void Next(int& stage, uint32_t& parity) const {
+    if (++stage < plan_.num_stages) return;
+    stage = 0;
+    parity ^= 1;
   }
 
   // Has the stage wait for its rows, too.
-  __device__ void LoadWeights(int stage, int round) {
-    int tiles = 0;
-    for (int i = 0; i < S::kTiles; ++i) tiles += HasTile(round, i);
-    full_[stage].ArriveAndExpect(tiles *
-                                 (strips_ * kTileBytes + S::kRowTileBytes));
-    for (int strip = 0; strip < strips_; ++strip) {
-      for (int part = 0; part < S::kParts; ++part) {
-        if (!HasTile(round, part)) continue;
-        const int64_t tile =
-            int64_t{first_strip_ + strip} * plan_.num_tiles + Tile(round, part);
-        CopyBulk(
-            ring_ + stage * stage_bytes_ +
-                (strip * S::kTiles + part) * kTileBytes,
-            static_cast<const std::byte*>(weights_.data) + tile * kTileBytes,
-            S::kTilesOfUnit * kTileBytes, full_[stage]);
-      }
-    }
+  __device__ void LoadWeights(int stage, int tile) {
+    full_[stage].ArriveAndExpect(strips_ * kTileBytes +
+                                 plan_.share * plan_.box_rows * kRowBytes);
+    if (strips_ == 0) return;
+    const int64_t from =
+        int64_t{first_tile_ + tile} * plan_.padded_strips + first_strip_;
+    CopyBulk(ring_ + stage * stage_bytes_,
+             static_cast<const std::byte*>(weights_.data) + from * kTileBytes,
+             strips_ * kTileBytes, full_[stage]);
   }
-  __device__ void LoadRows(const CUtensorMap& input, int stage, int round) {
-    for (int i = 0; i < S::kTiles; ++i) {
-      if (!HasTile(round, i)) continue;
-      CopyBox(
-          ring_ + stage * stage_bytes_ + weight_bytes_ + i * S::kRowTileBytes,
-          input, Tile(round, i) * kTileInputs, blockIdx.y * S::kRows,
-          full_[stage]);
+  __device__ void LoadRows(const CUtensorMap& input, int stage, int tile) {
+    const int column = (first_tile_ + tile) * kTileInputs;
+    std::byte* const to = ring_ + stage * stage_bytes_ + weight_bytes_;
+    if (plan_.share == 1) {
+      CopyBox(to, input, column, 0, full_[stage]);
+      return;
     }
+    const int first_row = rank_ * plan_.box_rows;
+    CopyBoxToBlocks(to + first_row * kRowBytes, input, column, first_row,
+                    full_[stage], (1 << plan_.share) - 1);
   }
 
-  static constexpr int kRowTiles = S::kWarpRows / 8;  // of 8 rows
-  using Sums = float[kRowTiles][4];
-
-  // Of one step of the tensor cores: a strip, and pairs of row tiles (inputs
-  // 0..7 and 8..15 of 8 rows, then of 8 more).
-  struct Fragments {
-    uint32_t weights[4];
-    uint32_t rows[kRowTiles / 2][4];
-  };
-
-  __device__ static void Load(Fragments& to, const std::byte* strip,
-                              const std::byte* rows, int first_row, int step,
-                              int lane) {
-    constexpr int kSteps = kTileInputs / kMmaInputs;  // of a tile
-    const int chunk = step % kSteps * 2;
-    LoadMatrices(to.weights, Chunk(strip + step / kSteps * kTileBytes,
-                                   lane % 16, chunk + lane / 16));
-#pragma unroll
-    for (int r = 0; r < kRowTiles / 2; ++r) {
-      LoadMatrices(to.rows[r],
-                   Chunk(rows + step / kSteps * S::kRowTileBytes,
-                         first_row + r * 16 + lane / 16 * 8 + lane % 8,
-                         chunk + lane / 8 % 2));
+  __device__ void LoadRest(const CUtensorMap& input, int first) {
+    int stage = 0;
+    uint32_t parity = 0;
+    for (int tile = first; tile < num_tiles_; ++tile) {
+      empty_[stage].Wait(parity);
+      LoadWeights(stage, tile);
+      LoadRows(input, stage, tile);
+      Next(stage, parity);
     }
   }
 
-  // A strip times a group of rows. Loads a step ahead of the products.
-  __device__ void Multiply(const std::byte* stage, int unit, int lane,
-                           Sums& sums) {
-    constexpr int kSteps = S::kTilesOfUnit * kTileInputs / kMmaInputs;
-    const std::byte* const strip =
-        stage + (StripOf(unit) * S::kTiles + PartOf(unit)) * kTileBytes;
-    const std::byte* const rows =
-        stage + weight_bytes_ + PartOf(unit) * S::kRowTileBytes;
-    const int first_row = GroupOf(unit) * S::kWarpRows;
-    Fragments fragments[2];
-    Load(fragments[0], strip, rows, first_row, 0, lane);
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      if (step + 1 < kSteps) {
-        Load(fragments[(step + 1) % 2], strip, rows, first_row, step + 1, lane);
-      }
-      const Fragments& now = fragments[step % 2];
-#pragma unroll
-      for (int r = 0; r < kRowTiles / 2; ++r) {
-        MultiplyAdd(sums[2 * r], now.weights, now.rows[r][0], now.rows[r][1]);
-        MultiplyAdd(sums[2 * r + 1], now.weights, now.rows[r][2],
-                    now.rows[r][3]);
-      }
+  // To all blocks that bring this one its rows.
+  __device__ void Release(int stage) {
+    const int thread = threadIdx.x % kWarpgroup;
+    if (thread >= plan_.share) return;
+    if (plan_.share == 1) {
+      empty_[stage].Arrive();
+    } else {
+      empty_[stage].ArriveAt(thread);
     }
-  }
-  __device__ static const std::byte* Chunk(const std::byte* tile, int row,
-                                           int chunk) {
-    return tile + (row * kChunksOfARow + (chunk ^ row % 8)) * 16;
   }
 
-  // Adds the sums of the other parts to those of the first, in their order.
-  __device__ void AddParts(int warp, int lane) {
-    WaitForConsumers();  // The ring has been read to its end.
+  __device__ OutputPair Pair(int32_t row, int column, int pair) const {
+    const int32_t end = (first_strip_ + strips_) * kStripOutputs;
+    return {args_, min(end, weights_.num_outputs), row,
+            first_strip_ * kStripOutputs + column * kMmaOutputs + pair * 2};
+  }
+
+  __device__ void Store(int warpgroup, const float (&sums)[S::kSums]) const {
+    const int thread = threadIdx.x % kWarpgroup;
+    const int32_t first_row = warpgroup * kWarpgroupRows +
+                              thread / kWarpSize * 16 + thread % kWarpSize / 4;
 #pragma unroll
-    for (int i = 0; i < S::kUnits; ++i) {
-      const int unit = warp + i * kConsumers;
-      if (unit >= num_units()) break;
-      if (PartOf(unit) == 0) continue;
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = first_row + half * 8;
+      if (row >= args_.num_rows) return;
 #pragma unroll
-      for (int j = 0; j < kRowTiles * 4; ++j) {
-        PartialSum(unit, j, lane) = sums_[i][j / 4][j % 4];
-      }
-    }
-    WaitForConsumers();
-#pragma unroll
-    for (int i = 0; i < S::kUnits; ++i) {
-      const int unit = warp + i * kConsumers;
-      if (unit >= num_units()) break;
-      if (PartOf(unit) != 0) continue;
-#pragma unroll
-      for (int j = 0; j < kRowTiles * 4; ++j) {
-        float& sum = sums_[i][j / 4][j % 4];
-        for (int part = 1; part < S::kParts; ++part) {
-          sum += PartialSum(unit + part, j, lane);
+      for (int column = 0; column < S::kColumns; ++column) {
+        const OutputPair to = Pair(row, column, thread % 4);
+        float2 pair = {sums[4 * column + 2 * half],
+                       sums[4 * column + 2 * half + 1]};
+        if (args_.accumulate) {
+          const float2 before = to.Load();
+          pair = {before.x + pair.x, before.y + pair.y};
         }
+        to.Store(pair);
       }
     }
-  }
-  __device__ float& PartialSum(int unit, int index, int lane) {
-    return reinterpret_cast<float*>(
-        ring_)[(unit * kRowTiles * 4 + index) * kWarpSize + lane];
-  }
-  __device__ static void WaitForConsumers() {
-    asm volatile("bar.sync 1, %0;\n" ::"n"(kConsumerThreads) : "memory");
   }
 
-  __device__ void Store(int unit, int lane, const Sums& sums) const {
-    const int32_t output =
-        (first_strip_ + StripOf(unit)) * kStripOutputs + lane / 4;
-    const int32_t first_row =
-        blockIdx.y * S::kRows + GroupOf(unit) * S::kWarpRows + lane % 4 * 2;
+  // Each block gets, of every block of its cluster, the sums that it finishes,
+  // those of every fourth column: [kMostParts, OwnColumns, rows, kMmaOutputs]
+  // where the ring was.
+  __device__ void AddParts(int warpgroup, const float (&sums)[S::kSums]) {
+    // For each of its columns a thread finishes pairs of two rows.
+    constexpr int kPairs = 2 * OwnColumns(S::kColumns);
+    const auto row_of = [](int i) {
+      return i % 2 * (S::kConsumers / 4) + int(threadIdx.x) / 4;
+    };
+    const auto to = [&](int i) {
+      return Pair(row_of(i), i / 2 * kMostParts + rank_, threadIdx.x % 4);
+    };
+    JoinCluster();  // All rings have been read to their ends.
+    SendSums(warpgroup, sums);
+    float2 before[kPairs] = {};
+    if (args_.accumulate) {
 #pragma unroll
-    for (int r = 0; r < kRowTiles; ++r) {
-      for (int i = 0; i < 4; ++i) {
-        Store(first_row + r * 8 + i % 2, output + i / 2 * 8, sums[r][i]);
+      for (int i = 0; i < kPairs; ++i) before[i] = to(i).Load();
+    }
+    JoinCluster();
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      if (row_of(i) >= args_.num_rows) continue;
+      const int at = SumsOffset(0, i / 2, row_of(i)) + threadIdx.x % 4 * 8;
+      float2 sum = *reinterpret_cast<const float2*>(ring_ + at);
+#pragma unroll
+      for (int part = 1; part < kMostParts; ++part) {
+        const float2 next = *reinterpret_cast<const float2*>(
+            ring_ + at + SumsOffset(part, 0, 0));
+        sum = {sum.x + next.x, sum.y + next.y};
+      }
+      if (args_.accumulate) {
+        sum = {before[i].x + sum.x, before[i].y + sum.y};
+      }
+      to(i).Store(sum);
+    }
+  }
+  __device__ void SendSums(int warpgroup, const float (&sums)[S::kSums]) {
+    const int thread = threadIdx.x % kWarpgroup;
+    const int32_t first_row = warpgroup * kWarpgroupRows +
+                              thread / kWarpSize * 16 + thread % kWarpSize / 4;
+    uint32_t rings[kMostParts];
+#pragma unroll
+    for (int rank = 0; rank < kMostParts; ++rank) {
+      rings[rank] = AddressAt(ring_, rank);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = first_row + half * 8;
+      if (row >= args_.num_rows) return;
+#pragma unroll
+      for (int column = 0; column < S::kColumns; ++column) {
+        StoreAt(rings[column % kMostParts] +
+                    SumsOffset(rank_, column / kMostParts, row) +
+                    thread % 4 * 8,
+                sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]);
       }
     }
   }
-  __device__ void Store(int32_t row, int32_t output, float sum) const {
-    if (row >= args_.num_rows || output >= weights_.num_outputs) return;
-    float* const to = args_.output + row * args_.output_stride + output;
-    *to = args_.accumulate ? *to + sum : sum;
+  // In bytes.
+  __device__ static int SumsOffset(int part, int own_column, int row) {
+    constexpr int kRows = S::kWarpgroups * kWarpgroupRows;
+    return ((part * OwnColumns(S::kColumns) + own_column) * kRows + row) *
+           kMmaOutputs * int(sizeof(float));
   }
 
   const GemmArgs& args_;
   const PackedMatrix& weights_;
   const Plan& plan_;
-  const int32_t first_strip_;
-  const int32_t strips_;
+  const int32_t rank_;          // in its cluster
   const int32_t weight_bytes_;  // of a stage
   const int32_t stage_bytes_;
+  int32_t first_strip_;
+  int32_t strips_;
+  int32_t first_tile_;
+  int32_t num_tiles_;
   std::byte* ring_;
   CopyBarrier* full_;
   CopyBarrier* empty_;
-  Sums sums_[S::kUnits] = {};
 };
 
-// grid [strips / plan.strips, rows / S::kRows].
+// grid [blocks], or [clusters * kMostParts] of a matrix that is cut.
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(S::kThreads, 1)
     GemmFewRowsKernel(const __grid_constant__ GemmArgs args,
                       const __grid_constant__ PackedMatrix weights,
                       const __grid_constant__ Plan plan,
@@ -307,39 +331,45 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ std::byte few_rows_shared[];
   Block<S> block(args, weights, plan, few_rows_shared);
   block.Init();
-  if (threadIdx.x / kWarpSize < kConsumers) {
-    WaitForKernelsBefore();
-    block.Consume();
-  } else if (threadIdx.x % kWarpSize == 0) {
+  if (threadIdx.x < S::kConsumers) {
+    block.Consume(threadIdx.x / kWarpgroup);
+  } else {
     block.Produce(input);
   }
+  block.Leave();
 }
+
+// Of a block, as its registers allow.
+constexpr int32_t MostStrips(int32_t warpgroups, bool is_cut) {
+  return warpgroups == 1 && !is_cut ? 16 : 8;
+}
+
+bool IsCut(const PackedMatrix& weights) {
+  return NumParts(weights.num_outputs, weights.padded_inputs) > 1;
+}
+
+// Of a stage.
+int32_t PaddedRows(int32_t num_rows) {
+  int32_t rows = 16;
+  while (rows < num_rows) rows *= 2;
+  return rows;
+}
+// How many blocks bring each other rows, so that the L2 cache gives fewer.
+int32_t Share(const PackedMatrix& weights, int32_t num_rows) {
+  if (IsCut(weights) || num_rows <= 32) return 1;
+  return num_rows <= 64 ? 2 : 4;
+}
+
+int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 template <typename S>
 cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
-                   const OperandMap& input, Plan plan, cudaStream_t stream) {
-  if (plan.strips > S::kMaxStrips) plan.strips = S::kMaxStrips;
-  plan.num_rounds = S::kParts > 1 ? (plan.num_tiles + S::kParts - 1) / S::kParts
-                                  : plan.num_tiles / S::kTiles;
-  const int32_t stage_bytes =
-      S::kTiles * (plan.strips * kTileBytes + S::kRowTileBytes);
-  plan.num_stages = kRingBytes / stage_bytes;
-  if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
-  const dim3 grid((plan.num_strips + plan.strips - 1) / plan.strips,
-                  (args.num_rows + S::kRows - 1) / S::kRows);
-  return LaunchOverlapped(GemmFewRowsKernel<S>, grid, kThreads, kSharedBytes,
-                          stream, args, weights, plan, input.map);
-}
-
-// With few strips a block, more warps share its rows.
-template <int kRows>
-cudaError_t LaunchRows(const GemmArgs& args, const PackedMatrix& weights,
-                       const OperandMap& input, const Plan& plan,
-                       cudaStream_t stream) {
-  if (plan.strips * (kRows / 16) <= kConsumers) {
-    return Launch<Shape<kRows, 16, 1>>(args, weights, input, plan, stream);
-  }
-  return Launch<Shape<kRows, 32, 1>>(args, weights, input, plan, stream);
+                   const OperandMap& input, const Plan& plan, int32_t units,
+                   cudaStream_t stream) {
+  return LaunchClusters(GemmFewRowsKernel<S>,
+                        dim3(S::kIsCut ? units * kMostParts : units),
+                        S::kIsCut ? kMostParts : plan.share, S::kThreads,
+                        kSharedBytes, stream, args, weights, plan, input.map);
 }
 
 template <typename S>
@@ -349,43 +379,112 @@ cudaError_t Prepare() {
                               kSharedBytes);
 }
 
-}  // namespace
-
-cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
-                              const OperandMap& input,
-                              int32_t num_multiprocessors,
-                              cudaStream_t stream) {
-  Plan plan = {};
-  plan.num_strips = (weights.num_outputs + kStripOutputs - 1) / kStripOutputs;
-  plan.num_tiles = weights.padded_inputs / kTileInputs;
-  plan.strips =
-      (plan.num_strips + num_multiprocessors - 1) / num_multiprocessors;
-  const bool is_cut = NumParts(weights.num_outputs, weights.padded_inputs) > 1;
-  switch (FewRowsBox(args.num_rows)) {
-    case 16:
-      return is_cut
-                 ? Launch<Shape<16, 16, kMostParts>>(args, weights, input, plan,
-                                                     stream)
-                 : Launch<Shape<16, 16, 1>>(args, weights, input, plan, stream);
-    case 32:
-      return is_cut ? Launch<Shape<32, 16, kMostParts>>(args, weights, input,
-                                                        plan, stream)
-                    : LaunchRows<32>(args, weights, input, plan, stream);
+// visit(Shape) of the form that takes so many warpgroups and strips.
+template <int kWarpgroups, bool kIsCut, typename Visit>
+cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
+  if (strips <= 2) return visit(Shape<kWarpgroups, 2, kIsCut>());
+  if (strips <= 3) return visit(Shape<kWarpgroups, 3, kIsCut>());
+  if (strips <= 4) return visit(Shape<kWarpgroups, 4, kIsCut>());
+  if (strips <= 6) return visit(Shape<kWarpgroups, 6, kIsCut>());
+  if (strips <= 8) return visit(Shape<kWarpgroups, 8, kIsCut>());
+  if constexpr (MostStrips(kWarpgroups, kIsCut) > 8) {
+    if (strips <= 12) return visit(Shape<kWarpgroups, 12, kIsCut>());
+    if (strips <= 16) return visit(Shape<kWarpgroups, 16, kIsCut>());
+  }
+  return cudaErrorInvalidValue;
+}
+template <bool kIsCut, typename Visit>
+cudaError_t VisitShape(int32_t warpgroups, int32_t strips, const Visit& visit) {
+  switch (warpgroups) {
+    case 1:
+      return VisitStrips<1, kIsCut>(strips, visit);
+    case 2:
+      return VisitStrips<2, kIsCut>(strips, visit);
     default:
-      return is_cut ? Launch<Shape<64, 32, kMostParts>>(args, weights, input,
-                                                        plan, stream)
-                    : LaunchRows<64>(args, weights, input, plan, stream);
+      return VisitStrips<4, kIsCut>(strips, visit);
   }
 }
 
-cudaError_t PrepareGemmFewRows() {
-  for (cudaError_t (*prepare)() :
-       {Prepare<Shape<16, 16, 1>>, Prepare<Shape<32, 16, 1>>,
-        Prepare<Shape<32, 32, 1>>, Prepare<Shape<64, 16, 1>>,
-        Prepare<Shape<64, 32, 1>>, Prepare<Shape<16, 16, kMostParts>>,
-        Prepare<Shape<32, 16, kMostParts>>,
-        Prepare<Shape<64, 32, kMostParts>>}) {
-    if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
+template <bool kIsCut>
+cudaError_t PrepareAll() {
+  const auto prepare = [](auto shape) { return Prepare<decltype(shape)>(); };
+  for (const int32_t warpgroups : {1, 2, 4}) {
+    for (const int32_t strips : {2, 3, 4, 6, 8, 12, 16}) {
+      if (strips > MostStrips(warpgroups, kIsCut)) continue;
+      if (const cudaError_t error =
+              VisitShape<kIsCut>(warpgroups, strips, prepare);
+          error != cudaSuccess) {
+        return error;
+      }
+    }
+  }
+  return cudaSuccess;
+}
+
+cudaError_t CountClusters(int32_t blocks, int32_t* clusters) {
+  using S = Shape<4, 8, false>;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {unsigned(blocks), 1, 1};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(S::kThreads);
+  config.dynamicSmemBytes = kSharedBytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  const cudaError_t error =
+      cudaOccupancyMaxActiveClusters(clusters, GemmFewRowsKernel<S>, &config);
+  if (*clusters < 1) *clusters = 1;
+  return error;
+}
+
+}  // namespace
+
+int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows) {
+  return PaddedRows(num_rows) / Share(weights, num_rows);
+}
+
+cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
+                              const OperandMap& input, const GemmDevice& device,
+                              cudaStream_t stream) {
+  const bool is_cut = IsCut(weights);
+  Plan plan = {};
+  plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);
+  plan.padded_strips = PaddedStrips(weights.num_outputs);
+  plan.num_tiles = weights.padded_inputs / kTileInputs;
+  plan.share = Share(weights, args.num_rows);
+  plan.box_rows = FewRowsBox(weights, args.num_rows);
+  const int32_t warpgroups = args.num_rows <= 64    ? 1
+                             : args.num_rows <= 128 ? 2
+                                                    : 4;
+  // Whole waves of blocks, or of clusters, and no more than there are strips.
+  const int32_t at_once = is_cut            ? device.clusters_of_4
+                          : plan.share == 4 ? device.clusters_of_4 * 4
+                          : plan.share == 2 ? device.clusters_of_2 * 2
+                                            : device.num_multiprocessors;
+  const int32_t waves = DivideUp(
+      DivideUp(plan.num_strips, MostStrips(warpgroups, is_cut)), at_once);
+  int32_t units = waves * at_once;
+  if (units > plan.num_strips) {
+    units = DivideUp(plan.num_strips, plan.share) * plan.share;
+  }
+  plan.strips = DivideUp(plan.num_strips, units);
+  const int32_t stage_bytes =
+      plan.strips * kTileBytes + plan.share * plan.box_rows * kRowBytes;
+  plan.num_stages = kRingBytes / stage_bytes;
+  if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
+  const auto launch = [&](auto shape) {
+    return Launch<decltype(shape)>(args, weights, input, plan, units, stream);
+  };
+  return is_cut ? VisitShape<true>(warpgroups, plan.strips, launch)
+                : VisitShape<false>(warpgroups, plan.strips, launch);
+}
+
+cudaError_t PrepareGemmFewRows(GemmDevice* device) {
+  for (const cudaError_t error : {PrepareAll<true>(), PrepareAll<false>(),
+                                  CountClusters(2, &device->clusters_of_2),
+                                  CountClusters(4, &device->clusters_of_4)}) {
+    if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }

@@ -1,7 +1,12 @@
-// Products of many rows: bound by the tensor cores, or with few row tiles by
-// the memory.
+// Products of many rows: bound by the tensor cores.
+//
+// Clusters of two blocks walk the tiles of the output, so that blocks of the
+// same time share rows and weights in the L2 cache. The blocks of a cluster
+// have the same outputs of neighbouring rows, and each brings both of them half
+// of the weights. The next tile is loaded while one is stored.
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
+#include "kernels/cuda/gemm_store.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/warpgroup.cuh"
@@ -15,38 +20,47 @@ constexpr int kConsumers = 2;  // warpgroups; one more brings the operands
 constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
 constexpr int kWarpgroupRows = 64;
 constexpr int kRows = kConsumers * kWarpgroupRows;  // of a block
+constexpr int kCluster = 2;
+constexpr uint16_t kBothBlocks = 3;
+constexpr int kGroup = 8;  // clusters that share their outputs
 constexpr int kMmaInputs = 16;
+constexpr int kMmaOutputs = 8;  // that a thread has two neighbours of
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
 constexpr int kAlignment = 1024;  // of swizzled tiles
-constexpr int kRingBytes = 192 * 1024;
-constexpr int kRowTileBytes = kRows * kTileInputs * 2;
+constexpr int kRingBytes = 200 * 1024;
+constexpr int kRowTileBytes = kRows * kRowBytes;
 static_assert(kRows == kManyRowsBox);
 
-// A block computes kRows x kOutputs, of inputs in kPartsOfInputs (NumParts).
-template <int kOutputsOfTile, int kPartsOfInputs>
+// Tiles of kRows x kStrips, of inputs in kPartsOfInputs (NumParts).
+template <int kStripsOfTile, int kPartsOfInputs>
 struct Shape {
-  static constexpr int kOutputs = kOutputsOfTile;
-  static constexpr int kInputParts = kPartsOfInputs;
-  static constexpr int kMmaOutputs = kOutputs < 128 ? kOutputs : 128;
-  static constexpr int kParts = kOutputs / kMmaOutputs;
-  static constexpr int kStrips = kOutputs / kStripOutputs;
+  static constexpr int kStrips = kStripsOfTile;
+  static constexpr int kParts = kPartsOfInputs;
+  static constexpr int kSums = kStrips * kStripOutputs / 2;
+  static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
+  static constexpr int kLot = kColumns > 24 ? 16 : kColumns;
   static constexpr int kStageBytes = kRowTileBytes + kStrips * kTileBytes;
   static constexpr int kStages = kRingBytes / kStageBytes;
   static constexpr int kSharedBytes =
       kRingBytes + kAlignment + 2 * kStages * int(sizeof(CopyBarrier));
 };
 
+// The tiles of a launch; the same for all blocks.
+struct Plan {
+  int32_t num_strips;     // of the matrix
+  int32_t padded_strips;  // as they lie in memory
+  int32_t num_tiles;      // of the inputs
+  int32_t row_pairs;      // of kCluster * kRows
+  int32_t widths;         // tiles of a row, of kStrips
+};
+
 template <typename S>
 class Block {
  public:
   __device__ Block(const GemmArgs& args, const PackedMatrix& weights,
-                   std::byte* shared)
-      : args_(args),
-        weights_(weights),
-        num_tiles_(weights.padded_inputs / kTileInputs),
-        first_row_(blockIdx.x * kRows),
-        first_output_(blockIdx.y * S::kOutputs) {
+                   const Plan& plan, std::byte* shared)
+      : args_(args), weights_(weights), plan_(plan), rank_(ClusterRank()) {
     const uint32_t over = SharedAddress(shared) % kAlignment;
     ring_ = shared + (over == 0 ? 0 : kAlignment - over);
     full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes);
@@ -57,154 +71,194 @@ class Block {
     if (threadIdx.x == 0) {
       for (int stage = 0; stage < S::kStages; ++stage) {
         full_[stage].Init(1);
-        empty_[stage].Init(kConsumers);
+        empty_[stage].Init(kConsumers * kCluster);
       }
       FenceBarrierInit();
     }
     __syncthreads();
+    ClusterArrive();
+    ClusterWait();
   }
 
   // One thread.
   __device__ void Produce(const CUtensorMap& input) {
-    const auto* const matrix = static_cast<const std::byte*>(weights_.data);
-    const int32_t left =
-        (weights_.num_outputs - first_output_ + kStripOutputs - 1) /
-        kStripOutputs;
-    const int32_t strips = left < S::kStrips ? left : S::kStrips;
     int stage = 0;
     uint32_t parity = 1;  // The first round finds every stage empty.
-    for (int tile = 0; tile < num_tiles_; ++tile) {
-      empty_[stage].Wait(parity);
-      full_[stage].ArriveAndExpect(kRowTileBytes + strips * kTileBytes);
-      std::byte* const to = ring_ + stage * S::kStageBytes;
-      CopyBox(to, input, tile * kTileInputs, first_row_, full_[stage]);
-      for (int strip = 0; strip < strips; ++strip) {
-        const int64_t from =
-            PackedOffset(first_output_ + strip * kStripOutputs,
-                         tile * kTileInputs, weights_.padded_inputs);
-        CopyBulk(to + kRowTileBytes + strip * kTileBytes, matrix + from * 2,
-                 kTileBytes, full_[stage]);
+    for (int item = FirstItem(); item < num_items(); item += ItemStep()) {
+      const Item at = ItemOf(item);
+      for (int tile = 0; tile < plan_.num_tiles; ++tile) {
+        empty_[stage].Wait(parity);
+        Load(input, at, tile, stage);
+        Next(stage, parity);
       }
-      Next(stage, parity);
     }
   }
 
   // A warpgroup.
   __device__ void Consume(int warpgroup) {
-    constexpr int kSums = S::kMmaOutputs / 2;
-    float sums[S::kParts][kSums] = {};
-    // Of the parts of the inputs before the one that `sums` are of.
-    float done[S::kInputParts > 1 ? S::kParts : 1]
-              [S::kInputParts > 1 ? kSums : 1];
-    const int32_t tiles_of_part =
-        (num_tiles_ + S::kInputParts - 1) / S::kInputParts;
-    int32_t part_end = tiles_of_part;
     int stage = 0;
-    int last_stage = 0;
     uint32_t parity = 0;
-    for (int tile = 0; tile < num_tiles_; ++tile) {
-      full_[stage].Wait(parity);
-      const uint32_t rows = SharedAddress(ring_ + stage * S::kStageBytes) +
-                            warpgroup * (kRowTileBytes / kConsumers);
-      const uint32_t weights =
-          SharedAddress(ring_ + stage * S::kStageBytes + kRowTileBytes);
-      WarpgroupArrive();
-#pragma unroll
-      for (int k = 0; k < kTileInputs / kMmaInputs; ++k) {
-#pragma unroll
-        for (int part = 0; part < S::kParts; ++part) {
-          MultiplyAdd(sums[part], TileDescriptor(rows + k * kMmaInputs * 2),
-                      TileDescriptor(weights + k * kMmaInputs * 2 +
-                                     part * S::kMmaOutputs * kTileInputs * 2));
-        }
-      }
-      WarpgroupCommit();
-      WarpgroupWait<1>();
-      // The products of the stage before have ended.
-      if (tile > 0 && threadIdx.x % kWarpgroup == 0) {
-        empty_[last_stage].Arrive();
-      }
-      last_stage = stage;
-      Next(stage, parity);
-      if constexpr (S::kInputParts > 1) {
-        if (tile + 1 < part_end) continue;
-        WarpgroupWait<0>();
-        AddPart(part_end == tiles_of_part, done, sums);
-        part_end = min(part_end + tiles_of_part, num_tiles_);
-      }
-    }
-    WarpgroupWait<0>();
-#pragma unroll
-    for (int part = 0; part < S::kParts; ++part) {
-      if constexpr (S::kInputParts > 1) {
-        Store(warpgroup, part, done[part]);
+    for (int item = FirstItem(); item < num_items(); item += ItemStep()) {
+      const Item at = ItemOf(item);
+      if constexpr (S::kParts == 1) {
+        float sums[S::kSums] = {};
+        Multiply(warpgroup, plan_.num_tiles, stage, parity, sums);
+        Store(warpgroup, at, sums);
       } else {
-        Store(warpgroup, part, sums[part]);
+        // Of the parts of the inputs before the one that `sums` are of.
+        float done[S::kSums];
+        for (int part = 0; part < S::kParts; ++part) {
+          float sums[S::kSums] = {};
+          Multiply(warpgroup,
+                   PartBegin(part + 1, plan_.num_tiles) -
+                       PartBegin(part, plan_.num_tiles),
+                   stage, parity, sums);
+#pragma unroll
+          for (int i = 0; i < S::kSums; ++i) {
+            done[i] = part == 0 ? sums[i] : done[i] + sums[i];
+          }
+        }
+        Store(warpgroup, at, done);
       }
     }
   }
 
+  // Every thread: nobody leaves while the other block may reach it.
+  __device__ void Leave() const {
+    __syncwarp();
+    ClusterArrive();
+    ClusterWait();
+  }
+
  private:
+  // A tile of the output.
+  struct Item {
+    int32_t row;
+    int32_t strip;
+  };
+
+  __device__ int FirstItem() const { return blockIdx.x / kCluster; }
+  __device__ int ItemStep() const { return gridDim.x / kCluster; }
+  __device__ int num_items() const { return plan_.row_pairs * plan_.widths; }
+  // Groups of kGroup pairs of rows, each over all outputs.
+  __device__ Item ItemOf(int item) const {
+    const int group = item / (kGroup * plan_.widths);
+    const int size = min(kGroup, plan_.row_pairs - group * kGroup);
+    const int within = item % (kGroup * plan_.widths);
+    const int pair = group * kGroup + within % size;
+    return {(pair * kCluster + rank_) * kRows, within / size * S::kStrips};
+  }
+
   __device__ static void Next(int& stage, uint32_t& parity) {
     if (++stage < S::kStages) return;
     stage = 0;
     parity ^= 1;
   }
 
-  // Adds the sums of a part to those of the parts before it, and clears them.
-  template <int kSums>
-  __device__ static void AddPart(bool is_first, float (&done)[S::kParts][kSums],
-                                 float (&sums)[S::kParts][kSums]) {
-#pragma unroll
-    for (int part = 0; part < S::kParts; ++part) {
-      FenceSums(sums[part]);
-#pragma unroll
-      for (int i = 0; i < kSums; ++i) {
-        done[part][i] =
-            is_first ? sums[part][i] : done[part][i] + sums[part][i];
-        sums[part][i] = 0;
-      }
-      FenceSums(sums[part]);
-    }
+  __device__ void Load(const CUtensorMap& input, const Item& at, int tile,
+                       int stage) {
+    constexpr int kHalf = S::kStrips / kCluster;
+    std::byte* const to = ring_ + stage * S::kStageBytes;
+    const int strips = min(S::kStrips, plan_.num_strips - at.strip);
+    full_[stage].ArriveAndExpect(kRowTileBytes + strips * kTileBytes);
+    CopyBox(to, input, tile * kTileInputs, at.row, full_[stage]);
+    const int first = rank_ * kHalf;
+    const int count = min(kHalf, strips - first);
+    if (count <= 0) return;
+    const int64_t from = int64_t{tile} * plan_.padded_strips + at.strip + first;
+    CopyBulkToBlocks(
+        to + kRowTileBytes + first * kTileBytes,
+        static_cast<const std::byte*>(weights_.data) + from * kTileBytes,
+        count * kTileBytes, full_[stage], kBothBlocks);
   }
 
-  template <int kSums>
-  __device__ void Store(int warpgroup, int part,
-                        const float (&sums)[kSums]) const {
-    const int thread = threadIdx.x % kWarpgroup;
-    const int32_t row = first_row_ + warpgroup * kWarpgroupRows +
-                        thread / kWarpSize * 16 + thread % kWarpSize / 4;
-    const int32_t output =
-        first_output_ + part * S::kMmaOutputs + thread % 4 * 2;
+  // Adds the products of so many tiles.
+  __device__ void Multiply(int warpgroup, int num_tiles, int& stage,
+                           uint32_t& parity, float (&sums)[S::kSums]) {
+    FenceSums(sums);
+    int last_stage = 0;
+    for (int tile = 0; tile < num_tiles; ++tile) {
+      full_[stage].Wait(parity);
+      const uint32_t at = SharedAddress(ring_ + stage * S::kStageBytes);
+      const uint32_t rows = at + warpgroup * kWarpgroupRows * kRowBytes;
+      const uint32_t weights = at + kRowTileBytes;
+      WarpgroupArrive();
 #pragma unroll
-    for (int i = 0; i < kSums; ++i) {
-      Store(row + i / 2 % 2 * 8, output + i / 4 * 8 + i % 2, sums[i]);
+      for (int k = 0; k < kTileInputs / kMmaInputs; ++k) {
+        MultiplyAdd(sums, TileDescriptor(rows + k * kMmaInputs * 2),
+                    TileDescriptor(weights + k * kMmaInputs * 2));
+      }
+      WarpgroupCommit();
+      WarpgroupWait<1>();
+      // The products of the stage before have ended.
+      if (tile > 0) Release(last_stage);
+      last_stage = stage;
+      Next(stage, parity);
     }
+    WarpgroupWait<0>();
+    FenceSums(sums);
+    Release(last_stage);
   }
-  __device__ void Store(int32_t row, int32_t output, float sum) const {
-    if (row >= args_.num_rows || output >= weights_.num_outputs) return;
-    float* const to = args_.output + row * args_.output_stride + output;
-    *to = args_.accumulate ? *to + sum : sum;
+
+  // Both blocks bring this one its weights.
+  __device__ void Release(int stage) {
+    const int thread = threadIdx.x % kWarpgroup;
+    if (thread < kCluster) empty_[stage].ArriveAt(thread);
+  }
+
+  __device__ void Store(int warpgroup, const Item& at,
+                        const float (&sums)[S::kSums]) const {
+    const int thread = threadIdx.x % kWarpgroup;
+    const int32_t first_row = at.row + warpgroup * kWarpgroupRows +
+                              thread / kWarpSize * 16 + thread % kWarpSize / 4;
+    const int32_t first_output = at.strip * kStripOutputs + thread % 4 * 2;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = first_row + half * 8;
+      if (row >= args_.num_rows) return;
+      const auto to = [&](int column) -> OutputPair {
+        return {args_, weights_.num_outputs, row,
+                first_output + column * kMmaOutputs};
+      };
+#pragma unroll
+      for (int first = 0; first < S::kColumns; first += S::kLot) {
+        // The loads of a lot before its stores, which they may not pass.
+        float2 before[S::kLot] = {};
+        if (args_.accumulate) {
+#pragma unroll
+          for (int i = 0; i < S::kLot; ++i) before[i] = to(first + i).Load();
+        }
+#pragma unroll
+        for (int i = 0; i < S::kLot; ++i) {
+          const int sum = 4 * (first + i) + 2 * half;
+          float2 pair = {sums[sum], sums[sum + 1]};
+          if (args_.accumulate) {
+            pair = {before[i].x + pair.x, before[i].y + pair.y};
+          }
+          to(first + i).Store(pair);
+        }
+      }
+    }
   }
 
   const GemmArgs& args_;
   const PackedMatrix& weights_;
-  const int32_t num_tiles_;
-  const int32_t first_row_;
-  const int32_t first_output_;
+  const Plan& plan_;
+  const int32_t rank_;  // in its cluster
   std::byte* ring_;
   CopyBarrier* full_;
   CopyBarrier* empty_;
 };
 
-// grid [rows / kRows, outputs / S::kOutputs].
+// grid [kCluster * clusters].
 template <typename S>
 __global__ void __launch_bounds__(kThreads, 1)
     GemmManyRowsKernel(const __grid_constant__ GemmArgs args,
                        const __grid_constant__ PackedMatrix weights,
+                       const __grid_constant__ Plan plan,
                        const __grid_constant__ CUtensorMap input) {
   extern __shared__ std::byte many_rows_shared[];
-  Block<S> block(args, weights, many_rows_shared);
+  Block<S> block(args, weights, plan, many_rows_shared);
   block.Init();
   WaitForKernelsBefore();
   const int warpgroup = threadIdx.x / kWarpgroup;
@@ -212,20 +266,32 @@ __global__ void __launch_bounds__(kThreads, 1)
     asm volatile(
         "setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kProducerRegisters));
     if (threadIdx.x % kWarpgroup == 0) block.Produce(input);
+    block.Leave();
   } else {
     asm volatile(
         "setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(kConsumerRegisters));
     block.Consume(warpgroup);
+    block.Leave();
   }
 }
 
+int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
 template <typename S>
 cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
-                   const OperandMap& input, cudaStream_t stream) {
-  const dim3 grid((args.num_rows + kRows - 1) / kRows,
-                  (weights.num_outputs + S::kOutputs - 1) / S::kOutputs);
-  return LaunchOverlapped(GemmManyRowsKernel<S>, grid, kThreads,
-                          S::kSharedBytes, stream, args, weights, input.map);
+                   const OperandMap& input, const GemmDevice& device,
+                   cudaStream_t stream) {
+  Plan plan = {};
+  plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);
+  plan.padded_strips = PaddedStrips(weights.num_outputs);
+  plan.num_tiles = weights.padded_inputs / kTileInputs;
+  plan.row_pairs = DivideUp(args.num_rows, kCluster * kRows);
+  plan.widths = DivideUp(plan.num_strips, S::kStrips);
+  int32_t clusters = plan.row_pairs * plan.widths;
+  if (clusters > device.clusters_of_2) clusters = device.clusters_of_2;
+  return LaunchClusters(GemmManyRowsKernel<S>, dim3(clusters * kCluster),
+                        kCluster, kThreads, S::kSharedBytes, stream, args,
+                        weights, plan, input.map);
 }
 
 template <typename S>
@@ -235,27 +301,25 @@ cudaError_t Prepare() {
                               S::kSharedBytes);
 }
 
-// The blocks that tiles of so many outputs give.
-int64_t NumBlocks(const GemmArgs& args, const PackedMatrix& weights,
-                  int32_t outputs) {
-  return int64_t{(args.num_rows + kRows - 1) / kRows} *
-         ((weights.num_outputs + outputs - 1) / outputs);
-}
-
-// The largest tile of at most 128 outputs that gives most of the
-// multiprocessors a block.
-template <int kInputParts>
-cudaError_t LaunchLargest(const GemmArgs& args, const PackedMatrix& weights,
-                          const OperandMap& input, int32_t num_multiprocessors,
-                          cudaStream_t stream) {
-  const int32_t wanted = num_multiprocessors * 3 / 4;
-  if (NumBlocks(args, weights, 128) >= wanted) {
-    return Launch<Shape<128, kInputParts>>(args, weights, input, stream);
+// The strips of the tiles that take least time: each costs its products and
+// about as much as kTileStrips strips for being begun and stored.
+template <int32_t kCount>
+int32_t BestStrips(const int32_t (&choices)[kCount], const GemmArgs& args,
+                   const PackedMatrix& weights, const GemmDevice& device) {
+  constexpr int64_t kTileStrips = 2;
+  const int32_t row_pairs = DivideUp(args.num_rows, kCluster * kRows);
+  const int32_t num_strips = DivideUp(weights.num_outputs, kStripOutputs);
+  int32_t best = 0;
+  int64_t best_cost = 0;
+  for (const int32_t strips : choices) {
+    const int64_t rounds = DivideUp(row_pairs * DivideUp(num_strips, strips),
+                                    device.clusters_of_2);
+    const int64_t cost = rounds * (strips + kTileStrips);
+    if (best != 0 && cost >= best_cost) continue;
+    best = strips;
+    best_cost = cost;
   }
-  if (NumBlocks(args, weights, 64) >= wanted) {
-    return Launch<Shape<64, kInputParts>>(args, weights, input, stream);
-  }
-  return Launch<Shape<32, kInputParts>>(args, weights, input, stream);
+  return best;
 }
 
 }  // namespace
@@ -263,23 +327,37 @@ cudaError_t LaunchLargest(const GemmArgs& args, const PackedMatrix& weights,
 cudaError_t LaunchGemmManyRows(const GemmArgs& args,
                                const PackedMatrix& weights,
                                const OperandMap& input,
-                               int32_t num_multiprocessors,
-                               cudaStream_t stream) {
+                               const GemmDevice& device, cudaStream_t stream) {
   if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
-    return LaunchLargest<kMostParts>(args, weights, input, num_multiprocessors,
-                                     stream);
+    switch (BestStrips({12, 8, 4}, args, weights, device)) {
+      case 12:
+        return Launch<Shape<12, kMostParts>>(args, weights, input, device,
+                                             stream);
+      case 8:
+        return Launch<Shape<8, kMostParts>>(args, weights, input, device,
+                                            stream);
+      default:
+        return Launch<Shape<4, kMostParts>>(args, weights, input, device,
+                                            stream);
+    }
   }
-  if (NumBlocks(args, weights, 256) >= num_multiprocessors) {
-    return Launch<Shape<256, 1>>(args, weights, input, stream);
+  switch (BestStrips({16, 12, 8, 4}, args, weights, device)) {
+    case 16:
+      return Launch<Shape<16, 1>>(args, weights, input, device, stream);
+    case 12:
+      return Launch<Shape<12, 1>>(args, weights, input, device, stream);
+    case 8:
+      return Launch<Shape<8, 1>>(args, weights, input, device, stream);
+    default:
+      return Launch<Shape<4, 1>>(args, weights, input, device, stream);
   }
-  return LaunchLargest<1>(args, weights, input, num_multiprocessors, stream);
 }
 
 cudaError_t PrepareGemmManyRows() {
   for (cudaError_t (*prepare)() :
-       {Prepare<Shape<32, 1>>, Prepare<Shape<64, 1>>, Prepare<Shape<128, 1>>,
-        Prepare<Shape<256, 1>>, Prepare<Shape<32, kMostParts>>,
-        Prepare<Shape<64, kMostParts>>, Prepare<Shape<128, kMostParts>>}) {
+       {Prepare<Shape<4, 1>>, Prepare<Shape<8, 1>>, Prepare<Shape<12, 1>>,
+        Prepare<Shape<16, 1>>, Prepare<Shape<4, kMostParts>>,
+        Prepare<Shape<8, kMostParts>>, Prepare<Shape<12, kMostParts>>}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }
   return cudaSuccess;

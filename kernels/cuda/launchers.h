@@ -74,8 +74,9 @@ cudaError_t LaunchGemmFloat(const GemmArgs& args, const PackedMatrix& weights,
                             cudaStream_t stream);
 
 // The same on tensor cores: k in rising groups of 16, within which the sum is
-// the hardware's and the same for each of its instructions. Three forms of
-// equal bits; num_rows > 0. This one takes any sizes, and is slow.
+// the hardware's and the same for each of its instructions; in one accumulator,
+// or in parts (gemm_layout.h). Forms of equal bits; num_rows > 0. This one
+// takes any sizes, cuts none, and is slow: for what the others cannot read.
 cudaError_t LaunchGemmAnyRows(const GemmArgs& args, const PackedMatrix& weights,
                               cudaStream_t stream);
 
@@ -83,24 +84,27 @@ cudaError_t LaunchGemmAnyRows(const GemmArgs& args, const PackedMatrix& weights,
 struct OperandMap {
   CUtensorMap map;
 };
-// Streams the weights once for up to 64 rows; bound by memory. The map has
-// boxes of FewRowsBox(num_rows) rows.
-inline constexpr int32_t kMostFewRows = 64;
-constexpr int32_t FewRowsBox(int32_t num_rows) {
-  return num_rows <= 16 ? 16 : num_rows <= 32 ? 32 : 64;
-}
+// What runs at once of the kernels of products: a block a multiprocessor.
+struct GemmDevice {
+  int32_t num_multiprocessors;
+  int32_t clusters_of_2;  // of as many blocks
+  int32_t clusters_of_4;
+};
+// Streams the weights once for up to 256 rows; bound by memory, with most rows
+// by the tensor cores. The map has boxes of FewRowsBox rows.
+inline constexpr int32_t kMostFewRows = 256;
+int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows);
 cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
-                              const OperandMap& input,
-                              int32_t num_multiprocessors, cudaStream_t stream);
+                              const OperandMap& input, const GemmDevice& device,
+                              cudaStream_t stream);
 // Bound by the tensor cores with many rows. The map has boxes of kManyRowsBox.
 inline constexpr int32_t kManyRowsBox = 128;
 cudaError_t LaunchGemmManyRows(const GemmArgs& args,
                                const PackedMatrix& weights,
                                const OperandMap& input,
-                               int32_t num_multiprocessors,
-                               cudaStream_t stream);
-// Each once a device, before the first launch.
-cudaError_t PrepareGemmFewRows();
+                               const GemmDevice& device, cudaStream_t stream);
+// Each once a device, before the first launch. Fills in the clusters.
+cudaError_t PrepareGemmFewRows(GemmDevice* device);
 cudaError_t PrepareGemmManyRows();
 
 // The states of one launch of the digest; small enough for a kernel's argument.

@@ -21,21 +21,33 @@ __device__ inline void WaitForKernelsBefore() {
   cudaGridDependencySynchronize();
 }
 
+// In clusters of so many blocks, by which grid.x divides; 1: none.
 template <typename... Params, typename... Args>
-cudaError_t LaunchOverlapped(void (*kernel)(Params...), dim3 grid,
-                             int32_t threads, int32_t shared_bytes,
-                             cudaStream_t stream, Args&&... args) {
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
+cudaError_t LaunchClusters(void (*kernel)(Params...), dim3 grid,
+                           int32_t cluster, int32_t threads,
+                           int32_t shared_bytes, cudaStream_t stream,
+                           Args&&... args) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {unsigned(cluster), 1, 1};
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = cluster > 1 ? 2 : 1;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
+}
+
+template <typename... Params, typename... Args>
+cudaError_t LaunchOverlapped(void (*kernel)(Params...), dim3 grid,
+                             int32_t threads, int32_t shared_bytes,
+                             cudaStream_t stream, Args&&... args) {
+  return LaunchClusters(kernel, grid, 1, threads, shared_bytes, stream,
+                        std::forward<Args>(args)...);
 }
 
 }  // namespace ttt

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -89,7 +90,9 @@ class GemmTest : public testing::TestWithParam<GemmCase> {
                     false, num_outputs);
   }
 
-  void ExpectRowsHaveTheBitsOfOneRow(const Shape& shape);
+  // And that these are near the product.
+  void ExpectRowsHaveTheBitsOfOneRow(const Shape& shape,
+                                     const std::vector<int>& row_counts);
 
   const std::unique_ptr<Backend> backend_;
 };
@@ -126,18 +129,48 @@ TEST_P(GemmTest, MultipliesByTheTransposedWeights) {
 }
 
 TEST_P(GemmTest, AddsToTheOutputAndLeavesWhatIsBetweenItsRows) {
-  const Floats weights = Random(140 * 64, 1);
-  const auto packed = backend_->PackWeights(weights.data(), 140, 64).value();
-  const Floats input = Random(5 * 64, 2);
-  const Floats product = Multiply(*backend_, *packed, input);
-  const Floats before = Random(5 * 150, 3);
-  const Floats after = Multiply(*backend_, *packed, input, before, true, 150);
-  for (int row = 0; row < 5; ++row) {
-    for (int n = 0; n < 150; ++n) {
-      const float wanted = n < 140
-                               ? before[row * 150 + n] + product[row * 140 + n]
-                               : before[row * 150 + n];
-      EXPECT_EQ(after[row * 150 + n], wanted) << row << ", " << n;
+  struct Product {
+    Shape shape;
+    int num_rows;
+    int gap;  // between rows of the output
+  };
+  std::vector<Product> products = {{{140, 64}, 5, 10}, {{77, 40}, 3, 1}};
+  if (GetParam().kind == BackendKind::kCuda) {
+    // Each of its forms, with outputs in pairs and one by one.
+    for (const Shape& shape : {Shape{77, 64}, Shape{1000, 1344},
+                               Shape{4240, 600}, Shape{4243, 72}}) {
+      for (const int num_rows : {1, 20, 50, 100, 200, 300, 700}) {
+        for (const int gap : {0, 3, 4}) {
+          products.push_back({shape, num_rows, gap});
+        }
+      }
+    }
+  }
+  for (const auto& [shape, num_rows, gap] : products) {
+    const Floats weights =
+        Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+    const auto packed =
+        backend_
+            ->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
+            .value();
+    const Floats input = Random(size_t(num_rows) * shape.num_inputs, 2);
+    const Floats product = Multiply(*backend_, *packed, input);
+    const int stride = shape.num_outputs + gap;
+    const Floats before = Random(size_t(num_rows) * stride, 3);
+    Floats added = before;
+    Floats written = before;
+    for (int row = 0; row < num_rows; ++row) {
+      for (int n = 0; n < shape.num_outputs; ++n) {
+        added[row * stride + n] += product[row * shape.num_outputs + n];
+        written[row * stride + n] = product[row * shape.num_outputs + n];
+      }
+    }
+    for (const bool accumulate : {false, true}) {
+      ASSERT_EQ(
+          Bits(Multiply(*backend_, *packed, input, before, accumulate, stride)),
+          Bits(accumulate ? added : written))
+          << num_rows << " rows, " << shape.num_outputs << " x "
+          << shape.num_inputs << " and " << gap;
     }
   }
 }
@@ -182,37 +215,59 @@ TEST_P(GemmTest, RowsHaveTheSameBitsForEveryNumberOfRowsAndThreads) {
 // Across every form that a backend chooses by the number of rows and the shape.
 TEST_P(GemmTest, RowsOfLargeProductsHaveTheBitsOfOneRow) {
   if (GetParam().kind == BackendKind::kReference) return;  // It has one form.
-  ExpectRowsHaveTheBitsOfOneRow({2080, 344});
+  ExpectRowsHaveTheBitsOfOneRow({2080, 344}, {16, 20, 33, 100, 250, 1000});
 }
 
-TEST_P(GemmTest, RowsOfLongSumsHaveTheBitsOfOneRow) {
-  if (GetParam().kind != BackendKind::kCuda) return;  // It alone cuts them.
-  ExpectRowsHaveTheBitsOfOneRow({2080, 600});
-  ExpectRowsHaveTheBitsOfOneRow({96, 1344});
-  ExpectRowsHaveTheBitsOfOneRow({4240, 600});
+TEST_P(GemmTest, RowsOfEveryFormHaveTheBitsOfOneRow) {
+  if (GetParam().kind != BackendKind::kCuda) return;
+  const std::vector<int> rows = {1,   2,   8,   9,   15,  16,  17,  31,  32,
+                                 33,  48,  63,  64,  65,  96,  127, 128, 129,
+                                 200, 255, 256, 257, 300, 384, 513, 800, 2500};
+  for (const Shape& shape :
+       {Shape{16, 64}, Shape{8, 512}, Shape{96, 1344}, Shape{768, 768},
+        Shape{2048, 1032}, Shape{2080, 600}, Shape{4096, 520}, Shape{4099, 520},
+        Shape{6176, 512}, Shape{12000, 72}}) {
+    ExpectRowsHaveTheBitsOfOneRow(shape, rows);
+  }
 }
 
-void GemmTest::ExpectRowsHaveTheBitsOfOneRow(const Shape& shape) {
-  const Floats weights =
-      Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+void GemmTest::ExpectRowsHaveTheBitsOfOneRow(
+    const Shape& shape, const std::vector<int>& row_counts) {
+  const int32_t num_outputs = shape.num_outputs;
+  const int32_t num_inputs = shape.num_inputs;
+  const Floats weights = Random(size_t(num_outputs) * num_inputs, 1);
   const auto packed =
-      backend_->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
-          .value();
-  const Floats input = Random(size_t(2500) * shape.num_inputs, 2);
+      backend_->PackWeights(weights.data(), num_outputs, num_inputs).value();
+  const int most = *std::max_element(row_counts.begin(), row_counts.end());
+  const Floats input = Random(size_t(most) * num_inputs, 2);
+  const Floats w = Round(weights);
+  const Floats x = Round(input);
+  std::map<int, Floats> rows;  // alone
   const auto one_row = [&](int row) {
-    return Bits(
-        Multiply(*backend_, *packed,
-                 Part(input, row * shape.num_inputs, shape.num_inputs)));
+    if (const auto known = rows.find(row); known != rows.end()) {
+      return Bits(known->second);
+    }
+    const Floats alone =
+        Multiply(*backend_, *packed, Part(input, row * num_inputs, num_inputs));
+    std::vector<double> wanted;
+    for (int n = 0; n < num_outputs; ++n) {
+      double sum = 0.0;
+      for (int k = 0; k < num_inputs; ++k) {
+        sum += double(x[row * num_inputs + k]) * w[n * num_inputs + k];
+      }
+      wanted.push_back(sum);
+    }
+    EXPECT_LE(MaxError(alone, wanted), 1e-4) << "row " << row;
+    return Bits(rows[row] = alone);
   };
-  for (const int num_rows : {16, 20, 33, 100, 250, 500, 1000, 2500}) {
-    const Floats output =
-        Multiply(*backend_, *packed,
-                 Part(input, 0, size_t(num_rows) * shape.num_inputs));
-    for (int row = num_rows - 1; row >= 0; row -= 31) {
-      ASSERT_EQ(Bits(Part(output, row * shape.num_outputs, shape.num_outputs)),
+  for (const int num_rows : row_counts) {
+    const Floats output = Multiply(
+        *backend_, *packed, Part(input, 0, size_t(num_rows) * num_inputs));
+    for (int row = num_rows - 1; row >= 0; row -= 61) {
+      ASSERT_EQ(Bits(Part(output, row * num_outputs, num_outputs)),
                 one_row(row))
-          << "row " << row << " of " << num_rows << ", " << shape.num_outputs
-          << " x " << shape.num_inputs;
+          << "row " << row << " of " << num_rows << ", " << num_outputs << " x "
+          << num_inputs;
     }
   }
 }

@@ -1,0 +1,40 @@
+// Writes what a product has summed.
+#pragma once
+
+#include "kernels/cuda/launchers.h"
+
+namespace ttt {
+
+// Where outputs `output` and `output + 1` of `row` go, and whether they are
+// before `end`.
+class OutputPair {
+ public:
+  __device__ OutputPair(const GemmArgs& args, int32_t end, int32_t row,
+                        int32_t output)
+      : to_(args.output + row * args.output_stride + output),
+        has_first_(row < args.num_rows && output < end),
+        has_second_(row < args.num_rows && output + 1 < end),
+        is_aligned_(args.output_stride % 2 == 0) {}
+
+  // Zero for what does not exist.
+  __device__ float2 Load() const {
+    if (has_second_ && is_aligned_) return *reinterpret_cast<float2*>(to_);
+    return {has_first_ ? to_[0] : 0.0f, has_second_ ? to_[1] : 0.0f};
+  }
+  __device__ void Store(float2 sums) const {
+    if (has_second_ && is_aligned_) {
+      *reinterpret_cast<float2*>(to_) = sums;
+      return;
+    }
+    if (has_first_) to_[0] = sums.x;
+    if (has_second_) to_[1] = sums.y;
+  }
+
+ private:
+  float* to_;
+  bool has_first_;
+  bool has_second_;
+  bool is_aligned_;
+};
+
+}  // namespace ttt
