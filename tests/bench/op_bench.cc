@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -13,58 +14,74 @@
 #include "absl/strings/str_format.h"
 #include "tests/bench/bench_device.h"
 #include "tests/bench/op_bench_cases.h"
+#include "tests/bench/stopwatch.h"
 
 ABSL_FLAG(std::string, device, "cpu", "cpu or cuda:N");
 ABSL_FLAG(std::string, precision, "", "fp32 or bf16; empty: both");
 ABSL_FLAG(int32_t, threads, 0, "of the CPU; 0: one a core");
-ABSL_FLAG(int32_t, calls, 1,
-          "of an op an iteration, one after the other, recorded if the device "
-          "can: with many, the time of a call is that within a step");
 
 namespace ttt {
 namespace {
 
-void RunCase(benchmark::State& state, const OpCase& op_case, Backend* backend,
-             const Ceilings& best) {
-  OpInputs inputs(backend);
-  const PreparedOp op = op_case.prepare(inputs);
-  const int32_t calls = absl::GetFlag(FLAGS_calls);
-  const auto call = [&] {
-    absl::Status status;
-    for (int32_t i = 0; i < calls; ++i) status.Update(op.call());
-    return status;
-  };
-  absl::Status status = op.call();
-  std::unique_ptr<Recording> recording;
-  // Digests and copies to the host cannot be recorded.
-  if (calls > 1 && op_case.kind != OpKind::kDigestStates) {
-    absl::StatusOr<std::unique_ptr<Recording>> made = backend->Record(call);
-    status.Update(made.status());
+// Of ops that a device can record: one after the other without its host.
+constexpr int kRecordedCalls = 32;
+
+// A case with its inputs. They are kept from one run of it to the next.
+struct PreparedCase {
+  PreparedCase(const OpCase& op_case, Backend* backend)
+      : inputs(backend), op(op_case.prepare(inputs)) {
+    status = op.call();
+    if (op_case.kind == OpKind::kDigestStates || op_case.kind == OpKind::kCopy)
+      return;  // They wait for the device.
+    auto made = backend->Record([&] {
+      absl::Status calls;
+      for (int i = 0; i < kRecordedCalls; ++i) calls.Update(op.call());
+      return calls;
+    });
     if (made.ok()) recording = *std::move(made);
   }
+
+  OpInputs inputs;
+  PreparedOp op;
+  absl::Status status;
+  std::unique_ptr<Recording> recording;  // of kRecordedCalls, or null
+};
+
+void RunCase(benchmark::State& state, OpKind kind, PreparedCase& prepared,
+             Backend* backend, const Ceilings& best) {
+  const PreparedOp& op = prepared.op;
+  absl::Status status = prepared.status;
+  status.Update(backend->Synchronize());
+  const int calls = prepared.recording != nullptr ? kRecordedCalls : 1;
   for (auto _ : state) {
-    status.Update(recording ? backend->Run(*recording) : call());
-    status.Update(backend->Synchronize());
+    const double seconds = TimeToRun([&] {
+      status.Update(prepared.recording != nullptr
+                        ? backend->Run(*prepared.recording)
+                        : op.call());
+      status.Update(backend->Synchronize());
+    });
+    state.SetIterationTime(seconds / calls);
   }
   if (!status.ok()) {
     state.SkipWithError(status.ToString().c_str());
     return;
   }
   using benchmark::Counter;
-  const auto share = [calls](double amount, double ceiling) {
-    return ceiling > 0 ? Counter(calls * amount / ceiling,
-                                 Counter::kIsIterationInvariantRate)
-                       : Counter(0);
+  const auto share = [](double amount, double ceiling) {
+    return ceiling > 0
+               ? Counter(amount / ceiling, Counter::kIsIterationInvariantRate)
+               : Counter(0);
   };
-  state.counters["time_of_a_call"] =
-      Counter(calls, Counter::kIsIterationInvariantRate | Counter::kInvert);
-  state.counters["bytes"] = op.cost.bytes;
-  state.counters["FLOPs"] = op.cost.flops;
+  const auto rate = [](double amount) {
+    return Counter(amount, Counter::kIsIterationInvariantRate);
+  };
+  state.counters["bytes"] = rate(op.cost.bytes);
+  state.counters["FLOPs"] = rate(op.cost.flops);
   state.counters["share_of_bandwidth"] =
       share(op.cost.bytes, best.read_bytes_per_second);
   // The learner and all small ops compute in float32 whatever the operands.
   const DType type =
-      op_case.kind == OpKind::kGemm ? backend->operand_type() : DType::kFloat32;
+      kind == OpKind::kGemm ? backend->operand_type() : DType::kFloat32;
   state.counters["share_of_flops"] = share(
       op.cost.flops, best.flops(type) > 0 ? best.flops(type) : best.bf16_flops);
 }
@@ -93,6 +110,9 @@ int Main(int argc, char** argv) {
     }
     devices.push_back(*std::move(device));
   }
+  const bool is_cpu = absl::GetFlag(FLAGS_device) == "cpu";
+  std::string prepared_name;
+  std::unique_ptr<PreparedCase> prepared;
   for (const BenchDevice& device : devices) {
     for (int repeat = 0; repeat < 5; ++repeat) {
       if (const absl::Status status = device.meter->Measure(); !status.ok()) {
@@ -112,12 +132,19 @@ int Main(int argc, char** argv) {
                         best.bf16_flops / 1e9));
     for (const OpKind kind : kAllOpKinds) {
       for (const OpCase& op_case : CasesOf(kind)) {
-        benchmark::RegisterBenchmark(
-            (op_case.name + (is_fp32 ? "/fp32" : "/bf16")).c_str(),
-            [op_case, backend, best](benchmark::State& state) {
-              RunCase(state, op_case, backend, best);
-            })
-            ->UseRealTime()
+        if (op_case.is_large && is_cpu) continue;
+        const std::string name = op_case.name + (is_fp32 ? "/fp32" : "/bf16");
+        const auto run = [=, &prepared_name,
+                          &prepared](benchmark::State& state) {
+          if (prepared_name != name) {
+            prepared = nullptr;  // Its memory is needed.
+            prepared = std::make_unique<PreparedCase>(op_case, backend);
+            prepared_name = name;
+          }
+          RunCase(state, op_case.kind, *prepared, backend, best);
+        };
+        benchmark::RegisterBenchmark(name.c_str(), run)
+            ->UseManualTime()
             ->Unit(benchmark::kMicrosecond);
       }
     }

@@ -209,7 +209,7 @@ PreparedOp PrepareGemm(OpInputs& in, int32_t num_outputs, int32_t num_inputs,
   }
   GemmArgs args = {.input = in.Operands(int64_t{n} * num_inputs),
                    .weights = sets[0],
-                   .output = in.Floats(int64_t{n} * num_outputs),
+                   .output = in.Zeros(int64_t{n} * num_outputs),
                    .output_stride = num_outputs,
                    .num_rows = n,
                    .accumulate = false};
@@ -377,19 +377,26 @@ std::vector<OpCase> GemmCases() {
   };
   std::vector<Matrix> matrices;
   for (const ModelSizes& m : {k125m, k1300m}) {
-    matrices.push_back(
-        {absl::StrCat(m.name, " gate_up"), 2 * m.inner, m.hidden_size});
-    matrices.push_back({absl::StrCat(m.name, " down"), m.hidden_size, m.inner});
+    const int32_t hidden = m.hidden_size;
+    // Queries and keys in one, values, gate, rates.
+    matrices.push_back({absl::StrCat(m.name, " projections"),
+                        3 * hidden + m.num_heads, hidden});
+    matrices.push_back({absl::StrCat(m.name, " output"), hidden, hidden});
+    matrices.push_back({absl::StrCat(m.name, " gate_up"), 2 * m.inner, hidden});
+    matrices.push_back({absl::StrCat(m.name, " down"), hidden, m.inner});
+    matrices.push_back({absl::StrCat(m.name, " head"), m.vocab_size, hidden});
   }
-  matrices.push_back({"125m head", k125m.vocab_size, k125m.hidden_size});
   std::vector<OpCase> cases;
   for (const Matrix& matrix : matrices) {
-    for (const int32_t n : kRows) {
+    for (const int32_t n : {1, 16, 64, 256, 4096, 32768}) {
+      const bool is_large = n > 256;
+      if (is_large && matrix.num_outputs == k1300m.vocab_size) continue;
       cases.push_back(
           {OpKind::kGemm, absl::StrCat("Gemm/", matrix.name, "/", n),
            [=](OpInputs& in) {
              return PrepareGemm(in, matrix.num_outputs, matrix.num_inputs, n);
-           }});
+           },
+           is_large});
     }
   }
   return cases;

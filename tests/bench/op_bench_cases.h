@@ -24,6 +24,7 @@ struct OpCase {
   std::string name;  // "Gemm/125m gate_up/16"
   // Makes the inputs; what it returns uses them.
   std::function<PreparedOp(OpInputs&)> prepare;
+  bool is_large = false;  // seconds on a CPU
 };
 
 // All of a kind: realistic shapes, for 1 to 256 rows, and where it tells

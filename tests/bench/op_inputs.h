@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <vector>
@@ -47,8 +48,22 @@ class OpInputs {
     return Upload(Random(count, scale));
   }
   Operand Operands(int64_t count) {
-    // Random bits of bfloat16 would hold NaN; those of small floats do not.
-    return {Floats(count), backend_.operand_type()};
+    if (backend_.operand_type() == DType::kFloat32) {
+      return {Floats(count), DType::kFloat32};
+    }
+    std::vector<uint16_t> halves;
+    halves.reserve(count);
+    for (const float value : Random(count, 1.0f)) {
+      uint32_t bits;
+      std::memcpy(&bits, &value, sizeof(bits));
+      halves.push_back(uint16_t(bits >> 16));
+    }
+    return {Upload(halves), DType::kBFloat16};
+  }
+  // For what an op writes only.
+  float* Zeros(int64_t count) {
+    buffers_.push_back(backend_.Allocate(count * sizeof(float)).value());
+    return buffers_.back()->as<float>();
   }
   // Of the learner's.
   Operand Rows(int64_t count) {
