@@ -60,6 +60,32 @@ class Recording {
   virtual ~Recording() = default;
 };
 
+// Host memory that the device copies to while the host goes on. Must not
+// outlive its backend.
+class Readback {
+ public:
+  virtual ~Readback() = default;
+  // Undefined between a Copy and the next Wait.
+  virtual std::byte* data() const = 0;
+  virtual int64_t size_bytes() const = 0;
+  // Queues a copy of device memory to data() + offset_bytes. Errors of the
+  // backend.
+  virtual absl::Status Copy(int64_t offset_bytes, const void* device,
+                            int64_t size_bytes) = 0;
+  // Returns when the copies so far have ended; what was queued after them may
+  // go on. Errors of the backend, those of the ops before the copies too.
+  virtual absl::Status Wait() = 0;
+};
+
+// Digests that the device computes while the host goes on: see QueueDigests.
+// Must not outlive its backend.
+class QueuedDigests {
+ public:
+  virtual ~QueuedDigests() = default;
+  // Returns when they are there. Once. Errors of the backend.
+  virtual absl::Status Finish() = 0;
+};
+
 // One device. Not thread-safe: used by one thread at a time (the engine's, and
 // before it starts, the one that loads the model). Ops run in the order of the
 // calls, and so do copies; CopyToHost returns when all before it has ended.
@@ -81,6 +107,9 @@ class Backend {
   virtual absl::StatusOr<std::optional<int64_t>> FreeBytes() {
     return std::nullopt;
   }
+  // Whether ops go on while the caller does: who queues the next ones before he
+  // waits for the last keeps the device busy.
+  virtual bool is_asynchronous() const { return false; }
   // What it did so far. From any thread.
   virtual DeviceCounts counts() const { return {}; }
 
@@ -103,6 +132,9 @@ class Backend {
                                     int64_t size_bytes) = 0;
   virtual absl::Status CopyToHost(void* host, const void* device,
                                   int64_t size_bytes) = 0;
+  // Of that many bytes. RESOURCE_EXHAUSTED.
+  virtual absl::StatusOr<std::unique_ptr<Readback>> CreateReadback(
+      int64_t size_bytes);
   virtual absl::Status CopyOnDevice(void* to, const void* from,
                                     int64_t size_bytes) = 0;
   // Waits for all that was queued, save copies beside the ops.
@@ -174,6 +206,10 @@ class Backend {
   virtual absl::Status GatherHidden(const GatherHiddenArgs& args) = 0;
   virtual absl::Status SampleTokens(const SampleTokensArgs& args) = 0;
   virtual absl::Status DigestStates(const DigestStatesArgs& args) = 0;
+  // DigestStates in two parts: `args.digests` and `args.finite` must live until
+  // Finish fills them.
+  virtual absl::StatusOr<std::unique_ptr<QueuedDigests>> QueueDigests(
+      const DigestStatesArgs& args);
 };
 
 }  // namespace ttt

@@ -81,17 +81,28 @@ class GemmWeights {
   virtual int32_t num_inputs() const = 0;
 };
 
-// hidden[r] = table[token_ids[r]]; and writes each id into its session's ring
-// at place position % kTokenRingSize.
+// hidden[r] = table[the id of row r]; and writes each id into its session's
+// ring at place position % kTokenRingSize. See TokenOfRow.
 struct EmbedTokensArgs {
   StepRows rows;
-  const int32_t* token_ids;  // [num_rows], each in [0, vocab_size)
-  Operand table;             // [vocab_size, hidden_size]
-  float* hidden;             // [num_rows, hidden_size] out
-  StatePlane ring;           // int32 [kTokenRingSize] a slot, in/out
-  int32_t vocab_size;        // > 0
-  int32_t hidden_size;       // > 0
+  const int32_t* token_ids;   // [num_rows], each < vocab_size
+  const int32_t* chosen_ids;  // [..]; null if no id of token_ids is negative
+  Operand table;              // [vocab_size, hidden_size]
+  float* hidden;              // [num_rows, hidden_size] out
+  StatePlane ring;            // int32 [kTokenRingSize] a slot, in/out
+  int32_t vocab_size;         // > 0
+  int32_t hidden_size;        // > 0
 };
+
+// The id that a row reads: its own, or where that is negative, -1 - id is the
+// place in chosen_ids of one that the device chose before. What is no id there,
+// of a row that was not finite, is read as 0.
+constexpr int32_t TokenOfRow(const EmbedTokensArgs& args, int64_t row) {
+  const int32_t id = args.token_ids[row];
+  if (id >= 0) return id;
+  const int32_t chosen = args.chosen_ids[-1 - id];
+  return chosen >= 0 && chosen < args.vocab_size ? chosen : 0;
+}
 
 // output[r] = weight * input[r] / sqrt(mean(input[r]^2) + epsilon). Section 4.
 struct RmsNormArgs {

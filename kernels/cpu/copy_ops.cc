@@ -12,7 +12,7 @@ namespace {
 
 void EmbedRow(const EmbedTokensArgs& args, int64_t row) {
   const int64_t size = args.hidden_size;
-  const int64_t first = args.token_ids[row] * size;
+  const int64_t first = TokenOfRow(args, row) * size;
   float* const hidden = args.hidden + row * size;
   if (args.table.type == DType::kFloat32) {
     std::memcpy(hidden, static_cast<const float*>(args.table.data) + first,
@@ -32,7 +32,7 @@ void EmbedTokens(const EmbedTokensArgs& args, ThreadPool& pool) {
     int32_t* const ring = SlotOf<int32_t>(args.ring, sequence.slot);
     for (int32_t row = 0; row < sequence.num_rows; ++row) {
       ring[(sequence.position + row) % kTokenRingSize] =
-          args.token_ids[sequence.first_row + row];
+          TokenOfRow(args, sequence.first_row + row);
     }
   }
   constexpr int64_t kRowsPerTask = 32;

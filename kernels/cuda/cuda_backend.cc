@@ -98,6 +98,8 @@ class CudaBackend : public Backend {
     return {FastWeightsForm::kSplit, DType::kBFloat16};
   }
 
+  bool is_asynchronous() const override { return true; }
+
   absl::StatusOr<std::optional<int64_t>> FreeBytes() override {
     if (absl::Status status = UseDevice(); !status.ok()) return status;
     size_t free_bytes = 0;
@@ -150,6 +152,11 @@ class CudaBackend : public Backend {
       return status;
     }
     return Synchronize();
+  }
+  absl::StatusOr<std::unique_ptr<Readback>> CreateReadback(
+      int64_t size_bytes) override {
+    if (absl::Status status = UseDevice(); !status.ok()) return status;
+    return PinnedReadback::Create(size_bytes, stream_.get(), &bytes_to_host_);
   }
   absl::Status CopyOnDevice(void* to, const void* from,
                             int64_t size_bytes) override {
@@ -243,8 +250,12 @@ class CudaBackend : public Backend {
     return Queue(args, LaunchSampleTokens, "SampleTokens");
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override;
+  absl::StatusOr<std::unique_ptr<QueuedDigests>> QueueDigests(
+      const DigestStatesArgs& args) override;
 
  private:
+  class CudaDigests;
+
   // A thread that has not called this backend before has another device.
   absl::Status UseDevice() const {
     return CudaStatus(cudaSetDevice(ordinal_), info_.name);
@@ -293,19 +304,21 @@ class CudaBackend : public Backend {
     return CudaStatus(launch(args, stream_.get()), op);
   }
 
-  absl::Status DigestSome(const DigestStatesArgs& args, int32_t first,
-                          const std::array<uint64_t, 4>& header);
+  absl::Status QueueSome(const DigestStatesArgs& args, int32_t first,
+                         Readback* readback);
 
   const DeviceInfo info_;
   const int32_t ordinal_;
   const GemmDevice gemm_device_;
+  std::atomic<int64_t> bytes_to_host_ = 0;
   const CudaStream stream_;
   CopyQueue to_host_;
   CopyQueue to_device_;
   PinnedStaging staging_;  // of small copies to the device
   const std::unique_ptr<DeviceBuffer> digest_sums_;  // [kMaxDigestStates]
+  // Of digests that were finished: page-locked memory is slow to take.
+  std::vector<std::unique_ptr<Readback>> spare_readbacks_;
   std::atomic<int64_t> bytes_to_device_ = 0;
-  std::atomic<int64_t> bytes_to_host_ = 0;
   std::atomic<int64_t> recordings_run_ = 0;
 };
 
@@ -375,27 +388,84 @@ absl::Status CudaBackend::Gemm(const GemmArgs& args) {
                     "Gemm");
 }
 
+// Sums on their way to the host, and what they become there.
+class CudaBackend::CudaDigests : public QueuedDigests {
+ public:
+  CudaDigests(CudaBackend* backend, const DigestStatesArgs& args,
+              std::unique_ptr<Readback> readback)
+      : backend_(*backend),
+        header_(HashHeader(args)),
+        positions_(args.positions, args.positions + args.batch),
+        digests_(args.digests),
+        finite_(args.finite),
+        readback_(std::move(readback)) {}
+  ~CudaDigests() override {
+    backend_.spare_readbacks_.push_back(std::move(readback_));
+  }
+
+  Readback* readback() const { return readback_.get(); }
+  absl::Status Finish() override {
+    if (absl::Status status = readback_->Wait(); !status.ok()) return status;
+    const auto* const results =
+        reinterpret_cast<const DigestSums*>(readback_->data());
+    for (size_t i = 0; i < positions_.size(); ++i) {
+      uint64_t sums[4];
+      for (int j = 0; j < 4; ++j) sums[j] = results[i].words[j] + header_[j];
+      DigestFinish(positions_[i], sums);
+      std::memcpy(digests_ + i * kDigestBytes, sums, kDigestBytes);
+      if (finite_ != nullptr) finite_[i] = results[i].not_finite == 0;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  CudaBackend& backend_;
+  const std::array<uint64_t, 4> header_;
+  const std::vector<int64_t> positions_;
+  uint8_t* const digests_;
+  uint8_t* const finite_;  // or null
+  std::unique_ptr<Readback> readback_;
+};
+
 absl::Status CudaBackend::DigestStates(const DigestStatesArgs& args) {
+  absl::StatusOr<std::unique_ptr<QueuedDigests>> queued = QueueDigests(args);
+  return queued.ok() ? (*queued)->Finish() : queued.status();
+}
+
+absl::StatusOr<std::unique_ptr<QueuedDigests>> CudaBackend::QueueDigests(
+    const DigestStatesArgs& args) {
   if (absl::Status status = Validate(args); !status.ok()) return status;
   if (args.num_planes > kMaxDigestPlanes) {
     return absl::InvalidArgumentError(
         absl::StrCat("DigestStates: num_planes is ", args.num_planes,
                      ", more than ", kMaxDigestPlanes));
   }
-  if (absl::Status status = UseDevice(); !status.ok()) return status;
-  const std::array<uint64_t, 4> header = HashHeader(args);
+  const int64_t bytes = int64_t{args.batch} * sizeof(DigestSums);
+  std::unique_ptr<Readback> readback;
+  if (!spare_readbacks_.empty()) {
+    readback = std::move(spare_readbacks_.back());
+    spare_readbacks_.pop_back();
+  }
+  if (readback == nullptr || readback->size_bytes() < bytes) {
+    absl::StatusOr<std::unique_ptr<Readback>> created = CreateReadback(
+        std::max<int64_t>(bytes, kMaxDigestStates * sizeof(DigestSums)));
+    if (!created.ok()) return created.status();
+    readback = *std::move(created);
+  }
+  auto digests = std::make_unique<CudaDigests>(this, args, std::move(readback));
   for (int32_t first = 0; first < args.batch; first += kMaxDigestStates) {
-    if (absl::Status status = DigestSome(args, first, header); !status.ok()) {
+    if (absl::Status status = QueueSome(args, first, digests->readback());
+        !status.ok()) {
       return status;
     }
   }
-  return absl::OkStatus();
+  return digests;
 }
 
-// Of the states from `first` on, as many as one launch takes.
-absl::Status CudaBackend::DigestSome(const DigestStatesArgs& args,
-                                     int32_t first,
-                                     const std::array<uint64_t, 4>& header) {
+// The sums of the states from `first` on, as many as one launch takes.
+absl::Status CudaBackend::QueueSome(const DigestStatesArgs& args, int32_t first,
+                                    Readback* readback) {
+  if (absl::Status status = UseDevice(); !status.ok()) return status;
   DigestBatch batch = {.slots = args.slots,
                        .planes = {},
                        .slot_ids = {},
@@ -412,23 +482,8 @@ absl::Status CudaBackend::DigestSome(const DigestStatesArgs& args,
       !status.ok()) {
     return status;
   }
-  std::array<DigestSums, kMaxDigestStates> results;
-  if (absl::Status status = CopyToHost(results.data(), batch.sums,
-                                       batch.batch * sizeof(DigestSums));
-      !status.ok()) {
-    return status;
-  }
-  for (int32_t i = 0; i < batch.batch; ++i) {
-    uint64_t sums[4];
-    for (int j = 0; j < 4; ++j) sums[j] = results[i].words[j] + header[j];
-    DigestFinish(batch.positions[i], sums);
-    std::memcpy(args.digests + int64_t{first + i} * kDigestBytes, sums,
-                kDigestBytes);
-    if (args.finite != nullptr) {
-      args.finite[first + i] = results[i].not_finite == 0;
-    }
-  }
-  return absl::OkStatus();
+  return readback->Copy(first * int64_t{sizeof(DigestSums)}, batch.sums,
+                        batch.batch * int64_t{sizeof(DigestSums)});
 }
 
 absl::Status CheckDevice(int32_t ordinal, const cudaDeviceProp& device) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,6 +96,69 @@ CudaStream::CudaStream(CudaStream&& other) noexcept
 
 CudaStream::~CudaStream() {
   if (stream_ != nullptr) static_cast<void>(cudaStreamDestroy(stream_));
+}
+
+absl::StatusOr<std::unique_ptr<PinnedReadback>> PinnedReadback::Create(
+    int64_t size_bytes, cudaStream_t stream,
+    std::atomic<int64_t>* copied_bytes) {
+  if (size_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("CreateReadback: size_bytes is ", size_bytes));
+  }
+  std::unique_ptr<PinnedReadback> readback(
+      new PinnedReadback(size_bytes, stream, copied_bytes));
+  void* memory = nullptr;
+  if (const cudaError_t error = cudaHostAlloc(
+          &memory, std::max<int64_t>(size_bytes, 1), cudaHostAllocDefault);
+      error != cudaSuccess) {
+    cudaGetLastError();  // It is told here, and not by the next launch.
+    return CudaStatus(error, "page-locked memory");
+  }
+  readback->memory_ = static_cast<std::byte*>(memory);
+  if (absl::Status status = CudaStatus(
+          cudaEventCreateWithFlags(&readback->copied_, cudaEventDisableTiming),
+          "event");
+      !status.ok()) {
+    return status;
+  }
+  return readback;
+}
+
+PinnedReadback::~PinnedReadback() {
+  if (copied_ != nullptr) {
+    static_cast<void>(cudaEventSynchronize(copied_));
+    static_cast<void>(cudaEventDestroy(copied_));
+  }
+  if (memory_ != nullptr) static_cast<void>(cudaFreeHost(memory_));
+}
+
+absl::Status PinnedReadback::Copy(int64_t offset_bytes, const void* device,
+                                  int64_t size_bytes) {
+  if (offset_bytes < 0 || size_bytes < 0 ||
+      size_bytes > size_bytes_ - offset_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Readback: ", size_bytes, " bytes at ", offset_bytes,
+                     " do not fit in ", size_bytes_));
+  }
+  *copied_bytes_ += size_bytes;
+  if (absl::Status status =
+          CudaStatus(cudaMemcpyAsync(memory_ + offset_bytes, device, size_bytes,
+                                     cudaMemcpyDeviceToHost, stream_),
+                     "Readback");
+      !status.ok()) {
+    return status;
+  }
+  return CudaStatus(cudaEventRecord(copied_, stream_), "Readback");
+}
+
+absl::Status PinnedReadback::Wait() {
+  cudaError_t error;
+  // At once for an event that was never recorded.
+  while ((error = cudaEventQuery(copied_)) == cudaErrorNotReady) {
+    cudaGetLastError();  // It is no error, and not for the next launch to tell.
+    std::this_thread::yield();
+  }
+  return CudaStatus(error, "Readback");
 }
 
 absl::StatusOr<PinnedStaging> PinnedStaging::Create() {

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 
@@ -37,6 +38,38 @@ class CudaStream {
   explicit CudaStream(cudaStream_t stream) : stream_(stream) {}
 
   cudaStream_t stream_;  // null: moved from
+};
+
+// Page-locked memory that copies of `stream` go to.
+class PinnedReadback : public Readback {
+ public:
+  // `stream` and `copied_bytes`, which counts, must outlive it.
+  // RESOURCE_EXHAUSTED.
+  static absl::StatusOr<std::unique_ptr<PinnedReadback>> Create(
+      int64_t size_bytes, cudaStream_t stream,
+      std::atomic<int64_t>* copied_bytes);
+  PinnedReadback(const PinnedReadback&) = delete;
+  PinnedReadback& operator=(const PinnedReadback&) = delete;
+  // Waits for the copies.
+  ~PinnedReadback() override;
+
+  std::byte* data() const override { return memory_; }
+  int64_t size_bytes() const override { return size_bytes_; }
+  absl::Status Copy(int64_t offset_bytes, const void* device,
+                    int64_t size_bytes) override;
+  // Does not sleep, as what it waits for is near.
+  absl::Status Wait() override;
+
+ private:
+  PinnedReadback(int64_t size_bytes, cudaStream_t stream,
+                 std::atomic<int64_t>* copied_bytes)
+      : size_bytes_(size_bytes), stream_(stream), copied_bytes_(copied_bytes) {}
+
+  const int64_t size_bytes_;
+  const cudaStream_t stream_;
+  std::atomic<int64_t>* const copied_bytes_;
+  std::byte* memory_ = nullptr;
+  cudaEvent_t copied_ = nullptr;  // when the stream has passed the last copy
 };
 
 // Page-locked memory through which small copies to the device go, so that the

@@ -28,7 +28,7 @@ __global__ void EmbedTokensKernel(const EmbedTokensArgs args) {
   cudaGridDependencySynchronize();
   LetNextKernelBegin();
   const int32_t row = blockIdx.x;
-  const int32_t id = args.token_ids[row];
+  const int32_t id = TokenOfRow(args, row);
   const SequenceRows sequence = SequenceOfRow(args.rows, row);
   const int64_t from = int64_t{id} * args.hidden_size;
   const int64_t to = int64_t{row} * args.hidden_size;

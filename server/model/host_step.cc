@@ -9,6 +9,7 @@ namespace ttt {
 void HostStep::Build(const TttModel::Limits& limits,
                      absl::Span<const StepSequence> sequences,
                      absl::Span<const LogitsRequest> requests) {
+  const int32_t requests_before = sizes_.requests;
   int64_t num_rows = 0;
   for (const StepSequence& sequence : sequences) {
     num_rows += static_cast<int64_t>(sequence.token_ids.size());
@@ -19,6 +20,17 @@ void HostStep::Build(const TttModel::Limits& limits,
   sizes_ = {static_cast<int32_t>(num_rows),
             static_cast<int32_t>(sequences.size()),
             static_cast<int32_t>(requests.size())};
+  if (fills_up_ && sizes_.rows == sizes_.sequences) {
+    sizes_.requests = std::max(sizes_.requests, sizes_.sequences);
+  }
+  for (const LogitsRequest& request : requests) {
+    sizes_.candidates = std::max(sizes_.candidates, request.num_candidates);
+  }
+  TTT_CHECK(sizes_.candidates <= limits.max_candidates);
+  // Of usual steps there are few sizes.
+  if (sizes_.candidates > 0 && IsUsual(sizes_)) {
+    sizes_.candidates = limits.max_candidates;
+  }
   input_.resize(LayOutStepInput(sizes_, nullptr).bytes);
   const StepInput input = LayOutStepInput(sizes_, input_.data());
   bias_ids_.clear();
@@ -29,20 +41,29 @@ void HostStep::Build(const TttModel::Limits& limits,
     const StepSequence& sequence = sequences[i];
     const int32_t count = static_cast<int32_t>(sequence.token_ids.size());
     input.sequences[i] = {first_row, count, sequence.slot, sequence.position};
-    std::copy(sequence.token_ids.begin(), sequence.token_ids.end(),
-              input.token_ids + first_row);
+    for (int32_t row = 0; row < count; ++row) {
+      const int32_t id = sequence.token_ids[row];
+      TTT_CHECK(id >= ChosenBy(requests_before - 1));
+      input.token_ids[first_row + row] = id;
+    }
     std::fill_n(input.row_sequence + first_row, count, static_cast<int32_t>(i));
     first_row += count;
   }
-  for (size_t i = 0; i < requests.size(); ++i) {
-    const LogitsRequest& request = requests[i];
-    const SequenceRows& rows = input.sequences[request.sequence];
-    TTT_CHECK(request.row >= -1 && request.row < rows.num_rows);
-    TTT_CHECK(request.num_candidates <= limits.max_candidates);
-    input.logits_rows[i] = request.row < 0 ? -1 : rows.first_row + request.row;
-    input.logits_slots[i] = rows.slot;
-    input.samples[i] = MakeSample(request, rows);
+  const int32_t num_requests = static_cast<int32_t>(requests.size());
+  for (int32_t i = 0; i < num_requests; ++i) AddRequest(requests[i], i, input);
+  for (int32_t i = num_requests; i < sizes_.requests; ++i) {
+    AddRequest({.sequence = 0, .row = -1, .given_token = kNoToken}, i, input);
   }
+}
+
+void HostStep::AddRequest(const LogitsRequest& request, int32_t index,
+                          const StepInput& input) {
+  const SequenceRows& rows = input.sequences[request.sequence];
+  TTT_CHECK(request.row >= -1 && request.row < rows.num_rows);
+  input.logits_rows[index] =
+      request.row < 0 ? -1 : rows.first_row + request.row;
+  input.logits_slots[index] = rows.slot;
+  input.samples[index] = MakeSample(request, rows);
 }
 
 SampleRow HostStep::MakeSample(const LogitsRequest& request,

@@ -10,10 +10,22 @@
 
 namespace ttt {
 
+// Whether steps of these sizes come again and again: of about one token a
+// sequence, as when all decode.
+inline bool IsUsual(const StepSizes& sizes) {
+  return sizes.rows > 0 && sizes.rows == sizes.sequences &&
+         sizes.requests == sizes.sequences;
+}
+
 // Kept from step to step, to spare allocations.
 class HostStep {
  public:
-  // At most `limits` of each; a request must name a row of its sequence.
+  // `fills_up`: a step that lacks no more than requests to be a usual one gets
+  // them, after its own; what they answer is for nobody.
+  explicit HostStep(bool fills_up = false) : fills_up_(fills_up) {}
+
+  // At most `limits` of each; a request must name a row of its sequence, and an
+  // id that is ChosenBy a request one of the step that was built before.
   void Build(const TttModel::Limits& limits,
              absl::Span<const StepSequence> sequences,
              absl::Span<const LogitsRequest> requests);
@@ -24,8 +36,11 @@ class HostStep {
   absl::Span<const float> bias_values() const { return bias_values_; }
 
  private:
+  void AddRequest(const LogitsRequest& request, int32_t index,
+                  const StepInput& input);
   SampleRow MakeSample(const LogitsRequest& request, const SequenceRows& rows);
 
+  const bool fills_up_;
   StepSizes sizes_;
   std::vector<std::byte> input_;
   std::vector<int32_t> bias_ids_;

@@ -1,6 +1,7 @@
 #include "server/model/ttt_model.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <map>
 #include <numeric>
@@ -60,7 +61,17 @@ StatePlane SessionPlane(const StatePool& pool, absl::string_view name) {
 
 }  // namespace
 
+// A step in flight: what is to be read of it, and where.
+struct StepInFlight {
+  StepSizes sizes;
+  std::vector<int32_t> num_candidates;  // of each request
+  std::unique_ptr<Readback> output;     // as StepOutput
+};
+
 struct TttModel::Workspace {
+  explicit Workspace(Backend* backend)
+      : step(/*fills_up=*/backend->is_asynchronous()) {}
+
   std::unique_ptr<DeviceBuffer> block;
   WorkspaceArrays arrays;
   // Of the step in hand.
@@ -68,7 +79,10 @@ struct TttModel::Workspace {
   StepInput input;  // on the device, like `output`
   StepOutput output;
   StepRows rows;
-  std::vector<std::byte> host_output;
+  // Step number n is in flight in place n % kMaxStepsInFlight.
+  std::array<StepInFlight, kMaxStepsInFlight> in_flight;
+  int64_t num_begun = 0;
+  int64_t num_finished = 0;
   // Of steps of about one token a sequence, by where the states are. Null: the
   // backend records nothing.
   std::map<std::pair<const std::byte*, StepSizes>, std::unique_ptr<Recording>>
@@ -81,7 +95,7 @@ TttModel::TttModel(const ModelConfig& config, const Limits& limits,
       limits_(limits),
       backend_(backend),
       weights_(std::make_unique<ModelWeights>()),
-      work_(std::make_unique<Workspace>()) {}
+      work_(std::make_unique<Workspace>(backend)) {}
 
 TttModel::~TttModel() = default;
 
@@ -207,9 +221,22 @@ absl::StatusOr<std::vector<int32_t>> TttModel::LastTokens(const StatePool& pool,
   return ids;
 }
 
+int TttModel::num_in_flight() const {
+  return static_cast<int>(work_->num_begun - work_->num_finished);
+}
+
 absl::StatusOr<StepResult> TttModel::Step(
     const StatePool& pool, absl::Span<const StepSequence> sequences,
     absl::Span<const LogitsRequest> requests) {
+  TTT_CHECK(num_in_flight() == 0);
+  TTT_RETURN_IF_ERROR(Begin(pool, sequences, requests));
+  return Finish();
+}
+
+absl::Status TttModel::Begin(const StatePool& pool,
+                             absl::Span<const StepSequence> sequences,
+                             absl::Span<const LogitsRequest> requests) {
+  TTT_CHECK(num_in_flight() < kMaxStepsInFlight);
   std::vector<int32_t> slots;
   slots.reserve(sequences.size());
   for (const StepSequence& sequence : sequences) slots.push_back(sequence.slot);
@@ -217,7 +244,7 @@ absl::StatusOr<StepResult> TttModel::Step(
   work_->step.Build(limits_, sequences, requests);
   TTT_RETURN_IF_ERROR(UploadStep());
   TTT_RETURN_IF_ERROR(RunOps(pool));
-  return ReadResults(sequences, requests);
+  return QueueReadback(requests);
 }
 
 absl::Status TttModel::UploadStep() {
@@ -241,9 +268,7 @@ absl::Status TttModel::UploadStep() {
 absl::Status TttModel::RunOps(const StatePool& pool) {
   const StepSizes& sizes = work_->step.sizes();
   const auto run = [&] { return QueueOps(pool); };
-  const bool is_recorded = sizes.rows == sizes.sequences &&
-                           sizes.requests == sizes.sequences && sizes.rows > 0;
-  if (!is_recorded) return run();
+  if (!IsUsual(sizes)) return run();
   const auto key =
       std::pair<const std::byte*, StepSizes>(pool.slots().base, sizes);
   auto found = work_->recordings.find(key);
@@ -264,6 +289,8 @@ absl::Status TttModel::QueueOps(const StatePool& pool) {
     TTT_RETURN_IF_ERROR(backend_->EmbedTokens(
         {.rows = work_->rows,
          .token_ids = work_->input.token_ids,
+         // Until the step chooses its own, those of the step before.
+         .chosen_ids = work_->output.sampled,
          .table = {weights_->embedding->data(), weights_->embedding_type},
          .hidden = Hidden(0),
          .ring = SessionPlane(pool, "token_ring"),
@@ -433,88 +460,110 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
                                       .output_stride = config_.vocab_size,
                                       .num_rows = requests,
                                       .accumulate = false}));
-  return backend_->SampleTokens({.logits = a.logits,
-                                 .samples = work_->input.samples,
-                                 .bias_ids = a.bias_ids,
-                                 .bias_values = a.bias_values,
-                                 .ring = SessionPlane(pool, "token_ring"),
-                                 .token_ids = work_->output.sampled,
-                                 .logprobs = work_->output.logprobs,
-                                 .candidate_ids = a.candidate_ids,
-                                 .candidate_logprobs = a.candidate_logprobs,
-                                 .finite = work_->output.logits_finite,
-                                 .num_rows = requests,
-                                 .vocab_size = config_.vocab_size,
-                                 .max_candidates = limits_.max_candidates});
+  return backend_->SampleTokens(
+      {.logits = a.logits,
+       .samples = work_->input.samples,
+       .bias_ids = a.bias_ids,
+       .bias_values = a.bias_values,
+       .ring = SessionPlane(pool, "token_ring"),
+       .token_ids = work_->output.sampled,
+       .logprobs = work_->output.logprobs,
+       .candidate_ids = work_->output.candidate_ids,
+       .candidate_logprobs = work_->output.candidate_logprobs,
+       .finite = work_->output.logits_finite,
+       .num_rows = requests,
+       .vocab_size = config_.vocab_size,
+       .max_candidates = work_->step.sizes().candidates});
 }
 
-absl::StatusOr<StepResult> TttModel::ReadResults(
-    absl::Span<const StepSequence> sequences,
-    absl::Span<const LogitsRequest> requests) {
-  const WorkspaceArrays& a = work_->arrays;
-  std::vector<std::byte>& bytes = work_->host_output;
-  bytes.resize(work_->output.bytes);
-  const StepOutput output = LayOutStepOutput(work_->step.sizes(), bytes.data());
-  TTT_RETURN_IF_ERROR(
-      backend_->CopyToHost(bytes.data(), a.output, output.bytes));
-  const int64_t count = requests.size();
-  const int64_t width = limits_.max_candidates;
+// The step is in flight from here on.
+absl::Status TttModel::QueueReadback(absl::Span<const LogitsRequest> requests) {
+  StepInFlight& step = work_->in_flight[work_->num_begun % kMaxStepsInFlight];
+  const int64_t bytes = work_->output.bytes;
+  if (step.output == nullptr || step.output->size_bytes() < bytes) {
+    const int64_t before = step.output ? step.output->size_bytes() : 0;
+    TTT_ASSIGN_OR_RETURN(step.output,
+                         backend_->CreateReadback(std::max(bytes, 2 * before)));
+  }
+  step.sizes = work_->step.sizes();
+  step.num_candidates.clear();
+  for (const LogitsRequest& request : requests) {
+    step.num_candidates.push_back(request.num_candidates);
+  }
+  TTT_RETURN_IF_ERROR(step.output->Copy(0, work_->arrays.output, bytes));
+  ++work_->num_begun;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StepResult> TttModel::Finish() {
+  TTT_CHECK(num_in_flight() > 0);
+  const StepInFlight& step =
+      work_->in_flight[work_->num_finished++ % kMaxStepsInFlight];
+  TTT_RETURN_IF_ERROR(step.output->Wait());
+  const StepOutput output = LayOutStepOutput(step.sizes, step.output->data());
   StepResult result;
   result.finite.assign(output.hidden_finite,
-                       output.hidden_finite + sequences.size());
-  result.logits.resize(count);
-  std::vector<int32_t> ids;
-  std::vector<float> candidate_logprobs;
-  for (int64_t i = 0; i < count; ++i) {
+                       output.hidden_finite + step.sizes.sequences);
+  result.logits.resize(step.num_candidates.size());
+  for (size_t i = 0; i < result.logits.size(); ++i) {
     LogitsResult& row = result.logits[i];
     row.finite = output.logits_finite[i] != 0;
     row.token_id = output.sampled[i];
     row.logprob = output.logprobs[i];
-    const int64_t candidates = requests[i].num_candidates;
-    if (candidates == 0 || !row.finite) continue;
-    ids.resize(candidates);
-    candidate_logprobs.resize(candidates);
-    TTT_RETURN_IF_ERROR(backend_->CopyToHost(
-        ids.data(), a.candidate_ids + i * width, candidates * sizeof(int32_t)));
-    TTT_RETURN_IF_ERROR(backend_->CopyToHost(candidate_logprobs.data(),
-                                             a.candidate_logprobs + i * width,
-                                             candidates * sizeof(float)));
-    row.candidates.reserve(candidates);
-    for (int64_t c = 0; c < candidates; ++c) {
-      row.candidates.push_back({ids[c], candidate_logprobs[c]});
+    if (!row.finite) continue;
+    const int64_t first = static_cast<int64_t>(i) * step.sizes.candidates;
+    row.candidates.reserve(step.num_candidates[i]);
+    for (int64_t c = first; c < first + step.num_candidates[i]; ++c) {
+      row.candidates.push_back(
+          {output.candidate_ids[c], output.candidate_logprobs[c]});
     }
   }
   return result;
 }
 
-absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(
+absl::StatusOr<std::unique_ptr<StateDigests>> TttModel::QueueDigests(
     const StatePool& pool, absl::Span<const int32_t> slots,
     absl::Span<const int64_t> tokens) {
   TTT_CHECK(slots.size() == tokens.size());
-  if (slots.empty()) return std::vector<std::optional<StateDigest>>();
+  auto digests = std::make_unique<StateDigests>();
+  if (slots.empty()) return digests;
   TTT_RETURN_IF_ERROR(pool.AwaitImports(slots));
   const std::vector<DigestPlane> planes = DigestPlanes(pool.layout());
   const std::vector<uint32_t> header =
       FingerprintWords(fingerprint_, backend_->info().numerics_fingerprint);
-  std::vector<StateDigest> digests(slots.size());
-  std::vector<uint8_t> finite(slots.size());
-  TTT_RETURN_IF_ERROR(backend_->DigestStates(
-      {.slots = pool.slots(),
-       .slot_ids = slots.data(),
-       .positions = tokens.data(),
-       .planes = planes.data(),
-       .num_planes = static_cast<int32_t>(planes.size()),
-       .header = header.data(),
-       .header_words = static_cast<int32_t>(header.size()),
-       .digests = digests.data()->data(),
-       .finite = finite.data(),
-       .batch = static_cast<int32_t>(slots.size()),
-       .mini_batch = config_.mini_batch_size}));
-  std::vector<std::optional<StateDigest>> results(slots.size());
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (finite[i] != 0) results[i] = digests[i];
+  digests->digests_.resize(slots.size());
+  digests->finite_.resize(slots.size());
+  TTT_ASSIGN_OR_RETURN(digests->queued_,
+                       backend_->QueueDigests(
+                           {.slots = pool.slots(),
+                            .slot_ids = slots.data(),
+                            .positions = tokens.data(),
+                            .planes = planes.data(),
+                            .num_planes = static_cast<int32_t>(planes.size()),
+                            .header = header.data(),
+                            .header_words = static_cast<int32_t>(header.size()),
+                            .digests = digests->digests_.data()->data(),
+                            .finite = digests->finite_.data(),
+                            .batch = static_cast<int32_t>(slots.size()),
+                            .mini_batch = config_.mini_batch_size}));
+  return digests;
+}
+
+absl::StatusOr<std::vector<std::optional<StateDigest>>> StateDigests::Finish() {
+  if (queued_ != nullptr) TTT_RETURN_IF_ERROR(queued_->Finish());
+  std::vector<std::optional<StateDigest>> results(digests_.size());
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (finite_[i] != 0) results[i] = digests_[i];
   }
   return results;
+}
+
+absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(
+    const StatePool& pool, absl::Span<const int32_t> slots,
+    absl::Span<const int64_t> tokens) {
+  TTT_ASSIGN_OR_RETURN(const std::unique_ptr<StateDigests> digests,
+                       QueueDigests(pool, slots, tokens));
+  return digests->Finish();
 }
 
 }  // namespace ttt

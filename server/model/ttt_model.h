@@ -21,6 +21,10 @@ namespace ttt {
 
 struct ModelWeights;
 
+// In place of an id: the one that request number `request` of the step before
+// chooses, the last that was begun. Of a row that was not finite, any.
+constexpr int32_t ChosenBy(int32_t request) { return -1 - request; }
+
 // The tokens that one session reads in a step, in a slot of its own.
 struct StepSequence {
   int32_t slot;
@@ -48,6 +52,21 @@ struct LogitsResult {
 struct StepResult {
   std::vector<LogitsResult> logits;  // one a request, in their order
   std::vector<bool> finite;  // one a sequence: its hidden state is finite
+};
+
+// Digests that the device computes. Must not outlive the model.
+class StateDigests {
+ public:
+  // Returns when they are there, in the order of the slots; no value for a
+  // state that holds a number that is not finite. Once.
+  absl::StatusOr<std::vector<std::optional<StateDigest>>> Finish();
+
+ private:
+  friend class TttModel;
+
+  std::vector<StateDigest> digests_;
+  std::vector<uint8_t> finite_;
+  std::unique_ptr<QueuedDigests> queued_;  // fills these; null: of no slot
 };
 
 // The forward pass over ragged batches of sessions. Not thread-safe: used by
@@ -82,8 +101,25 @@ class TttModel {
   absl::StatusOr<StepResult> Step(const StatePool& pool,
                                   absl::Span<const StepSequence> sequences,
                                   absl::Span<const LogitsRequest> requests);
-  // The digests of the states in `slots`, whose sessions hold `tokens`; no
-  // value for a state that holds a number that is not finite.
+  // Step in two parts, so that the next step can be begun before the last is
+  // finished. What comes after Begin on the device comes after the step. At
+  // most kMaxStepsInFlight may be begun and not finished; one that fails to
+  // begin is not.
+  static constexpr int kMaxStepsInFlight = 2;
+  absl::Status Begin(const StatePool& pool,
+                     absl::Span<const StepSequence> sequences,
+                     absl::Span<const LogitsRequest> requests);
+  // Waits for the step in flight that was begun first.
+  absl::StatusOr<StepResult> Finish();
+  int num_in_flight() const;
+  // Whether the device works on while the host does.
+  bool is_asynchronous() const { return backend_->is_asynchronous(); }
+
+  // Queues the digests of the states in `slots`, whose sessions hold `tokens`.
+  absl::StatusOr<std::unique_ptr<StateDigests>> QueueDigests(
+      const StatePool& pool, absl::Span<const int32_t> slots,
+      absl::Span<const int64_t> tokens);
+  // Waits for them too.
   absl::StatusOr<std::vector<std::optional<StateDigest>>> Digest(
       const StatePool& pool, absl::Span<const int32_t> slots,
       absl::Span<const int64_t> tokens);
@@ -113,9 +149,7 @@ class TttModel {
   float* Hidden(int32_t layer) const;
   absl::Status RunLayer(const StatePool& pool, int32_t layer);
   absl::Status RunHead(const StatePool& pool);
-  absl::StatusOr<StepResult> ReadResults(
-      absl::Span<const StepSequence> sequences,
-      absl::Span<const LogitsRequest> requests);
+  absl::Status QueueReadback(absl::Span<const LogitsRequest> requests);
 
   const ModelConfig config_;
   const Limits limits_;

@@ -45,6 +45,9 @@ StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base) {
   cutter.Cut(output.logprobs, sizes.requests);
   cutter.Cut(output.logits_finite, sizes.requests);
   cutter.Cut(output.hidden_finite, sizes.sequences);
+  const int64_t candidates = int64_t{sizes.requests} * sizes.candidates;
+  cutter.Cut(output.candidate_ids, candidates);
+  cutter.Cut(output.candidate_logprobs, candidates);
   output.bytes = cutter.bytes();
   return output;
 }
@@ -60,7 +63,8 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   WorkspaceArrays a;
   Cutter cutter(base);
   const StepSizes largest = {limits.max_rows, limits.max_sequences,
-                             static_cast<int32_t>(requests)};
+                             static_cast<int32_t>(requests),
+                             limits.max_candidates};
   cutter.Cut(a.input, LayOutStepInput(largest, nullptr).bytes);
   cutter.Cut(a.output, LayOutStepOutput(largest, nullptr).bytes);
   cutter.Cut(a.bias_ids, sequences * kMaxLogitBias);
@@ -81,8 +85,6 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   cutter.Cut(a.gate_up, rows * 2 * inner);
   cutter.Cut(a.gathered, requests * hidden);
   cutter.Cut(a.logits, requests * config.vocab_size);
-  cutter.Cut(a.candidate_ids, requests * limits.max_candidates);
-  cutter.Cut(a.candidate_logprobs, requests * limits.max_candidates);
   a.bytes = cutter.bytes();
   return a;
 }

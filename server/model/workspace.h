@@ -30,10 +30,8 @@ struct WorkspaceArrays {
   float* learned;      // [max_rows, hidden_size]
   float* gate_up;      // [max_rows, 2 * intermediate_size]
   // Head.
-  float* gathered;            // [max_requests, hidden_size]
-  float* logits;              // [max_requests, vocab_size]
-  int32_t* candidate_ids;     // [max_requests, max_candidates]
-  float* candidate_logprobs;  // [max_requests, max_candidates]
+  float* gathered;  // [max_requests, hidden_size]
+  float* logits;    // [max_requests, vocab_size]
 
   int64_t bytes;  // of the block
 };
@@ -43,10 +41,11 @@ struct StepSizes {
   int32_t rows = 0;
   int32_t sequences = 0;
   int32_t requests = 0;
+  int32_t candidates = 0;  // room for, a request
 
   friend bool operator<(const StepSizes& a, const StepSizes& b) {
-    return std::tie(a.rows, a.sequences, a.requests) <
-           std::tie(b.rows, b.sequences, b.requests);
+    return std::tie(a.rows, a.sequences, a.requests, a.candidates) <
+           std::tie(b.rows, b.sequences, b.requests, b.candidates);
   }
 };
 
@@ -62,10 +61,12 @@ struct StepInput {
   int64_t bytes;
 };
 struct StepOutput {
-  int32_t* sampled;        // [requests]
-  float* logprobs;         // [requests]
-  uint8_t* logits_finite;  // [requests]
-  uint8_t* hidden_finite;  // [sequences]
+  int32_t* sampled;           // [requests]; first, whatever the sizes
+  float* logprobs;            // [requests]
+  uint8_t* logits_finite;     // [requests]
+  uint8_t* hidden_finite;     // [sequences]
+  int32_t* candidate_ids;     // [requests, candidates]
+  float* candidate_logprobs;  // [requests, candidates]
   int64_t bytes;
 };
 StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base);

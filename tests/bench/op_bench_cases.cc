@@ -56,6 +56,7 @@ PreparedOp PrepareEmbedTokens(OpInputs& in, const ModelSizes& m, int32_t n) {
   const EmbedTokensArgs args = {
       .rows = rows.Next(),
       .token_ids = in.Upload(ids),
+      .chosen_ids = nullptr,
       .table = in.Operands(int64_t{m.vocab_size} * m.hidden_size),
       .hidden = in.Floats(int64_t{n} * m.hidden_size),
       .ring = in.Plane(rows.num_slots, kTokenRingSize),

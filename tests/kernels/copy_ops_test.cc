@@ -31,6 +31,7 @@ TEST_P(CopyOpsTest, EmbedTokensReadsTheTableAndFillsTheRing) {
     Array<float> hidden(*backend_, Floats(tokens.size() * kHiddenSize));
     ASSERT_THAT(backend_->EmbedTokens({.rows = rows.rows(),
                                        .token_ids = ids.data(),
+                                       .chosen_ids = nullptr,
                                        .table = operand,
                                        .hidden = hidden.data(),
                                        .ring = ring.Plane(3),
@@ -51,6 +52,37 @@ TEST_P(CopyOpsTest, EmbedTokensReadsTheTableAndFillsTheRing) {
   }
 }
 
+TEST_P(CopyOpsTest, EmbedTokensReadsWhatWasChosenBefore) {
+  constexpr int32_t kVocabSize = 11;
+  constexpr int32_t kHiddenSize = 8;
+  const Floats table = Random(kVocabSize * kHiddenSize, 1);
+  Array<float> floats(*backend_, table);
+  // The third choice is of a row that was not finite.
+  Array<int32_t> chosen(*backend_, {4, 9, kNoToken, kVocabSize});
+  Array<int32_t> ids(*backend_, {-2, 5, -1, -3, -4});
+  StepArrays rows(
+      *backend_,
+      {{0, 1, 0, 7}, {1, 1, 1, 0}, {2, 1, 2, 3}, {3, 1, 3, 0}, {4, 1, 4, 0}});
+  Array<int32_t> ring(*backend_, std::vector<int32_t>(5 * kTokenRingSize, -1));
+  Array<float> hidden(*backend_, Floats(5 * kHiddenSize));
+  ASSERT_THAT(backend_->EmbedTokens({.rows = rows.rows(),
+                                     .token_ids = ids.data(),
+                                     .chosen_ids = chosen.data(),
+                                     .table = {floats.data(), DType::kFloat32},
+                                     .hidden = hidden.data(),
+                                     .ring = ring.Plane(5),
+                                     .vocab_size = kVocabSize,
+                                     .hidden_size = kHiddenSize}),
+              IsOk());
+  const std::vector<int32_t> wanted = {9, 5, 4, 0, 0};
+  const std::vector<int32_t> places = {7, 0, 3, 0, 0};
+  for (size_t row = 0; row < wanted.size(); ++row) {
+    EXPECT_EQ(Part(hidden.Read(), row * kHiddenSize, kHiddenSize),
+              Part(table, wanted[row] * kHiddenSize, kHiddenSize));
+    EXPECT_EQ(ring.Read()[row * kTokenRingSize + places[row]], wanted[row]);
+  }
+}
+
 TEST_P(CopyOpsTest, TheRingKeepsTheLastOfMoreTokensThanItHolds) {
   constexpr int kTokens = kTokenRingSize + 10;
   std::vector<int32_t> tokens(kTokens);
@@ -62,6 +94,7 @@ TEST_P(CopyOpsTest, TheRingKeepsTheLastOfMoreTokensThanItHolds) {
   StepArrays rows(*backend_, {{0, kTokens, 0, 0}});
   ASSERT_THAT(backend_->EmbedTokens({.rows = rows.rows(),
                                      .token_ids = ids.data(),
+                                     .chosen_ids = nullptr,
                                      .table = {table.data(), DType::kFloat32},
                                      .hidden = hidden.data(),
                                      .ring = ring.Plane(1),

@@ -17,6 +17,7 @@ class ForwardingBackend : public Backend {
   absl::StatusOr<std::optional<int64_t>> FreeBytes() override {
     return target_.FreeBytes();
   }
+  bool is_asynchronous() const override { return target_.is_asynchronous(); }
   DeviceCounts counts() const override { return target_.counts(); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
       int64_t size) override {
@@ -37,6 +38,12 @@ class ForwardingBackend : public Backend {
   absl::Status CopyToHost(void* host, const void* device,
                           int64_t size) override {
     return target_.CopyToHost(host, device, size);
+  }
+  // Of a target that does all at once, through CopyToHost.
+  absl::StatusOr<std::unique_ptr<Readback>> CreateReadback(
+      int64_t size) override {
+    return is_asynchronous() ? target_.CreateReadback(size)
+                             : Backend::CreateReadback(size);
   }
   absl::Status CopyOnDevice(void* to, const void* from, int64_t size) override {
     return target_.CopyOnDevice(to, from, size);
@@ -98,6 +105,12 @@ class ForwardingBackend : public Backend {
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override {
     return target_.DigestStates(args);
+  }
+  // Of a target that does all at once, through DigestStates.
+  absl::StatusOr<std::unique_ptr<QueuedDigests>> QueueDigests(
+      const DigestStatesArgs& args) override {
+    return is_asynchronous() ? target_.QueueDigests(args)
+                             : Backend::QueueDigests(args);
   }
 
  protected:
