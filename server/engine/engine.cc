@@ -64,15 +64,19 @@ void Engine::Add(std::unique_ptr<Turn> turn) {
 bool Engine::Step() {
   EndCancelledAndLate();
   StartQueued();
-  const StepPlan plan = Plan();
-  if (!plan.rows.empty()) Run(plan);
-  const bool committed = CommitDone();
+  const bool begins = BeginStep();
+  // The device goes on with what was begun.
+  const bool finishes =
+      static_cast<int>(in_flight_.size()) > (begins ? lookahead_ : 0);
+  if (finishes) FinishStep();
+  QueueCommits();
+  const bool committed = FinishCommits();
   if (is_device_lost_) {
     EndAll(Error(absl::StatusCode::kUnavailable, "DRAINING",
                  "the server ends, it has lost its device"));
     return false;
   }
-  return committed || !plan.rows.empty();
+  return begins || finishes || committed;
 }
 
 absl::Status Engine::DeviceError(absl::string_view reason,
@@ -86,6 +90,8 @@ void Engine::EndAll(const absl::Status& status) {
   for (Queued& queued : queue_) DropQueued(&queued, status);
   queue_.clear();
   for (auto& turn : running_) DropTurn(turn.get(), status);
+  AbandonSteps();
+  commits_.clear();
   running_.clear();
 }
 
@@ -113,14 +119,12 @@ void Engine::EndCancelledAndLate() {
           turn->turn().request.on_cancel == OnCancel::kCommitPartial &&
           (turn->is_ending() || turn->EndEarly(now));
       if (!keeps_part) DropTurn(turn.get(), *status);
-      if (!keeps_part) turn.reset();
     } else if (turn->scheduler_row().is_blocked &&
                now - turn->last_progress() >= max_stall) {
       DropTurn(turn.get(),
                Error(absl::StatusCode::kResourceExhausted, "SLOW_CONSUMER",
                      absl::StrCat("the client read nothing for ",
                                   absl::FormatDuration(max_stall))));
-      turn.reset();
     }
   }
   RemoveEnded();
@@ -181,133 +185,186 @@ absl::StatusOr<std::vector<int32_t>> Engine::TextContext(const Turn& turn,
   return model_->LastTokens(*pool_, slot, turn.lease.tokens());
 }
 
-Engine::StepPlan Engine::Plan() const {
+// Of running_.
+std::vector<ScheduledRow> Engine::Plan() const {
   std::vector<SchedulerRow> rows;
-  // Those that have ended have nothing pending, and wait for their commit.
   std::vector<int32_t> index;
+  rows.reserve(running_.size());
+  index.reserve(running_.size());
   for (int32_t i = 0; i < num_running(); ++i) {
-    if (running_[i]->is_done()) continue;
+    if (!running_[i]->wants_step()) continue;
     rows.push_back(running_[i]->scheduler_row());
     index.push_back(i);
   }
-  StepPlan plan;
-  int32_t num_prefilling = 0;
-  for (const ScheduledRow& row :
-       PlanStep({.max_tokens = options_.max_batch_tokens,
-       .mini_batch = model_->config().mini_batch_size,
-       .costs = &costs_},
-                rows)) {
-    ++(rows[row.row].is_decoding ? plan.num_decoding : num_prefilling);
-    const int32_t sequence = static_cast<int32_t>(plan.rows.size());
-    const RunningTurn& turn = *running_[index[row.row]];
-    plan.rows.push_back({index[row.row], row.num_tokens});
-    plan.sequences.push_back(turn.Sequence(row.num_tokens));
-    plan.first_request.push_back(static_cast<int32_t>(plan.requests.size()));
-    turn.AppendRequests(sequence, row.num_tokens, &plan.requests);
-    plan.num_tokens += row.num_tokens;
-  }
-  plan.first_request.push_back(static_cast<int32_t>(plan.requests.size()));
-  if (num_prefilling > 0) {
-    plan.kind = plan.num_decoding > 0 ? StepKind::kMixed : StepKind::kPrefill;
-  }
+  std::vector<ScheduledRow> plan =
+      PlanStep({.max_tokens = options_.max_batch_tokens,
+                .mini_batch = model_->config().mini_batch_size,
+                .costs = &costs_},
+               rows);
+  for (ScheduledRow& row : plan) row.row = index[row.row];
   return plan;
 }
 
-void Engine::Run(const StepPlan& plan) {
-  const absl::Time begin = clock_->Now();
-  const absl::StatusOr<StepResult> result =
-      model_->Step(*pool_, plan.sequences, plan.requests);
+bool Engine::BeginStep() {
+  const std::vector<ScheduledRow> plan = Plan();
+  if (plan.empty()) return false;
+  StepInFlight& step = in_flight_.emplace_back();
+  std::vector<StepSequence> sequences;
+  std::vector<LogitsRequest> requests;
+  step.rows.reserve(plan.size());
+  sequences.reserve(plan.size());
+  requests.reserve(plan.size());
+  for (const ScheduledRow& row : plan) {
+    RunningTurn* const turn = running_[row.row].get();
+    if (turn->is_decoding()) ++step.num_decoding;
+    const auto first_request = static_cast<int32_t>(requests.size());
+    sequences.push_back(turn->Queue(static_cast<int32_t>(sequences.size()),
+                                    row.num_tokens, &requests));
+    step.rows.push_back({.turn = turn,
+                         .num_tokens = row.num_tokens,
+                         .first_request = first_request,
+                         .num_requests = static_cast<int32_t>(requests.size()) -
+                                         first_request});
+    step.num_tokens += row.num_tokens;
+  }
+  if (step.num_decoding < static_cast<int32_t>(plan.size())) {
+    step.kind = step.num_decoding > 0 ? StepKind::kMixed : StepKind::kPrefill;
+  }
+  ++num_begun_;
+  step.begin = clock_->Now();
+  const absl::Status begun = model_->Begin(*pool_, sequences, requests);
+  if (!begun.ok()) FailSteps(begun);
+  return true;
+}
+
+void Engine::FinishStep() {
+  const absl::StatusOr<StepResult> result = model_->Finish();
   const absl::Time now = clock_->Now();
-  metrics_->RecordStep(plan.kind, now - begin, plan.rows.size(),
-                       plan.num_tokens);
-  if (result.ok()) {
-    // A row that decodes reads the token that it chose before.
-    costs_.Record(plan.num_decoding, plan.num_tokens - plan.num_decoding,
-                  now - begin);
-    Complete(plan, *result, now);
-    return;
+  const StepInFlight& oldest = in_flight_.front();
+  // It stood behind the step before.
+  const absl::Duration took =
+      now - std::max(oldest.begin, std::exchange(last_finish_, now));
+  metrics_->RecordStep(oldest.kind, took, oldest.rows.size(),
+                       oldest.num_tokens);
+  if (!result.ok()) return FailSteps(result.status());
+  const StepInFlight step = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  // A row that decodes reads the token that it chose before.
+  costs_.Record(step.num_decoding, step.num_tokens - step.num_decoding, took);
+  Complete(step, *result, now);
+}
+
+void Engine::FailSteps(const absl::Status& status) {
+  Log(LogLevel::kError, "a step failed", {{"status", status.ToString()}});
+  const absl::Status error = DeviceError("STEP_FAILED", status);
+  for (const StepInFlight& step : in_flight_) {
+    for (const StepInFlight::Row& row : step.rows) {
+      if (row.turn == nullptr || row.turn->has_ended()) continue;
+      DropTurn(row.turn, error);
+    }
   }
-  Log(LogLevel::kError, "a step failed",
-      {{"status", result.status().ToString()}});
-  const absl::Status error = DeviceError("STEP_FAILED", result.status());
-  for (const ScheduledRow& row : plan.rows) {
-    DropTurn(running_[row.row].get(), error);
-    running_[row.row].reset();
-  }
+  AbandonSteps();
   RemoveEnded();
 }
 
-void Engine::Complete(const StepPlan& plan, const StepResult& result,
+void Engine::AbandonSteps() {
+  in_flight_.clear();
+  while (model_->num_in_flight() > 0) model_->Finish().status().IgnoreError();
+}
+
+void Engine::Complete(const StepInFlight& step, const StepResult& result,
                       absl::Time now) {
   const auto results = absl::MakeConstSpan(result.logits);
-  for (size_t i = 0; i < plan.rows.size(); ++i) {
-    std::unique_ptr<RunningTurn>& turn = running_[plan.rows[i].row];
+  int64_t input_tokens = 0;
+  int64_t generated_tokens = 0;
+  for (size_t i = 0; i < step.rows.size(); ++i) {
+    const StepInFlight::Row& row = step.rows[i];
+    RunningTurn* const turn = row.turn;
+    if (turn == nullptr) continue;
     const std::optional<absl::Time> last_token = turn->last_token();
     const int64_t generated = turn->num_generated();
-    const int32_t begin = plan.first_request[i];
     const absl::Status status = turn->Advance(
-        plan.rows[i].num_tokens, result.finite[i],
-        results.subspan(begin, plan.first_request[i + 1] - begin), now);
+        row.num_tokens, result.finite[i],
+        results.subspan(row.first_request, row.num_requests), now);
     if (!status.ok()) {
       metrics_->RecordNumericFault();
-      DropTurn(turn.get(), status);
-      turn.reset();
+      DropTurn(turn, status);
       continue;
     }
-    if (generated == 0) {
-      metrics_->RecordTokens(TokenKind::kInput, plan.rows[i].num_tokens);
-    }
+    if (generated == 0) input_tokens += row.num_tokens;
     if (turn->num_generated() == generated) continue;
-    metrics_->RecordTokens(TokenKind::kGenerated, 1);
+    ++generated_tokens;
     if (last_token.has_value()) {
       metrics_->RecordInterToken(now - *last_token);
     } else {
       metrics_->RecordFirstToken(now - turn->arrival());
     }
   }
+  metrics_->RecordTokens(TokenKind::kInput, input_tokens);
+  metrics_->RecordTokens(TokenKind::kGenerated, generated_tokens);
   RemoveEnded();
 }
 
-bool Engine::CommitDone() {
-  const absl::Time begin = clock_->Now();
-  std::vector<RunningTurn*> in_session;
+// Right behind the last steps of their turns.
+void Engine::QueueCommits() {
+  std::vector<RunningTurn*> turns;
   std::vector<int32_t> slots;
   std::vector<int64_t> tokens;
+  for (auto& turn : running_) {
+    if (!turn->StartsCommit()) continue;
+    turns.push_back(turn.get());
+    slots.push_back(turn->slot());
+    tokens.push_back(turn->queued_position());
+  }
+  if (turns.empty()) return;
+  commits_.push_back({.turns = std::move(turns),
+                      .digests = model_->QueueDigests(*pool_, slots, tokens),
+                      .num_steps = num_begun_});
+}
+
+bool Engine::FinishCommits() {
+  const absl::Time begin = clock_->Now();
   bool any_done = false;
   for (auto& turn : running_) {
-    if (!turn->is_done()) continue;
+    if (turn->turn().lease.has_value() || !turn->is_done()) continue;
     any_done = true;
-    if (!turn->turn().lease.has_value()) continue;
-    in_session.push_back(turn.get());
-    slots.push_back(turn->slot());
-    tokens.push_back(turn->position());
+    CommitTurn(turn.get(), {});
   }
-  if (!any_done) return false;
+  RemoveEnded();
+  const int64_t num_finished =
+      num_begun_ - static_cast<int64_t>(in_flight_.size());
+  while (!commits_.empty() && commits_.front().num_steps <= num_finished) {
+    any_done = true;
+    CommitInFlight commit = std::move(commits_.front());
+    commits_.pop_front();
+    FinishCommit(std::move(commit), begin);
+  }
+  RemoveEnded();
+  return any_done;
+}
+
+void Engine::FinishCommit(CommitInFlight commit, absl::Time begin) {
   absl::StatusOr<std::vector<std::optional<StateDigest>>> digests =
-      model_->Digest(*pool_, slots, tokens);
-  size_t next_digest = 0;
-  for (auto& turn : running_) {
-    if (!turn->is_done()) continue;
-    if (!turn->turn().lease.has_value()) {
-      CommitTurn(turn.get(), {});
-    } else if (!digests.ok()) {
-      DropTurn(turn.get(), DeviceError("COMMIT_FAILED", digests.status()));
-    } else if (const auto& digest = (*digests)[next_digest++]) {
+      commit.digests.ok() ? (*commit.digests)->Finish()
+                          : commit.digests.status();
+  for (size_t i = 0; i < commit.turns.size(); ++i) {
+    RunningTurn* const turn = commit.turns[i];
+    if (turn == nullptr) continue;
+    if (!digests.ok()) {
+      DropTurn(turn, DeviceError("COMMIT_FAILED", digests.status()));
+    } else if (const auto& digest = (*digests)[i]) {
       // Before the answer can leave, so that who has it sees it counted.
       metrics_->RecordTurn(TurnOutcome::kCommitted);
-      CommitTurn(turn.get(), *digest);
+      CommitTurn(turn, *digest);
       metrics_->RecordCommit(clock_->Now() - begin);
     } else {
       metrics_->RecordNumericFault();
       DropTurn(
-          turn.get(),
+          turn,
           Error(absl::StatusCode::kInternal, "NUMERIC_FAULT",
                 "the state after this turn has a number that is not finite"));
     }
-    turn.reset();
   }
-  RemoveEnded();
-  return true;
 }
 
 void Engine::CommitTurn(RunningTurn* turn, const StateDigest& digest) {
@@ -341,7 +398,20 @@ void Engine::DropQueued(Queued* queued, const absl::Status& status) {
 }
 
 void Engine::RemoveEnded() {
-  std::erase_if(running_, [](const auto& turn) { return turn == nullptr; });
+  if (std::none_of(running_.begin(), running_.end(),
+                   [](const auto& turn) { return turn->has_ended(); })) {
+    return;
+  }
+  const auto forget = [](RunningTurn*& turn) {
+    if (turn != nullptr && turn->has_ended()) turn = nullptr;
+  };
+  for (StepInFlight& step : in_flight_) {
+    for (StepInFlight::Row& row : step.rows) forget(row.turn);
+  }
+  for (CommitInFlight& commit : commits_) {
+    for (RunningTurn*& turn : commit.turns) forget(turn);
+  }
+  std::erase_if(running_, [](const auto& turn) { return turn->has_ended(); });
 }
 
 }  // namespace ttt

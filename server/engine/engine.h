@@ -1,4 +1,4 @@
-// The step loop: plan, run, complete.
+// The step loop: plan, begin, finish, complete, commit.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,11 @@
 
 namespace ttt {
 
-// Runs turns on a model, many at once. Not thread-safe: EngineThread gives it
+// Runs turns on a model, many at once. A device that works on its own is given
+// the next step before the last is waited for: what a step must know of the one
+// before it is the tokens that it chose, and these do not leave the device. A
+// turn that the last step ended is then in the next one too, which reads the
+// last token for it. Not thread-safe: EngineThread gives it
 // the one thread that it, the model and the device want. All that it is given
 // must outlive it.
 class Engine {
@@ -49,8 +53,9 @@ class Engine {
 
   // Queues a turn; its stream ends in any case.
   void Add(std::unique_ptr<Turn> turn);
-  // One round: ends what is cancelled or late, starts what is queued, runs one
-  // ragged step, completes it. False: there was nothing to run.
+  // One round: ends what is cancelled or late, starts what is queued, begins
+  // one ragged step, and finishes and completes it, or the one before. False:
+  // there was nothing to do.
   bool Step();
   // The backend's device is lost, and every turn has ended.
   bool is_device_lost() const { return is_device_lost_; }
@@ -65,15 +70,25 @@ class Engine {
     std::unique_ptr<Turn> turn;
     absl::Time since;  // in the queue
   };
-  // One step of the model: which turns, how many tokens each, what is wanted.
-  struct StepPlan {
-    std::vector<ScheduledRow> rows;  // of running_
-    std::vector<StepSequence> sequences;
-    std::vector<LogitsRequest> requests;
-    std::vector<int32_t> first_request;  // one a row, and the end
+  // One step of the model: which turns, and how much of each.
+  struct StepInFlight {
+    struct Row {
+      RunningTurn* turn;  // null: it has ended since
+      int32_t num_tokens;
+      int32_t first_request;
+      int32_t num_requests;
+    };
+    std::vector<Row> rows;
     int64_t num_tokens = 0;
     int32_t num_decoding = 0;  // rows that have chosen a token before
     StepKind kind = StepKind::kDecode;
+    absl::Time begin;
+  };
+  // Turns whose states are to be committed when their last steps have ended.
+  struct CommitInFlight {
+    std::vector<RunningTurn*> turns;  // null: it has ended since
+    absl::StatusOr<std::unique_ptr<StateDigests>> digests;
+    int64_t num_steps;  // that were begun before it
   };
 
   Engine(const Options& options, TttModel* model, const Tokenizer* tokenizer,
@@ -85,18 +100,27 @@ class Engine {
         pool_(pool),
         sessions_(sessions),
         metrics_(metrics),
-        clock_(clock) {}
+        clock_(clock),
+        lookahead_(model->is_asynchronous() ? 1 : 0) {}
 
   void EndCancelledAndLate();
   void StartQueued();
   absl::StatusOr<StateSlot> PrepareSlot(Turn* turn);
   absl::StatusOr<std::vector<int32_t>> TextContext(const Turn& turn,
                                                    int32_t slot);
-  StepPlan Plan() const;
-  void Run(const StepPlan& plan);
-  void Complete(const StepPlan& plan, const StepResult& result, absl::Time now);
-  // True if a turn was committed.
-  bool CommitDone();
+  std::vector<ScheduledRow> Plan() const;
+  // False: no turn wants a step.
+  bool BeginStep();
+  void FinishStep();
+  void Complete(const StepInFlight& step, const StepResult& result,
+                absl::Time now);
+  // Ends the turns of all steps in flight.
+  void FailSteps(const absl::Status& status);
+  void AbandonSteps();
+  void QueueCommits();
+  // True if a turn has ended.
+  bool FinishCommits();
+  void FinishCommit(CommitInFlight commit, absl::Time begin);
   void CommitTurn(RunningTurn* turn, const StateDigest& digest);
   void DropTurn(RunningTurn* turn, const absl::Status& status);
   void DropQueued(Queued* queued, const absl::Status& status);
@@ -112,10 +136,15 @@ class Engine {
   SessionStore* const sessions_;
   Metrics* const metrics_;
   const Clock* const clock_;
+  const int lookahead_;  // steps in flight while the next is planned
   StepCosts costs_;
   bool is_device_lost_ = false;
   std::deque<Queued> queue_;
   std::vector<std::unique_ptr<RunningTurn>> running_;  // oldest first
+  std::deque<StepInFlight> in_flight_;                 // oldest first
+  std::deque<CommitInFlight> commits_;                 // oldest first
+  int64_t num_begun_ = 0;                              // steps
+  absl::Time last_finish_ = absl::InfinitePast();      // of a step
 };
 
 }  // namespace ttt

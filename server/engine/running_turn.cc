@@ -16,6 +16,7 @@ RunningTurn::RunningTurn(Args args)
       eos_token_id_(args.eos_token_id),
       arrival_(args.arrival),
       start_(args.start),
+      queued_position_(base_tokens()),
       position_(base_tokens()),
       last_progress_(args.start) {
   const Request& request = turn_->request;
@@ -32,58 +33,95 @@ int64_t RunningTurn::base_tokens() const {
   return is_score() ? turn_->view.tokens : turn_->lease.tokens();
 }
 
-absl::Span<const int32_t> RunningTurn::Pending() const {
-  if (chosen_.has_value()) return absl::MakeConstSpan(&*chosen_, 1);
-  const std::vector<int32_t>& input = turn_->request.input_ids;
-  if (finish_reason_ == FinishReason::kCancelled) return {};
-  return absl::MakeConstSpan(input).subspan(num_read_);
+int64_t RunningTurn::num_pending() const {
+  if (last_chosen_.has_value()) return 1;
+  if (finish_reason_ == FinishReason::kCancelled) return 0;
+  return static_cast<int64_t>(turn_->request.input_ids.size()) - num_queued_;
 }
 
-int64_t RunningTurn::num_pending() const {
-  return static_cast<int64_t>(Pending().size());
+bool RunningTurn::wants_step() const {
+  // Without input it chooses after what the session has read.
+  return num_pending() > 0 || (num_steps_ == 0 && !is_ending_);
+}
+
+bool RunningTurn::StartsCommit() {
+  if (!turn_->lease.has_value() || wants_step()) return false;
+  return !std::exchange(starts_commit_, true);
+}
+
+bool RunningTurn::is_done() const {
+  if (!is_ending_ || wants_step()) return false;
+  // Without a session nobody reads the state that its last steps make.
+  return num_steps_taken_ == num_steps_ || !turn_->lease.has_value();
 }
 
 SchedulerRow RunningTurn::scheduler_row() const {
+  const int64_t ahead_bytes =
+      (num_sampled_ - num_generated_) *
+      TokenStream::Bytes(turn_->request.top_logprobs.value_or(0));
   return {.pending_tokens = num_pending(),
-          .position = position_,
-          .is_decoding = num_generated_ > 0,
-          .is_blocked = !is_ending_ && turn_->stream->IsFull()};
+          .position = queued_position_,
+          .is_decoding = is_decoding(),
+          .is_blocked = !is_ending_ && turn_->stream->IsFull(ahead_bytes)};
 }
 
-StepSequence RunningTurn::Sequence(int32_t num_tokens) const {
-  return {slot_.index(), position_, Pending().first(num_tokens)};
+// After all that is queued.
+bool RunningTurn::WantsSample() const {
+  return !is_ending_ && num_pending() == 0 &&
+         num_sampled_ < turn_->request.max_tokens;
 }
 
-void RunningTurn::AppendRequests(int32_t index, int32_t num_tokens,
-                                 std::vector<LogitsRequest>* requests) const {
-  const Request& request = turn_->request;
-  const int32_t candidates = request.top_logprobs.value_or(0);
-  if (is_score()) {
-    const std::vector<int32_t>& input = request.input_ids;
-    // The kept vector of the session predicts the first input token.
-    const int32_t begin = num_read_ == 0 && base_tokens() > 0 ? -1 : 0;
-    for (int32_t row = begin; row < num_tokens; ++row) {
-      const size_t next = num_read_ + row + 1;
-      requests->push_back(
-          {.sequence = index,
-           .row = row,
-           .given_token = next < input.size() ? input[next] : kNoToken,
-           .num_candidates = candidates});
-    }
-    return;
+StepSequence RunningTurn::Queue(int32_t index, int32_t num_tokens,
+                                std::vector<LogitsRequest>* requests) {
+  StepSequence sequence = {slot_.index(), queued_position_, {}};
+  if (is_score()) AppendScoreRequests(index, num_tokens, requests);
+  if (last_chosen_.has_value()) {
+    TTT_CHECK(num_tokens == 1);
+    reading_ = *std::exchange(last_chosen_, std::nullopt);
+    sequence.token_ids = absl::MakeConstSpan(&reading_, 1);
+  } else {
+    sequence.token_ids = absl::MakeConstSpan(turn_->request.input_ids)
+                             .subspan(num_queued_, num_tokens);
+    num_queued_ += num_tokens;
   }
-  if (is_ending_ || num_tokens < num_pending() || request.max_tokens == 0)
-    return;
-  requests->push_back({.sequence = index,
-                       .row = num_tokens - 1,
-                       .given_token = kSampleToken,
-                       .num_candidates = candidates,
-                       .sampling = &request.sampling});
+  queued_position_ += num_tokens;
+  ++num_steps_;
+  if (is_score() || !WantsSample()) return sequence;
+  ++num_sampled_;
+  // Without a session nobody reads the state that the last token makes.
+  if (num_sampled_ < turn_->request.max_tokens || turn_->lease.has_value()) {
+    last_chosen_ = ChosenBy(static_cast<int32_t>(requests->size()));
+  }
+  requests->push_back(
+      {.sequence = index,
+       .row = num_tokens - 1,
+       .given_token = kSampleToken,
+       .num_candidates = turn_->request.top_logprobs.value_or(0),
+       .sampling = &turn_->request.sampling});
+  return sequence;
+}
+
+void RunningTurn::AppendScoreRequests(
+    int32_t index, int32_t num_tokens,
+    std::vector<LogitsRequest>* requests) const {
+  const std::vector<int32_t>& input = turn_->request.input_ids;
+  // The kept vector of the session predicts the first input token.
+  const int32_t begin = num_queued_ == 0 && base_tokens() > 0 ? -1 : 0;
+  for (int32_t row = begin; row < num_tokens; ++row) {
+    const size_t next = num_queued_ + row + 1;
+    requests->push_back(
+        {.sequence = index,
+         .row = row,
+         .given_token = next < input.size() ? input[next] : kNoToken,
+         .num_candidates = turn_->request.top_logprobs.value_or(0)});
+  }
 }
 
 absl::Status RunningTurn::Advance(int32_t num_tokens, bool finite,
                                   absl::Span<const LogitsResult> results,
                                   absl::Time now) {
+  ++num_steps_taken_;
+  if (is_ending_) results = {};  // They are for nobody.
   for (const LogitsResult& result : results) finite = finite && result.finite;
   if (!finite) {
     return Error(absl::StatusCode::kInternal, "NUMERIC_FAULT",
@@ -94,13 +132,11 @@ absl::Status RunningTurn::Advance(int32_t num_tokens, bool finite,
   turn_->work.Done(num_tokens);
   if (is_score()) TakeScores(results);
   position_ += num_tokens;
-  if (chosen_.has_value()) {
-    if (num_tokens > 0) chosen_.reset();
-  } else {
-    num_read_ += num_tokens;
-  }
-  if (is_score() || turn_->request.max_tokens == 0) {
-    is_ending_ = is_ending_ || num_pending() == 0;
+  if (num_generated_ == 0) num_read_ += num_tokens;
+  const Request& request = turn_->request;
+  if (is_score() || request.max_tokens == 0) {
+    const auto input_tokens = static_cast<int64_t>(request.input_ids.size());
+    is_ending_ = is_ending_ || num_read_ == input_tokens;
   } else if (!results.empty()) {
     TakeToken(results[0], now);
   }
@@ -132,8 +168,9 @@ bool RunningTurn::IsStopToken(int32_t id) const {
 
 void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
   const Request& request = turn_->request;
-  chosen_ = result.token_id;
   ++num_generated_;
+  const bool is_last = num_generated_ == num_sampled_;
+  if (is_last && last_chosen_.has_value()) last_chosen_ = result.token_id;
   if (!first_token_.has_value()) first_token_ = now;
   last_token_ = now;
   TokenPosition token{.token_id = result.token_id};
@@ -159,23 +196,22 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
       // What was held back may have been the rest of a stop string.
       if (!text_->matched_stop().empty()) finish_reason_ = FinishReason::kStop;
     }
-    // Without a session nobody reads the state that the last token makes.
-    if (!turn_->lease.has_value()) chosen_.reset();
+    if (!is_last || !turn_->lease.has_value()) last_chosen_.reset();
   }
-  std::vector<TokenPosition> tokens;
-  tokens.push_back(std::move(token));
-  turn_->stream->Push(std::move(tokens), text, now);
+  turn_->stream->Push(std::move(token), text, now);
 }
 
 bool RunningTurn::EndEarly(absl::Time now) {
   TTT_CHECK(!is_ending_);
-  if (num_read_ == 0 && num_generated_ == 0) return false;
+  if (num_queued_ == 0 && num_generated_ == 0) return false;
   is_ending_ = true;
+  // What is still to be chosen is for nobody.
+  if (num_generated_ < num_sampled_) last_chosen_.reset();
   finish_reason_ = FinishReason::kCancelled;
   if (text_.has_value()) {
     const std::string rest =
         text_->Finish(/*goes_on=*/turn_->lease.has_value());
-    if (!rest.empty()) turn_->stream->Push({}, rest, now);
+    if (!rest.empty()) turn_->stream->Push(std::nullopt, rest, now);
   }
   return true;
 }
@@ -214,6 +250,7 @@ TurnEnd RunningTurn::Drop(absl::Status status, absl::Time now) {
 }
 
 void RunningTurn::End(TurnEnd end) {
+  has_ended_ = true;
   slot_ = StateSlot();
   turn_->lease = SessionLease();
   turn_->view = SessionView();

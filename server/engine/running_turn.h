@@ -18,6 +18,12 @@
 namespace ttt {
 
 // Holds the turn's scratch slot. Knows no device and no clock. Not thread-safe.
+//
+// Its part of a step is queued before that of the last step is taken, so there
+// are two places in the turn: how far its steps are queued, which the next step
+// goes on from, and how far they are taken, which the turn answers for. A step
+// that is queued behind one that ends the turn reads what that chose last, as
+// it must, and what it chooses itself is for nobody.
 class RunningTurn {
  public:
   struct Args {
@@ -31,27 +37,35 @@ class RunningTurn {
   };
   explicit RunningTurn(Args args);
 
+  // Whether anything is left to queue.
+  bool wants_step() const;
   SchedulerRow scheduler_row() const;
-  // What `num_tokens` of its pending tokens want of a step in which the turn is
-  // sequence number `index`. The span lives until Advance.
-  StepSequence Sequence(int32_t num_tokens) const;
-  void AppendRequests(int32_t index, int32_t num_tokens,
-                      std::vector<LogitsRequest>* requests) const;
-  // Takes what the step made of them. `results` answer its requests in order.
-  // INTERNAL (NUMERIC_FAULT): a number was not finite; the turn must be
-  // dropped.
+  // Has a chosen token to read, or will have when its queued steps have ended.
+  bool is_decoding() const { return num_sampled_ > 0; }
+  // Queues `num_tokens` of its pending tokens in a step in which the turn is
+  // sequence number `index`. The span lives until the next Queue.
+  StepSequence Queue(int32_t index, int32_t num_tokens,
+                     std::vector<LogitsRequest>* requests);
+  // Takes what the oldest step that was queued and not taken made of
+  // `num_tokens`; `results` answer its requests in order. INTERNAL
+  // (NUMERIC_FAULT): a number was not finite; the turn must be dropped.
   absl::Status Advance(int32_t num_tokens, bool finite,
                        absl::Span<const LogitsResult> results, absl::Time now);
-  // Ends the turn with what it read and chose so far, CANCELLED; false if it
-  // has read nothing, so that there is nothing to commit.
+  // Ends the turn with what it chose so far and what steps that are queued
+  // read, CANCELLED; false if that is nothing, so that there is nothing to
+  // commit.
   bool EndEarly(absl::Time now);
 
-  // All is read and chosen: the slot holds the state to commit.
-  bool is_done() const { return is_ending_ && num_pending() == 0; }
+  // Once, for a turn in a session with nothing left to queue: when its queued
+  // steps have ended the slot holds the state to commit.
+  bool StartsCommit();
+  // All is read and chosen.
+  bool is_done() const;
   bool is_ending() const { return is_ending_; }
   const Turn& turn() const { return *turn_; }
   int32_t slot() const { return slot_.index(); }
-  int64_t position() const { return position_; }  // tokens in the slot's state
+  // Tokens in the slot's state when all queued steps have ended.
+  int64_t queued_position() const { return queued_position_; }
   int64_t num_generated() const { return num_generated_; }
   absl::Time arrival() const { return arrival_; }
   absl::Time last_progress() const { return last_progress_; }
@@ -64,13 +78,16 @@ class RunningTurn {
   TurnEnd Drop(absl::Status status, absl::Time now);
   // Gives back what the turn holds, then ends its stream.
   void End(TurnEnd end);
+  bool has_ended() const { return has_ended_; }
 
  private:
   bool is_score() const { return turn_->request.kind == RequestKind::kScore; }
   int64_t base_tokens() const;  // of the session before the turn
+  // What is to be queued yet: the rest of the input, then the last token.
   int64_t num_pending() const;
-  // What is to be read: the rest of the input, then the last chosen token.
-  absl::Span<const int32_t> Pending() const;
+  bool WantsSample() const;
+  void AppendScoreRequests(int32_t index, int32_t num_tokens,
+                           std::vector<LogitsRequest>* requests) const;
   void TakeToken(const LogitsResult& result, absl::Time now);
   void TakeScores(absl::Span<const LogitsResult> results);
   bool IsStopToken(int32_t id) const;
@@ -81,11 +98,23 @@ class RunningTurn {
   const int32_t eos_token_id_;
   const absl::Time arrival_;
   const absl::Time start_;
+  // As far as steps are queued.
+  int64_t queued_position_;
+  int64_t num_queued_ = 0;   // of the input
+  int64_t num_sampled_ = 0;  // tokens, chosen or to be chosen
+  // The last of these, not queued to be read. Still to be chosen: it stands for
+  // a request of the last step that was queued.
+  std::optional<int32_t> last_chosen_;
+  int32_t reading_ = 0;  // the token of the last Queue
+  int32_t num_steps_ = 0;
+  // As far as steps are taken.
+  int32_t num_steps_taken_ = 0;
   int64_t position_;
-  int64_t num_read_ = 0;           // of the input
-  std::optional<int32_t> chosen_;  // and not yet read
+  int64_t num_read_ = 0;  // of the input
   int64_t num_generated_ = 0;
   bool is_ending_ = false;
+  bool starts_commit_ = false;
+  bool has_ended_ = false;
   FinishReason finish_reason_ = FinishReason::kLength;
   std::optional<TextOutput> text_;
   std::optional<absl::Time> first_token_, last_token_;

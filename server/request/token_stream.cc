@@ -12,23 +12,18 @@ TokenStream::TokenStream(const Options& options, std::function<void()> on_ready)
   TTT_CHECK(options.capacity_bytes >= 1);
 }
 
-bool TokenStream::IsFull() const {
-  MutexLock lock(mutex_);
-  return gathered_.bytes >= options_.capacity_bytes;
-}
-
-void TokenStream::Push(std::vector<TokenPosition> tokens,
+void TokenStream::Push(std::optional<TokenPosition> token,
                        absl::string_view text, absl::Time now) {
   bool notify = false;
   {
     MutexLock lock(mutex_);
     TTT_CHECK(!gathered_.end.has_value());
-    for (const TokenPosition& token : tokens) {
-      gathered_.bytes += Bytes(token, "");
-    }
     gathered_.bytes += static_cast<int64_t>(text.size());
-    std::move(tokens.begin(), tokens.end(),
-              std::back_inserter(gathered_.tokens));
+    if (token.has_value()) {
+      gathered_.bytes += Bytes(*token, "");
+      gathered_.tokens.push_back(*std::move(token));
+    }
+    gathered_bytes_ = gathered_.bytes;
     absl::StrAppend(&gathered_.text, text);
     if (now >= last_ready_ && now - last_ready_ < options_.interval &&
         gathered_.bytes < options_.capacity_bytes) {
@@ -53,11 +48,6 @@ void TokenStream::End(TurnEnd end) {
   if (notify) on_ready_();
 }
 
-bool TokenStream::IsCancelled() const {
-  MutexLock lock(mutex_);
-  return cancelled_;
-}
-
 std::optional<TokenStream::Chunk> TokenStream::Take() {
   MutexLock lock(mutex_);
   if (!std::exchange(is_ready_, false)) {
@@ -66,13 +56,9 @@ std::optional<TokenStream::Chunk> TokenStream::Take() {
   }
   Chunk chunk = std::move(gathered_);
   gathered_ = Chunk();
+  gathered_bytes_ = 0;
   gathered_.index = chunk.index + static_cast<int64_t>(chunk.tokens.size());
   return chunk;
-}
-
-void TokenStream::Cancel() {
-  MutexLock lock(mutex_);
-  cancelled_ = true;
 }
 
 }  // namespace ttt

@@ -1,6 +1,7 @@
 // Where the tokens of one turn wait for their reader.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -31,8 +32,13 @@ class TokenStream {
 
   // What a token and its text count against the capacity.
   static int64_t Bytes(const TokenPosition& token, absl::string_view text) {
-    return static_cast<int64_t>(sizeof(token) + text.size() +
-                                token.top.size() * sizeof(TokenLogprob));
+    return Bytes(static_cast<int64_t>(token.top.size())) +
+           static_cast<int64_t>(text.size());
+  }
+  // Of a token with as many candidates, without its text.
+  static int64_t Bytes(int64_t num_candidates) {
+    return static_cast<int64_t>(sizeof(TokenPosition)) +
+           num_candidates * static_cast<int64_t>(sizeof(TokenLogprob));
   }
 
   struct Options {
@@ -48,18 +54,25 @@ class TokenStream {
   TokenStream(const Options& options, std::function<void()> on_ready);
 
   // The engine's side.
-  bool IsFull() const ABSL_LOCKS_EXCLUDED(mutex_);
-  void Push(std::vector<TokenPosition> tokens, absl::string_view text,
+  // Or will be, with `ahead_bytes` that are to come.
+  bool IsFull(int64_t ahead_bytes = 0) const {
+    return gathered_bytes_.load(std::memory_order_relaxed) + ahead_bytes >=
+           options_.capacity_bytes;
+  }
+  // `token`: none, or one.
+  void Push(std::optional<TokenPosition> token, absl::string_view text,
             absl::Time now) ABSL_LOCKS_EXCLUDED(mutex_);
   // Once, last; nothing is pushed after it.
   void End(TurnEnd end) ABSL_LOCKS_EXCLUDED(mutex_);
-  bool IsCancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
+  bool IsCancelled() const {
+    return cancelled_.load(std::memory_order_relaxed);
+  }
 
   // The reader's side. No value: not yet, on_ready will be called.
   std::optional<Chunk> Take() ABSL_LOCKS_EXCLUDED(mutex_);
   // The reader wants no more. The turn ends within one step, and End still
   // comes.
-  void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
+  void Cancel() { cancelled_ = true; }
 
  private:
   const Options options_;
@@ -69,7 +82,9 @@ class TokenStream {
   bool is_ready_ ABSL_GUARDED_BY(mutex_) = false;  // gathered_ can be taken
   absl::Time last_ready_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool reader_waits_ ABSL_GUARDED_BY(mutex_) = true;
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  // Of gathered_; written under the lock.
+  std::atomic<int64_t> gathered_bytes_ = 0;
+  std::atomic<bool> cancelled_ = false;
 };
 
 }  // namespace ttt

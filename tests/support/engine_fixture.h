@@ -12,6 +12,7 @@
 #include "server/session/session_store.h"
 #include "server/telemetry/metrics.h"
 #include "tests/support/fake_clock.h"
+#include "tests/support/late_backend.h"
 #include "tests/support/model_fixture.h"
 
 namespace ttt {
@@ -96,12 +97,18 @@ class EngineFixture {
     absl::Duration max_queue_wait = absl::InfiniteDuration();
     // Puts a backend of the test's own before the device's.
     std::function<std::unique_ptr<Backend>(Backend* device)> wrap;
+    // Puts a LateBackend before these.
+    bool is_late = false;
   };
 
   explicit EngineFixture(Options options) : options_(std::move(options)) {
     device_ = CreateTestBackend(options_.backend);
     if (options_.wrap) wrapper_ = options_.wrap(device_.get());
-    Backend* const backend = wrapper_ ? wrapper_.get() : device_.get();
+    Backend* backend = wrapper_ ? wrapper_.get() : device_.get();
+    if (options_.is_late) {
+      late_ = std::make_unique<LateBackend>(backend);
+      backend = late_.get();
+    }
     model_ = TttModel::Load(options_.config,
                             MakeDummyCheckpoint(options_.config).get(),
                             {.max_rows = options_.max_batch_tokens,
@@ -184,6 +191,7 @@ class EngineFixture {
   Metrics metrics_;
   std::unique_ptr<Backend> device_;
   std::unique_ptr<Backend> wrapper_;
+  std::unique_ptr<LateBackend> late_;
   std::unique_ptr<TttModel> model_;
   std::unique_ptr<StatePool> pool_;
   std::unique_ptr<SessionStore> store_;

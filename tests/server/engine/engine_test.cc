@@ -428,7 +428,7 @@ class FaultyBackend : public ForwardingBackend {
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     const absl::Status status = ForwardingBackend::EmbedTokens(args);
     for (int32_t row = 0; row < args.rows.num_rows; ++row) {
-      if (args.token_ids[row] != poisoned_token) continue;
+      if (TokenOfRow(args, row) != poisoned_token) continue;
       args.hidden[int64_t{row} * args.hidden_size] =
           std::numeric_limits<float>::quiet_NaN();
     }
@@ -441,17 +441,20 @@ class FaultyBackend : public ForwardingBackend {
   int32_t poisoned_token = -1;
 };
 
-class EngineFaultTest : public testing::Test {
+// With a device that does its work at once, and with one that does it late.
+class EngineFaultTest : public testing::TestWithParam<bool> {
  protected:
-  EngineFixture f_{{.wrap = [this](Backend* cpu) {
-    auto faulty = std::make_unique<FaultyBackend>(cpu);
-    faulty_ = faulty.get();
-    return faulty;
-  }}};
+  EngineFixture f_{{.wrap =
+                        [this](Backend* cpu) {
+                          auto faulty = std::make_unique<FaultyBackend>(cpu);
+                          faulty_ = faulty.get();
+                          return faulty;
+                        },
+                    .is_late = GetParam()}};
   FaultyBackend* faulty_;
 };
 
-TEST_F(EngineFaultTest, FailedStepEndsItsTurnsAndTheEngineGoesOn) {
+TEST_P(EngineFaultTest, FailedStepEndsItsTurnsAndTheEngineGoesOn) {
   PendingTurn turn =
       f_.Submit(EngineFixture::Complete(RandomIds(1, 20), 3), "s");
   faulty_->fail_next_learner = true;
@@ -462,7 +465,7 @@ TEST_F(EngineFaultTest, FailedStepEndsItsTurnsAndTheEngineGoesOn) {
   EXPECT_TRUE(f_.Run(EngineFixture::Complete(RandomIds(1, 20), 3), "s").ok());
 }
 
-TEST_F(EngineFaultTest, FailedCommitRollsTheTurnBack) {
+TEST_P(EngineFaultTest, FailedCommitRollsTheTurnBack) {
   f_.Run(EngineFixture::Complete(RandomIds(1, 20), 3), "s");
   const SessionInfo before = f_.store().GetSession("s").value();
   PendingTurn turn =
@@ -474,7 +477,7 @@ TEST_F(EngineFaultTest, FailedCommitRollsTheTurnBack) {
   EXPECT_FALSE(f_.store().GetSession("s")->running);
 }
 
-TEST_F(EngineFaultTest, NumberThatIsNotFiniteFailsItsTurnAlone) {
+TEST_P(EngineFaultTest, NumberThatIsNotFiniteFailsItsTurnAlone) {
   std::vector<int32_t> clean(20, 7);
   std::vector<int32_t> poisoned = clean;
   poisoned[5] = 96;
@@ -492,7 +495,7 @@ TEST_F(EngineFaultTest, NumberThatIsNotFiniteFailsItsTurnAlone) {
   EXPECT_EQ(good.Read().end->digest, expected.end->digest);
 }
 
-TEST_F(EngineFaultTest, FastWeightsThatAreNotFiniteAreNotCommitted) {
+TEST_P(EngineFaultTest, FastWeightsThatAreNotFiniteAreNotCommitted) {
   PendingTurn turn =
       f_.Submit(EngineFixture::Complete(RandomIds(1, 16), 0), "s");
   faulty_->poison_fast_weights = true;
@@ -501,12 +504,17 @@ TEST_F(EngineFaultTest, FastWeightsThatAreNotFiniteAreNotCommitted) {
   EXPECT_THAT(f_.store().GetSession("s"), StatusIs(StatusCode::kNotFound));
 }
 
-TEST_F(EngineFaultTest, NumberThatIsNotFiniteIsSeenInATurnThatOnlyReads) {
+TEST_P(EngineFaultTest, NumberThatIsNotFiniteIsSeenInATurnThatOnlyReads) {
   faulty_->poisoned_token = 96;
   PendingTurn turn = f_.Submit(EngineFixture::Complete({1, 96, 2}, 0), "s");
   f_.RunAll();
   EXPECT_EQ(ErrorReason(turn.Read().end->status), "NUMERIC_FAULT");
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, EngineFaultTest, testing::Bool(),
+                         [](const auto& info) {
+                           return info.param ? "Late" : "AtOnce";
+                         });
 
 TEST_F(EngineTest, EndAllEndsQueuedAndRunningTurns) {
   PendingTurn running = f_.Submit(Complete(RandomIds(1, 20), 50), "s");

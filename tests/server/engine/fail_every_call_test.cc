@@ -79,7 +79,8 @@ struct Result {
   bool operator==(const Result&) const = default;
 };
 
-class FailEveryCallTest : public testing::Test {
+// With a device that does its work at once, and with one that does it late.
+class FailEveryCallTest : public testing::TestWithParam<bool> {
  protected:
   FailEveryCallTest() : f_(Options(&failing_)) {}
 
@@ -88,11 +89,13 @@ class FailEveryCallTest : public testing::Test {
             .max_batch_rows = 4,
             .max_batch_tokens = 24,
             .session_slots = 4,
-            .wrap = [failing](Backend* cpu) {
-              auto backend = std::make_unique<FailingBackend>(cpu);
-              *failing = backend.get();
-              return backend;
-            }};
+            .wrap =
+                [failing](Backend* cpu) {
+                  auto backend = std::make_unique<FailingBackend>(cpu);
+                  *failing = backend.get();
+                  return backend;
+                },
+            .is_late = GetParam()};
   }
 
   std::optional<SessionInfo> Session(const std::string& id) {
@@ -212,11 +215,11 @@ class FailEveryCallTest : public testing::Test {
   int failures_ = 0;
 };
 
-TEST_F(FailEveryCallTest, OfTheDeviceAndNoSessionNorSlotIsLost) {
-  FailEveryCall(absl::InternalError("lost"), StatusCode::kInternal, 300);
+TEST_P(FailEveryCallTest, OfTheDeviceAndNoSessionNorSlotIsLost) {
+  FailEveryCall(absl::InternalError("lost"), StatusCode::kInternal, 250);
 }
 
-TEST_F(FailEveryCallTest, AFullPoolRefusesATurnAndTheNextAttemptIsRight) {
+TEST_P(FailEveryCallTest, AFullPoolRefusesATurnAndTheNextAttemptIsRight) {
   const std::vector<Round> script = Script();
   const Result expected = Run(script);
   DeleteAll();
@@ -241,6 +244,11 @@ TEST_F(FailEveryCallTest, AFullPoolRefusesATurnAndTheNextAttemptIsRight) {
     DeleteAll();
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, FailEveryCallTest, testing::Bool(),
+                         [](const auto& info) {
+                           return info.param ? "Late" : "AtOnce";
+                         });
 
 // Counts the memory that a device has given out.
 class CountingBackend : public FailingBackend {

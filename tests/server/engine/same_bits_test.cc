@@ -48,6 +48,7 @@ struct Param {
   TestDevice device;
   bool is_mlp;
   bool bf16;
+  bool is_late = false;
 };
 
 std::vector<Param> Params() {
@@ -59,6 +60,10 @@ std::vector<Param> Params() {
         params.push_back({device, is_mlp, bf16});
       }
     }
+    if (device != TestDevice::kCpu) continue;
+    for (const bool is_mlp : {false, true}) {
+      params.push_back({device, is_mlp, false, /*is_late=*/true});
+    }
   }
   return params;
 }
@@ -66,7 +71,8 @@ std::vector<Param> Params() {
 std::string ParamName(const testing::TestParamInfo<Param>& info) {
   return TestDeviceName(info.param.device) +
          (info.param.is_mlp ? "Mlp" : "Linear") +
-         (info.param.bf16 ? "BFloat16" : "Float32");
+         (info.param.bf16 ? "BFloat16" : "Float32") +
+         (info.param.is_late ? "Late" : "");
 }
 
 class SameBitsTest : public testing::TestWithParam<Param> {
@@ -80,6 +86,7 @@ class SameBitsTest : public testing::TestWithParam<Param> {
     options_.backend.precision =
         GetParam().bf16 ? Precision::kBFloat16 : Precision::kFloat32;
     expected_ = Alone(options_);
+    options_.is_late = GetParam().is_late;
   }
 
   static Results Alone(const EngineFixture::Options& options) {

@@ -8,11 +8,7 @@
 namespace ttt {
 namespace {
 
-std::vector<TokenPosition> Tokens(std::vector<int32_t> ids) {
-  std::vector<TokenPosition> tokens;
-  for (const int32_t id : ids) tokens.push_back({.token_id = id});
-  return tokens;
-}
+TokenPosition Token(int32_t id) { return {.token_id = id}; }
 
 constexpr absl::Time kNow = absl::UnixEpoch();
 
@@ -27,8 +23,9 @@ TokenStream::Options Room(int64_t tokens) {
 
 TEST(TokenStreamTest, TakeGivesAllThatGathered) {
   TokenStream stream(Room(10), [] {});
-  stream.Push(Tokens({1}), "a", kNow);
-  stream.Push(Tokens({2, 3}), "b", kNow);
+  stream.Push(Token(1), "a", kNow);
+  stream.Push(Token(2), "b", kNow);
+  stream.Push(Token(3), "", kNow);
   const auto chunk = stream.Take();
   ASSERT_TRUE(chunk.has_value());
   EXPECT_EQ(chunk->index, 0);
@@ -39,20 +36,21 @@ TEST(TokenStreamTest, TakeGivesAllThatGathered) {
 
 TEST(TokenStreamTest, IndexCountsTheTokensTakenBefore) {
   TokenStream stream(Room(10), [] {});
-  stream.Push(Tokens({1, 2}), "", kNow);
+  stream.Push(Token(1), "", kNow);
+  stream.Push(Token(2), "", kNow);
   stream.Take();
-  stream.Push(Tokens({3}), "", kNow);
+  stream.Push(Token(3), "", kNow);
   EXPECT_EQ(stream.Take()->index, 2);
 }
 
 TEST(TokenStreamTest, TellsTheReaderOnlyWhenItWaits) {
   int told = 0;
   TokenStream stream(Room(10), [&told] { ++told; });
-  stream.Push(Tokens({1}), "", kNow);
-  stream.Push(Tokens({2}), "", kNow);
+  stream.Push(Token(1), "", kNow);
+  stream.Push(Token(2), "", kNow);
   EXPECT_EQ(told, 1);
   stream.Take();
-  stream.Push(Tokens({3}), "", kNow);
+  stream.Push(Token(3), "", kNow);
   EXPECT_EQ(told, 1);  // The reader has not found it empty.
   stream.Take();
   EXPECT_FALSE(stream.Take().has_value());
@@ -62,36 +60,43 @@ TEST(TokenStreamTest, TellsTheReaderOnlyWhenItWaits) {
 
 TEST(TokenStreamTest, IsFullUntilTheReaderTakes) {
   TokenStream stream(Room(2), [] {});
-  stream.Push(Tokens({1}), "", kNow);
+  stream.Push(Token(1), "", kNow);
   EXPECT_FALSE(stream.IsFull());
-  stream.Push(Tokens({2}), "", kNow);
+  stream.Push(Token(2), "", kNow);
   EXPECT_TRUE(stream.IsFull());
   stream.Take();
   EXPECT_FALSE(stream.IsFull());
 }
 
+TEST(TokenStreamTest, WhatIsToComeFillsItBefore) {
+  TokenStream stream(Room(3), [] {});
+  stream.Push(Token(1), "", kNow);
+  EXPECT_FALSE(stream.IsFull(Bytes(1)));
+  EXPECT_TRUE(stream.IsFull(Bytes(2)));
+}
+
 TEST(TokenStreamTest, TextAndCandidatesFillItToo) {
   TokenStream with_text(Room(2), [] {});
-  with_text.Push(Tokens({1}), std::string(Bytes(1), 'x'), kNow);
+  with_text.Push(Token(1), std::string(Bytes(1), 'x'), kNow);
   EXPECT_TRUE(with_text.IsFull());
   TokenStream with_candidates(Room(2), [] {});
-  std::vector<TokenPosition> tokens = Tokens({1});
-  tokens[0].top.resize(Bytes(1) / sizeof(TokenLogprob) + 1);
-  with_candidates.Push(std::move(tokens), "", kNow);
+  TokenPosition token = Token(1);
+  token.top.resize(Bytes(1) / sizeof(TokenLogprob) + 1);
+  with_candidates.Push(std::move(token), "", kNow);
   EXPECT_TRUE(with_candidates.IsFull());
 }
 
 TEST(TokenStreamTest, WhatComesWithinTheIntervalWaitsForWhatComesAfterIt) {
   int told = 0;
   TokenStream stream({.interval = absl::Milliseconds(10)}, [&] { ++told; });
-  stream.Push(Tokens({1}), "a", kNow);
+  stream.Push(Token(1), "a", kNow);
   EXPECT_EQ(told, 1);  // The first waits for nothing.
   EXPECT_EQ(stream.Take()->tokens.size(), 1u);
   EXPECT_FALSE(stream.Take().has_value());
-  stream.Push(Tokens({2}), "b", kNow + absl::Milliseconds(4));
+  stream.Push(Token(2), "b", kNow + absl::Milliseconds(4));
   EXPECT_EQ(told, 1);
   EXPECT_FALSE(stream.Take().has_value());
-  stream.Push(Tokens({3}), "c", kNow + absl::Milliseconds(10));
+  stream.Push(Token(3), "c", kNow + absl::Milliseconds(10));
   EXPECT_EQ(told, 2);
   const auto chunk = stream.Take();
   EXPECT_EQ(chunk->tokens.size(), 2u);
@@ -101,11 +106,11 @@ TEST(TokenStreamTest, WhatComesWithinTheIntervalWaitsForWhatComesAfterIt) {
 TEST(TokenStreamTest, TheEndWaitsForNoInterval) {
   int told = 0;
   TokenStream stream({.interval = absl::InfiniteDuration()}, [&] { ++told; });
-  stream.Push(Tokens({1}), "a", kNow);
+  stream.Push(Token(1), "a", kNow);
   EXPECT_EQ(told, 1);
   stream.Take();
   EXPECT_FALSE(stream.Take().has_value());
-  stream.Push(Tokens({2}), "b", kNow + absl::Hours(1));
+  stream.Push(Token(2), "b", kNow + absl::Hours(1));
   EXPECT_EQ(told, 1);
   stream.End({});
   EXPECT_EQ(told, 2);
@@ -118,17 +123,17 @@ TEST(TokenStreamTest, AFullStreamWaitsForNoInterval) {
   TokenStream stream(
       {.capacity_bytes = Bytes(2), .interval = absl::InfiniteDuration()},
       [] {});
-  stream.Push(Tokens({1}), "", kNow);
+  stream.Push(Token(1), "", kNow);
   stream.Take();
-  stream.Push(Tokens({2}), "", kNow);
+  stream.Push(Token(2), "", kNow);
   EXPECT_FALSE(stream.Take().has_value());
-  stream.Push(Tokens({3}), "", kNow);
+  stream.Push(Token(3), "", kNow);
   EXPECT_TRUE(stream.Take().has_value());
 }
 
 TEST(TokenStreamTest, LastChunkHasTheEnd) {
   TokenStream stream(Room(2), [] {});
-  stream.Push(Tokens({1}), "a", kNow);
+  stream.Push(Token(1), "a", kNow);
   TurnEnd end;
   end.revision = 7;
   stream.End(std::move(end));
@@ -167,7 +172,7 @@ TEST_P(TwoThreads, LoseNoTokenAndNoWordOfOne) {
         std::this_thread::yield();
         continue;
       }
-      stream.Push(Tokens({i}), "x", kNow + i * kStep);
+      stream.Push(Token(i), "x", kNow + i * kStep);
       ++i;
     }
     stream.End({});
