@@ -184,6 +184,7 @@ class EngineFixture {
   StatePool& pool() { return *pool_; }
   FakeClock& clock() { return clock_; }
   Metrics& metrics() { return metrics_; }
+  LateBackend& late() { return *late_; }
 
  private:
   const Options options_;

@@ -23,7 +23,9 @@ class LateBackend : public ForwardingBackend {
   using ForwardingBackend::ForwardingBackend;
 
   bool is_asynchronous() const override { return true; }
+  // For a Readback, and for all that was queued.
   int64_t num_waits() const { return num_waits_; }
+  int64_t num_synchronizations() const { return num_synchronizations_; }
 
   absl::Status CopyToDevice(void* device, const void* host,
                             int64_t size) override {
@@ -44,6 +46,7 @@ class LateBackend : public ForwardingBackend {
     return target_.CopyToHost(host, device, size);
   }
   absl::Status Synchronize() override {
+    ++num_synchronizations_;
     RunUntil(num_queued_);
     return std::exchange(error_, absl::OkStatus());
   }
@@ -255,6 +258,7 @@ class LateBackend : public ForwardingBackend {
   int64_t num_queued_ = 0;
   int64_t num_run_ = 0;
   int64_t num_waits_ = 0;
+  int64_t num_synchronizations_ = 0;
   absl::Status error_;
   std::vector<Op>* recorded_ = nullptr;  // not null while this records
 };
