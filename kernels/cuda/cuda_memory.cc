@@ -101,20 +101,11 @@ CudaStream::~CudaStream() {
 absl::StatusOr<std::unique_ptr<PinnedReadback>> PinnedReadback::Create(
     int64_t size_bytes, cudaStream_t stream,
     std::atomic<int64_t>* copied_bytes) {
-  if (size_bytes < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("CreateReadback: size_bytes is ", size_bytes));
-  }
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> memory =
+      AllocatePinnedMemory(size_bytes);
+  if (!memory.ok()) return memory.status();
   std::unique_ptr<PinnedReadback> readback(
-      new PinnedReadback(size_bytes, stream, copied_bytes));
-  void* memory = nullptr;
-  if (const cudaError_t error = cudaHostAlloc(
-          &memory, std::max<int64_t>(size_bytes, 1), cudaHostAllocDefault);
-      error != cudaSuccess) {
-    cudaGetLastError();  // It is told here, and not by the next launch.
-    return CudaStatus(error, "page-locked memory");
-  }
-  readback->memory_ = static_cast<std::byte*>(memory);
+      new PinnedReadback(*std::move(memory), stream, copied_bytes));
   if (absl::Status status = CudaStatus(
           cudaEventCreateWithFlags(&readback->copied_, cudaEventDisableTiming),
           "event");
@@ -125,24 +116,22 @@ absl::StatusOr<std::unique_ptr<PinnedReadback>> PinnedReadback::Create(
 }
 
 PinnedReadback::~PinnedReadback() {
-  if (copied_ != nullptr) {
-    static_cast<void>(cudaEventSynchronize(copied_));
-    static_cast<void>(cudaEventDestroy(copied_));
-  }
-  if (memory_ != nullptr) static_cast<void>(cudaFreeHost(memory_));
+  if (copied_ == nullptr) return;
+  static_cast<void>(cudaEventSynchronize(copied_));
+  static_cast<void>(cudaEventDestroy(copied_));
 }
 
 absl::Status PinnedReadback::Copy(int64_t offset_bytes, const void* device,
                                   int64_t size_bytes) {
   if (offset_bytes < 0 || size_bytes < 0 ||
-      size_bytes > size_bytes_ - offset_bytes) {
+      size_bytes > memory_->size_bytes() - offset_bytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("Readback: ", size_bytes, " bytes at ", offset_bytes,
-                     " do not fit in ", size_bytes_));
+                     " do not fit in ", memory_->size_bytes()));
   }
   *copied_bytes_ += size_bytes;
   if (absl::Status status =
-          CudaStatus(cudaMemcpyAsync(memory_ + offset_bytes, device, size_bytes,
+          CudaStatus(cudaMemcpyAsync(data() + offset_bytes, device, size_bytes,
                                      cudaMemcpyDeviceToHost, stream_),
                      "Readback");
       !status.ok()) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -53,22 +54,23 @@ class PinnedReadback : public Readback {
   // Waits for the copies.
   ~PinnedReadback() override;
 
-  std::byte* data() const override { return memory_; }
-  int64_t size_bytes() const override { return size_bytes_; }
+  std::byte* data() const override { return memory_->data(); }
+  int64_t size_bytes() const override { return memory_->size_bytes(); }
   absl::Status Copy(int64_t offset_bytes, const void* device,
                     int64_t size_bytes) override;
   // Does not sleep, as what it waits for is near.
   absl::Status Wait() override;
 
  private:
-  PinnedReadback(int64_t size_bytes, cudaStream_t stream,
+  PinnedReadback(std::unique_ptr<DeviceBuffer> memory, cudaStream_t stream,
                  std::atomic<int64_t>* copied_bytes)
-      : size_bytes_(size_bytes), stream_(stream), copied_bytes_(copied_bytes) {}
+      : memory_(std::move(memory)),
+        stream_(stream),
+        copied_bytes_(copied_bytes) {}
 
-  const int64_t size_bytes_;
+  const std::unique_ptr<DeviceBuffer> memory_;
   const cudaStream_t stream_;
   std::atomic<int64_t>* const copied_bytes_;
-  std::byte* memory_ = nullptr;
   cudaEvent_t copied_ = nullptr;  // when the stream has passed the last copy
 };
 

@@ -67,20 +67,19 @@ struct Shared {
   uint4 low1[kLow];
   uint4 low2[kLow];
   // Of each warp: what its inner channels give of the output, [rows, head_dim]
-  // in places of OutputPlace; and of the scores of the second layer, [3, 8, 8]:
+  // by OutputIndex; and of the scores of the second layer, [3, 8, 8]:
   // rows 0 to 7 with keys 0 to 7, rows 8 to 15 with keys 0 to 7 and 8 to 15.
   float outputs[S::kWarps][kMaxMiniBatch * kHeadDim];
   float scores[S::kWarps][3 * 64];
   RowTile<kHeadDim> keys;
   RowTile<kHeadDim> queries;
   // Gradients of the output times their rates; zero of a row that is broken or
-  // not there. Columns of output tiles, and channels in their order.
+  // not there. These and the next three are in the places of output tiles.
   RowTile<kHeadDim> gradients;
-  uint32_t gradient_pairs[kMaxMiniBatch][kHeadDim / 2];
-  float bias1[S::kInner];
   float bias2[kHeadDim];
   float norm_weight[kHeadDim];
   float norm_bias[kHeadDim];
+  float bias1[S::kInner];
   float token_scale[kMaxMiniBatch];
   uint32_t is_broken[kMaxMiniBatch];  // its gradient is not finite
 };
@@ -194,11 +193,9 @@ class MlpHead {
         sequence_(sequence),
         head_(head),
         shared_(shared),
-        thread_(threadIdx.x),
-        warp_(threadIdx.x / kWarpSize),
-        lane_(threadIdx.x % kWarpSize),
-        group_(lane_ / 4),
-        quad_(lane_ % 4) {}
+        thread_(threadIdx.x) {
+    Locate();
+  }
 
   __device__ __forceinline__ void Run() {
     MiniBatchRows rows = MiniBatchAt(sequence_, 0, args_.mini_batch);
@@ -209,22 +206,27 @@ class MlpHead {
     if (S::kKeepsLow && commits_any) CopyLow();
     LoadConstants();
     while (true) {
+      Locate();
       StoreIncoming(incoming);
       __syncthreads();
       ReadKeys(rows);
       __syncthreads();
+      Locate();
       FindGradients(rows, incoming);
       __syncthreads();
+      Locate();
       ReadQueries(rows);
       __syncthreads();
+      Locate();
       const MiniBatchRows now = rows;
       const int32_t row = now.first + now.num_added();
-      const bool is_last = row == sequence_.num_rows;
-      if (!is_last) {
-        rows = MiniBatchAt(sequence_, row, args_.mini_batch);
+      const int32_t left = sequence_.num_rows - row;
+      if (left > 0) {
+        rows = {0, min(left, args_.mini_batch), row};
         incoming = LoadIncoming(rows);
       }
       WriteOutputs(now);
+      Locate();
       if (now.end < args_.mini_batch) {
         KeepRows(now);
         break;
@@ -232,12 +234,23 @@ class MlpHead {
       Commit();
       __syncthreads();
       CommitOutputBias();
-      if (is_last) break;
+      if (left == 0) break;
     }
+    Locate();
     if (commits_any) SaveWeights();
   }
 
  private:
+  // Finds the thread's place, and again in each part of the routine: addresses
+  // that are derived of it and kept would take the registers of the weights.
+  __device__ __forceinline__ void Locate() {
+    asm volatile("" : "+r"(thread_));
+    warp_ = thread_ / kWarpSize;
+    lane_ = thread_ % kWarpSize;
+    group_ = lane_ / 4;
+    quad_ = lane_ % 4;
+  }
+
   // What a thread loads of a mini-batch ahead of its use: 16 bytes of a row of
   // keys or queries, and the targets and rates of the rows it normalises.
   struct Incoming {
@@ -303,16 +316,23 @@ class MlpHead {
   __device__ int FirstRowOfWarp(int n) const {
     return 2 * warp_ + n * S::kRowsAtOnce;
   }
-  // The n-th pair of channels of these rows that the thread has.
+  // The n-th pair of places of these rows that the thread has.
   __device__ int LanePair(int n) const {
     return thread_ % kLanesOfRow + n * kLanesOfRow;
   }
 
-  // Where four channels of a row from 4 * four on stand in Shared::outputs, so
-  // that the lanes of StoreOutputs and of Gather meet in no bank.
-  __device__ static int OutputPlace(int row, int four) {
-    const int swizzle = kHeadDim == 64 ? (four >> 3) ^ (row & 1) << 1 : row & 1;
-    return row * kHeadDim + 4 * (four ^ swizzle);
+  // The place of a channel among the columns of output tiles, and back.
+  __device__ static int PlaceOf(int channel) {
+    return 8 * (channel % S::kTiles) + channel / S::kTiles;
+  }
+  __device__ static int ChannelAt(int place) {
+    return S::kTiles * (place % 8) + place / 8;
+  }
+
+  // Where column `column` of an output tile stands in Shared::outputs, so that
+  // the lanes of StoreOutputs and of Gather meet in no bank.
+  __device__ static int OutputIndex(int row, int tile, int column) {
+    return row * kHeadDim + 8 * (tile ^ (row & 3)) + column;
   }
 
   __device__ __forceinline__ Incoming
@@ -333,11 +353,13 @@ class MlpHead {
     for (int n = 0; n < S::kLaneRows; ++n) {
       const int lane_row = LaneRow(n);
       if (lane_row >= rows.end) continue;
-      const auto* const targets = reinterpret_cast<const uint32_t*>(
+      const auto* const targets = reinterpret_cast<const uint16_t*>(
           RowAt(args_.pending_targets, args_.targets, rows, lane_row));
 #pragma unroll
       for (int j = 0; j < S::kPairs; ++j) {
-        incoming.targets[n][j] = targets[LanePair(j)];
+        const int channel = ChannelAt(2 * LanePair(j));
+        incoming.targets[n][j] =
+            LowHalves(targets[channel], targets[channel + S::kTiles]);
       }
       incoming.rates[n] =
           lane_row < rows.begin
@@ -389,9 +411,10 @@ class MlpHead {
         SlotOf<float>(args_.b1, sequence_.slot)[head_ * S::kInner + thread_];
     if (thread_ < kHeadDim) {
       const int c = head_ * kHeadDim + thread_;
-      shared_.bias2[thread_] = SlotOf<float>(args_.b2, sequence_.slot)[c];
-      shared_.norm_weight[thread_] = args_.norm_weight[c];
-      shared_.norm_bias[thread_] = args_.norm_bias[c];
+      const int place = PlaceOf(thread_);
+      shared_.bias2[place] = SlotOf<float>(args_.b2, sequence_.slot)[c];
+      shared_.norm_weight[place] = args_.norm_weight[c];
+      shared_.norm_bias[place] = args_.norm_bias[c];
     }
     if (thread_ < kMaxMiniBatch) {
       shared_.token_scale[thread_] =
@@ -534,8 +557,14 @@ class MlpHead {
         shared_.bias1[thread_];
     if (thread_ < kHeadDim) {
       SlotOf<float>(args_.b2, sequence_.slot)[head_ * kHeadDim + thread_] =
-          shared_.bias2[thread_];
+          shared_.bias2[PlaceOf(thread_)];
     }
+  }
+
+  // The operand A of 16 rows, of places 16 step to 16 step + 15.
+  __device__ void LoadRows(uint32_t (&to)[4], const RowTile<kHeadDim>& rows,
+                           int step) const {
+    LoadMatrices(to, rows.At(lane_ % 16, 16 * step + lane_ / 16 * 8));
   }
 
   // z = b1 of the lane's columns, in all rows.
@@ -560,23 +589,19 @@ class MlpHead {
       const uint32_t (&x)[kInnerTiles][2], bool has_first, bool has_second) {
     float* const to = shared_.outputs[warp_];
 #pragma unroll
-    for (int four = 0; four < S::kTiles / 4; ++four) {
-      float sums[4][4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int tile = 4 * four + i;
-        Multiply(sums[i], {x[0][0], x[0][1], x[1][0], x[1][1]}, w2_[0][tile],
-                 w2_[1][tile]);
-        MultiplyAdd(sums[i], {x[2][0], x[2][1], x[3][0], x[3][1]}, w2_[2][tile],
-                    w2_[3][tile]);
+    for (int tile = 0; tile < S::kTiles; ++tile) {
+      float sums[4];
+      Multiply(sums, {x[0][0], x[0][1], x[1][0], x[1][1]}, w2_[0][tile],
+               w2_[1][tile]);
+      MultiplyAdd(sums, {x[2][0], x[2][1], x[3][0], x[3][1]}, w2_[2][tile],
+                  w2_[3][tile]);
+      if (has_first) {
+        *reinterpret_cast<float2*>(
+            to + OutputIndex(group_, tile, 2 * quad_)) = {sums[0], sums[1]};
       }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (!(i < 2 ? has_first : has_second)) continue;
-        const int place = OutputPlace(
-            group_ + i / 2 * 8, S::kTiles / 4 * (2 * quad_ + i % 2) + four);
-        *reinterpret_cast<float4*>(to + place) = {sums[0][i], sums[1][i],
-                                                  sums[2][i], sums[3][i]};
+      if (has_second) {
+        *reinterpret_cast<float2*>(
+            to + OutputIndex(group_ + 8, tile, 2 * quad_)) = {sums[2], sums[3]};
       }
     }
   }
@@ -587,7 +612,7 @@ class MlpHead {
 #pragma unroll
     for (int j = 0; j < S::kPairs; ++j) {
       const int pair = LanePair(j);
-      const int place = OutputPlace(row, pair / 2) + pair % 2 * 2;
+      const int index = OutputIndex(row, pair / 4, 2 * (pair % 4));
       const float2 bias =
           *reinterpret_cast<const float2*>(shared_.bias2 + 2 * pair);
       z[j][0] = bias.x;
@@ -595,7 +620,7 @@ class MlpHead {
 #pragma unroll
       for (int warp = 0; warp < S::kWarps; ++warp) {
         const float2 part =
-            *reinterpret_cast<const float2*>(shared_.outputs[warp] + place);
+            *reinterpret_cast<const float2*>(shared_.outputs[warp] + index);
         z[j][0] += part.x;
         z[j][1] += part.y;
       }
@@ -627,17 +652,28 @@ class MlpHead {
     return scale;
   }
 
+  // Of the n-th pair of the thread.
+  __device__ float2 NormWeight(int n) const {
+    return *reinterpret_cast<const float2*>(shared_.norm_weight +
+                                            2 * LanePair(n));
+  }
+  __device__ float2 Affine(int n, const float (&z)[2]) const {
+    const float2 weight = NormWeight(n);
+    const float2 bias =
+        *reinterpret_cast<const float2*>(shared_.norm_bias + 2 * LanePair(n));
+    return {fmaf(weight.x, z[0], bias.x), fmaf(weight.y, z[1], bias.y)};
+  }
+
   __device__ __forceinline__ void ReadKeys(const MiniBatchRows& rows) {
     float z[kInnerTiles][4];
     StartInner(z);
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t k[4];
-      shared_.keys.Load(k, step, lane_);
+      LoadRows(k, shared_.keys, step);
 #pragma unroll
       for (int tile = 0; tile < kInnerTiles; ++tile) {
-        MultiplyAdd(z[tile], {k[0], k[2], k[1], k[3]}, w1_[2 * step][tile],
-                    w1_[2 * step + 1][tile]);
+        MultiplyAdd(z[tile], k, w1_[2 * step][tile], w1_[2 * step + 1][tile]);
       }
     }
     const bool has_second = rows.end > 8;
@@ -686,17 +722,8 @@ class MlpHead {
       if (lane_ % kLanesOfRow == 0) shared_.is_broken[row] = is_broken;
 #pragma unroll
       for (int j = 0; j < S::kPairs; ++j) {
-        const int pair = LanePair(j);
-        const uint32_t halves =
+        *static_cast<uint32_t*>(shared_.gradients.At(row, 2 * LanePair(j))) =
             is_valid ? PackPair(gradient[j][0], gradient[j][1]) : 0;
-        shared_.gradient_pairs[row][pair] = halves;
-        // Channels 2 pair and 2 pair + 1: a column of two output tiles.
-        const int tile = 2 * pair % S::kTiles;
-        const int column = 2 * pair / S::kTiles;
-        *static_cast<uint16_t*>(shared_.gradients.At(row, 8 * tile + column)) =
-            halves & 0xffffu;
-        *static_cast<uint16_t*>(
-            shared_.gradients.At(row, 8 * (tile + 1) + column)) = halves >> 16;
       }
     }
   }
@@ -711,16 +738,14 @@ class MlpHead {
     float sum_uz = 0.0f;
 #pragma unroll
     for (int j = 0; j < S::kPairs; ++j) {
+      const float2 weight = NormWeight(j);
+      const float2 normal = Affine(j, z[j]);
+      gradient[j][0] = (normal.x - LowOfPair(targets[j])) * weight.x;
+      gradient[j][1] = (normal.y - HighOfPair(targets[j])) * weight.y;
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const float weight = shared_.norm_weight[2 * LanePair(j) + c];
-        const float bias = shared_.norm_bias[2 * LanePair(j) + c];
-        const float target =
-            c == 0 ? LowOfPair(targets[j]) : HighOfPair(targets[j]);
-        const float u = (fmaf(weight, z[j][c], bias) - target) * weight;
-        gradient[j][c] = u;
-        sum_u += u;
-        sum_uz = fmaf(u, z[j][c], sum_uz);
+        sum_u += gradient[j][c];
+        sum_uz = fmaf(gradient[j][c], z[j][c], sum_uz);
       }
     }
     const float mean_u = RowSum(sum_u) * (1.0f / kHeadDim);
@@ -733,6 +758,10 @@ class MlpHead {
             fmaf(-z[j][c], mean_uz, gradient[j][c] - mean_u) * (scale * rate);
       }
     }
+  }
+
+  __device__ uint32_t GradientPair(int row, int pair) const {
+    return *static_cast<const uint32_t*>(shared_.gradients.At(row, 2 * pair));
   }
 
   // Of a row; not a number if it sees a broken one.
@@ -748,11 +777,11 @@ class MlpHead {
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t g[4];
-      shared_.gradients.Load(g, step, lane_);
+      LoadRows(g, shared_.gradients, step);
 #pragma unroll
       for (int tile = 0; tile < kInnerTiles; ++tile) {
-        MultiplyAdd(sums[tile], {g[0], g[2], g[1], g[3]},
-                    Turn(w2_[tile][2 * step]), Turn(w2_[tile][2 * step + 1]));
+        MultiplyAdd(sums[tile], g, Turn(w2_[tile][2 * step]),
+                    Turn(w2_[tile][2 * step + 1]));
       }
     }
 #pragma unroll
@@ -780,14 +809,13 @@ class MlpHead {
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t q[4], k[4];
-      shared_.queries.Load(q, step, lane_);
+      LoadRows(q, shared_.queries, step);
       shared_.keys.Load(k, step, lane_);
-      const uint32_t a[4] = {q[0], q[2], q[1], q[3]};
-      MultiplyAdd(scores[0], a, k[0], k[1]);
-      MultiplyAdd(scores[1], a, k[2], k[3]);
+      MultiplyAdd(scores[0], q, k[0], k[1]);
+      MultiplyAdd(scores[1], q, k[2], k[3]);
 #pragma unroll
       for (int tile = 0; tile < kInnerTiles; ++tile) {
-        MultiplyAdd(z[tile], a, w1_[2 * step][tile], w1_[2 * step + 1][tile]);
+        MultiplyAdd(z[tile], q, w1_[2 * step][tile], w1_[2 * step + 1][tile]);
       }
     }
     CorrectInner(scores, z);
@@ -864,16 +892,17 @@ class MlpHead {
           args_.output + RowIndex(rows.first + row - rows.begin) * kHeadDim;
 #pragma unroll
       for (int j = 0; j < S::kPairs; ++j) {
-        const int c = 2 * LanePair(j);
-        const uint32_t query =
-            *static_cast<const uint32_t*>(shared_.queries.At(row, c));
-        *reinterpret_cast<float2*>(output + c) = {
-            LowOfPair(query) +
-                fmaf(shared_.norm_weight[c], z[j][0], shared_.norm_bias[c]),
-            HighOfPair(query) + fmaf(shared_.norm_weight[c + 1], z[j][1],
-                                     shared_.norm_bias[c + 1])};
+        const float2 normal = Affine(j, z[j]);
+        const int c = ChannelAt(2 * LanePair(j));
+        output[c] = Query(row, c) + normal.x;
+        output[c + S::kTiles] = Query(row, c + S::kTiles) + normal.y;
       }
     }
+  }
+
+  __device__ float Query(int row, int channel) const {
+    return __bfloat162float(
+        *static_cast<const __nv_bfloat16*>(shared_.queries.At(row, channel)));
   }
 
   // z_t -= tau_t sum_{s <= t} (x_t . x_s + 1) times the gradient of s, with x
@@ -894,7 +923,7 @@ class MlpHead {
       const float scale = __shfl_sync(kAllLanes, score, s, kLanesOfRow);
 #pragma unroll
       for (int j = 0; j < S::kPairs; ++j) {
-        const uint32_t pair = shared_.gradient_pairs[s][LanePair(j)];
+        const uint32_t pair = GradientPair(s, LanePair(j));
         sums[j][0] = fmaf(scale, LowOfPair(pair), sums[j][0]);
         sums[j][1] = fmaf(scale, HighOfPair(pair), sums[j][1]);
       }
@@ -1001,7 +1030,7 @@ class MlpHead {
     float sum = 0.0f;
 #pragma unroll
     for (int s = 0; s < kMaxMiniBatch; ++s) {
-      const uint32_t pair = shared_.gradient_pairs[s][thread_ / 2];
+      const uint32_t pair = GradientPair(s, thread_ / 2);
       sum += thread_ % 2 == 0 ? LowOfPair(pair) : HighOfPair(pair);
     }
     shared_.bias2[thread_] =
@@ -1031,11 +1060,11 @@ class MlpHead {
   const SequenceRows sequence_;
   const int32_t head_;
   Shared<kHeadDim>& shared_;
-  const int thread_;
-  const int warp_;
-  const int lane_;
-  const int group_;
-  const int quad_;
+  uint32_t thread_;
+  int warp_;
+  int lane_;
+  int group_;
+  int quad_;
   // High halves: operands B of the products with keys, queries and inner
   // activations. w1_[tile of head_dim][inner tile], pairs along head_dim;
   // w2_[inner tile][output tile], pairs along the inner channels.

@@ -141,6 +141,7 @@ BenchCase ArmCase(EngineWorkload& workload, Arm arm, int32_t streams) {
   result.prepare = [&workload, sequences, arm, streams] {
     return StartArm(workload, arm, streams, *sequences);
   };
+  result.finish = [&workload] { return workload.Finish(); };
   result.run = [&workload, sequences, arm] {
     return StepArm(workload, arm, *sequences);
   };

@@ -41,6 +41,9 @@ ABSL_FLAG(bool, set_position, false,
 ABSL_FLAG(int64_t, sessions, 0,
           "that capacity holds; 0: as many as fit on a GPU");
 ABSL_FLAG(int32_t, states, 64, "that park has under way at once");
+ABSL_FLAG(bool, lookahead, true,
+          "begin a step before the last is finished, as the engine does on a "
+          "GPU");
 ABSL_FLAG(int32_t, rounds, 5, "of all cases in turn; medians are reported");
 ABSL_FLAG(bool, json, false, "one JSON object a line");
 
@@ -153,6 +156,7 @@ absl::StatusOr<Plan> ReadFlags() {
   plan.workload.is_dummy = format == "dummy";
   plan.workload.max_rows = static_cast<int32_t>(rows);
   plan.workload.max_sequences = static_cast<int32_t>(sequences);
+  plan.workload.lookahead = absl::GetFlag(FLAGS_lookahead);
   plan.workload.num_slots =
       static_cast<int32_t>(sequences + plan.positions.size());
   return plan;

@@ -25,6 +25,8 @@ struct BenchCase {
   // once more than is timed.
   std::function<absl::Status()> prepare;
   std::function<absl::Status()> run;  // one operation
+  // Waits for the last one, in the time of the round; empty: `run` does.
+  std::function<absl::Status()> finish;
 };
 
 struct BenchResult {

@@ -34,6 +34,9 @@ absl::StatusOr<std::unique_ptr<EngineWorkload>> EngineWorkload::Create(
                                       {.max_rows = options.max_rows,
                                        .max_sequences = options.max_sequences},
                                       backend));
+  if (options.lookahead && backend->is_asynchronous()) {
+    workload->max_in_flight_ = 1;
+  }
   TTT_ASSIGN_OR_RETURN(
       workload->pool_,
       StatePool::Create(
@@ -90,7 +93,17 @@ absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences) {
     row += sequence.tokens;
     sequence.position += sequence.tokens;
   }
-  return model_->Step(*pool_, steps, requests).status();
+  TTT_RETURN_IF_ERROR(model_->Begin(*pool_, steps, requests));
+  return FinishDownTo(max_in_flight_);
+}
+
+absl::Status EngineWorkload::Finish() { return FinishDownTo(0); }
+
+absl::Status EngineWorkload::FinishDownTo(int in_flight) {
+  while (model_->num_in_flight() > in_flight) {
+    TTT_RETURN_IF_ERROR(model_->Finish().status());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status EngineWorkload::Fork(int32_t to, int32_t from) {

@@ -28,6 +28,9 @@ class EngineWorkload {
     int32_t max_rows = 1;
     int32_t max_sequences = 1;
     int32_t num_slots = 1;
+    // Begin a step before the last is finished, as the engine does, on a device
+    // that works on its own.
+    bool lookahead = true;
   };
   // What a sequence reads each step.
   struct Sequence {
@@ -55,8 +58,9 @@ class EngineWorkload {
   // Reads on, in the largest steps, until the state has read `to` tokens.
   absl::Status ReadOn(int32_t slot, int64_t from, int64_t to);
   // Each sequence reads its tokens, and a token is sampled after the last
-  // (greedy). Moves the positions on.
+  // (greedy). Moves the positions on. The last step is over after Finish.
   absl::Status Step(std::vector<Sequence>& sequences);
+  absl::Status Finish();
   // Copies a state; returns when it is done.
   absl::Status Fork(int32_t to, int32_t from);
   absl::Status Digest(const std::vector<int32_t>& slots, int64_t tokens);
@@ -72,6 +76,7 @@ class EngineWorkload {
   EngineWorkload(const ModelConfig& config, TimingBackend* backend)
       : config_(config), backend_(*backend) {}
 
+  absl::Status FinishDownTo(int in_flight);
   int32_t Token(int32_t stream, int64_t position) const;
 
   const ModelConfig config_;
@@ -80,6 +85,7 @@ class EngineWorkload {
   std::unique_ptr<StatePool> pool_;
   std::vector<StateSlot> slots_;
   int32_t max_rows_ = 0;
+  int max_in_flight_ = 0;  // when Step returns
   std::minstd_rand random_{1};
 };
 

@@ -52,6 +52,26 @@ TEST_P(CopyOpsTest, EmbedTokensReadsTheTableAndFillsTheRing) {
   }
 }
 
+TEST_P(CopyOpsTest, AReadbackHasWhatWasThereWhenItWasQueued) {
+  Array<int32_t> device(*backend_, {1, 2, 3, 4});
+  const auto readback = backend_->CreateReadback(24).value();
+  ASSERT_EQ(readback->size_bytes(), 24);
+  ASSERT_THAT(readback->Wait(), IsOk());
+  for (int32_t round = 0; round < 3; ++round) {
+    const std::vector<int32_t> ids = {round, 6, 7, 8};
+    ASSERT_THAT(backend_->CopyToDevice(device.data(), ids.data(), 16), IsOk());
+    ASSERT_THAT(readback->Copy(0, device.data() + 2, 8), IsOk());
+    ASSERT_THAT(readback->Copy(8, device.data(), 16), IsOk());
+    const std::vector<int32_t> later(4, -1);
+    ASSERT_THAT(backend_->CopyToDevice(device.data(), later.data(), 16),
+                IsOk());
+    ASSERT_THAT(readback->Wait(), IsOk());
+    std::vector<int32_t> read(6);
+    std::memcpy(read.data(), readback->data(), 24);
+    EXPECT_THAT(read, ElementsAre(7, 8, round, 6, 7, 8));
+  }
+}
+
 TEST_P(CopyOpsTest, EmbedTokensReadsWhatWasChosenBefore) {
   constexpr int32_t kVocabSize = 11;
   constexpr int32_t kHiddenSize = 8;

@@ -130,14 +130,13 @@ class Learners {
       std::iota(order.begin(), order.end(), 0);
     }
     std::vector<SequenceRows> sequences;
-    std::vector<int32_t> row_sequence;
+    int32_t num_rows = 0;
     Floats queries, keys, targets, rates;
     for (const int session : order) {
       const int n = num_tokens[session];
       const int64_t position = positions_[session];
-      sequences.push_back(
-          {int32_t(row_sequence.size()), n, SlotOfSession(session), position});
-      row_sequence.insert(row_sequence.end(), n, int32_t(sequences.size()) - 1);
+      sequences.push_back({num_rows, n, SlotOfSession(session), position});
+      num_rows += n;
       const SessionInput& input = inputs_[session];
       const auto append = [&](const Floats& from, int width, Floats& to) {
         to.insert(to.end(), from.begin() + position * width,
@@ -148,8 +147,7 @@ class Learners {
       append(input.targets, dims_.width(), targets);
       append(input.rates, dims_.num_heads, rates);
     }
-    const Floats output =
-        Run(sequences, row_sequence, queries, keys, targets, rates);
+    const Floats output = Run(sequences, queries, keys, targets, rates);
     for (const SequenceRows& sequence : sequences) {
       const int session = SlotOfSession(sequence.slot);
       const Floats part = Part(output, sequence.first_row * dims_.width(),
@@ -207,10 +205,9 @@ class Learners {
     return int(positions_.size()) - 1 - session;
   }
 
-  Floats Run(const std::vector<SequenceRows>& sequences,
-             const std::vector<int32_t>& row_sequence, const Floats& queries,
+  Floats Run(const std::vector<SequenceRows>& sequences, const Floats& queries,
              const Floats& keys, const Floats& targets, const Floats& rates) {
-    Array<SequenceRows> rows(*gpu_, sequences);
+    StepArrays rows(*gpu_, sequences);
     RowArray q(*gpu_, queries);
     RowArray k(*gpu_, keys);
     RowArray t(*gpu_, targets);
@@ -218,8 +215,7 @@ class Learners {
     Array<float> output(*gpu_, Floats(queries.size(), NAN));
     const auto slots = int64_t(positions_.size());
     EXPECT_THAT(
-        gpu_->Learner({.rows = {rows.data(), int32_t(sequences.size()),
-                                int32_t(row_sequence.size())},
+        gpu_->Learner({.rows = rows.rows(),
                        .queries = q.operand(),
                        .keys = k.operand(),
                        .targets = t.operand(),

@@ -50,6 +50,15 @@ class LateBackend : public ForwardingBackend {
     RunUntil(num_queued_);
     return std::exchange(error_, absl::OkStatus());
   }
+  // Not beside the ops.
+  absl::StatusOr<DeviceCopy> StartCopyToHost(void* host, const void* device,
+                                             int64_t size) override {
+    return Backend::StartCopyToHost(host, device, size);
+  }
+  absl::StatusOr<DeviceCopy> StartCopyToDevice(void* device, const void* host,
+                                               int64_t size) override {
+    return Backend::StartCopyToDevice(device, host, size);
+  }
   absl::StatusOr<std::unique_ptr<Readback>> CreateReadback(
       int64_t size) override {
     return std::make_unique<LateReadback>(this, size);
@@ -77,8 +86,8 @@ class LateBackend : public ForwardingBackend {
   absl::Status RmsNorm(const RmsNormArgs& args) override {
     return QueueOp(&Backend::RmsNorm, args);
   }
-  absl::Status CausalConv(const CausalConvArgs& args) override {
-    return QueueOp(&Backend::CausalConv, args);
+  absl::Status ConvNorm(const ConvNormArgs& args) override {
+    return QueueOp(&Backend::ConvNorm, args);
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
     return QueueOp(&Backend::LearnerInputs, args);
