@@ -385,7 +385,7 @@ class LinearHead {
     float scores[2][4] = {};
     Score(stage, scores);
     const bool commits = rows.end == args_.mini_batch;
-    if (commits) Commit(stage, gradients);
+    if (commits) Commit(stage, gradients, is_bad);
     Correct<kQueryTiles>(rows, scores, gradients, is_bad, reads);
     if constexpr (kWarps > 1) Show(reads, shared_.reads);
     uint32_t queries[kLoads][2 * kQueryTiles][kWords];
@@ -679,17 +679,22 @@ class LinearHead {
     }
   }
 
-  // W -= tau sum_s gradients_s k_s, of a whole mini-batch; alike b.
+  // W -= tau sum_s gradients_s k_s, of a whole mini-batch; alike b, which a bad
+  // row makes NaN, and with it all that is read from then on.
   __device__ void Commit(const Stage& stage,
-                         const uint32_t (&gradients)[kOwnTiles][4]) {
+                         const uint32_t (&gradients)[kOwnTiles][4],
+                         const bool (&is_bad)[kColumns]) {
+    const bool any_is_bad =
+        __any_sync(kAllLanes, is_bad[0] || is_bad[1] || is_bad[2] || is_bad[3]);
     const float tau = args_.token_scale[args_.mini_batch - 1];
+    const float bias_tau = any_is_bad ? nanf("") : tau;
     if constexpr (!kIsResident) LoadBias();
 #pragma unroll
     for (int t = 0; t < kOwnTiles; ++t) {
       float sum[4] = {};
       MultiplyAdd(sum, gradients[t], kPairOfOnes, kPairOfOnes);
-      bias_[t][0] = fmaf(-tau, sum[0], bias_[t][0]);
-      bias_[t][1] = fmaf(-tau, sum[2], bias_[t][1]);
+      bias_[t][0] = fmaf(-bias_tau, sum[0], bias_[t][0]);
+      bias_[t][1] = fmaf(-bias_tau, sum[2], bias_[t][1]);
     }
     if constexpr (!kIsResident) {
       __syncwarp();  // All its lanes have read it.

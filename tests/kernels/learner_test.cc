@@ -1,4 +1,4 @@
-// Learner: equal to the primal form, and the same bits however sessions are cut
+// Learner: near the primal form, and the same bits however sessions are cut
 // into steps and put together.
 #include <algorithm>
 #include <numeric>
@@ -15,6 +15,7 @@ struct Dims {
   int32_t mini_batch;
   bool is_mlp;
   float output_scale = 1.0f;  // of the weights that give the learner's output
+  float rate_scale = 1.0f;
 
   int32_t width() const { return num_heads * head_dim; }
   int32_t inner() const { return is_mlp ? 4 * head_dim : head_dim; }
@@ -28,14 +29,27 @@ std::string Describe(const Dims& dims) {
 
 constexpr int kMaxTokens = 80;
 
+// A learner under test, and how far it may be from double precision. Of a GPU
+// in bfloat16 the operands of products have 8 bits.
+struct Learner {
+  BackendKind kind;
+  Precision precision = Precision::kFloat32;
+
+  bool is_bfloat16() const { return precision == Precision::kBFloat16; }
+  double output_tolerance() const { return is_bfloat16() ? 1.5e-2 : 2e-5; }
+  double weights_tolerance() const { return is_bfloat16() ? 2e-3 : 2e-5; }
+};
+
+Floats Rounded(const Floats& values) { return ToFloats(ToBFloat16(values)); }
+
 // What the tokens of a session bring, and its first weights.
 struct SessionInput {
   SessionInput(const Dims& dims, int seed)
-      : queries(Random(kMaxTokens * dims.width(), seed)),
-        keys(Random(kMaxTokens * dims.width(), seed + 1)),
-        targets(Random(kMaxTokens * dims.width(), seed + 2)),
+      : queries(Rounded(Random(kMaxTokens * dims.width(), seed))),
+        keys(Rounded(Random(kMaxTokens * dims.width(), seed + 1))),
+        targets(Rounded(Random(kMaxTokens * dims.width(), seed + 2))),
         rates(Random(kMaxTokens * dims.num_heads, seed + 3, 0.0f,
-                     1.0f / dims.head_dim)),
+                     dims.rate_scale / dims.head_dim)),
         w1(Random(dims.width() * dims.inner(), seed + 4, -0.2f, 0.2f)),
         b1(Random(dims.num_heads * dims.inner(), seed + 5)),
         w2(Random(dims.width() * dims.inner(), seed + 6, -0.2f, 0.2f)),
@@ -50,10 +64,10 @@ struct SessionInput {
 // Sessions on one backend, each with all its tokens to come.
 class Learners {
  public:
-  Learners(BackendKind kind, const Dims& dims, int num_sessions,
+  Learners(Learner learner, const Dims& dims, int num_sessions,
            int32_t num_threads = 2)
       : dims_(dims),
-        backend_(MakeBackend(kind, Precision::kFloat32, num_threads)),
+        backend_(MakeBackend(learner.kind, learner.precision, num_threads)),
         token_scale_(*backend_, TokenScale(dims)),
         norm_weight_(*backend_, NormWeight(dims)),
         norm_bias_(*backend_, NormBias(dims)),
@@ -69,15 +83,16 @@ class Learners {
       b2.insert(b2.end(), input.b2.begin(), input.b2.end());
     }
     std::reverse(inputs_.begin(), inputs_.end());  // By session.
+    const size_t matrix = size_t{1} * dims.head_dim * dims.inner();
+    w1_.emplace(*backend_, w1, matrix);
+    b1_.emplace(*backend_, b1);
+    w2_.emplace(*backend_, w2, matrix);
+    b2_.emplace(*backend_, b2);
     // What is not valid must not be read: NaN.
-    const Floats pending(num_sessions * (dims.mini_batch - 1) * dims.width(),
-                         NAN);
-    const Floats pending_rates(
-        num_sessions * (dims.mini_batch - 1) * dims.num_heads, NAN);
-    for (const Floats& values :
-         {w1, b1, w2, b2, pending, pending, pending_rates}) {
-      state_.push_back(std::make_unique<Array<float>>(*backend_, values));
-    }
+    const int32_t rows = num_sessions * (dims.mini_batch - 1);
+    pending_keys_.emplace(*backend_, Floats(rows * dims.width(), NAN));
+    pending_targets_.emplace(*backend_, Floats(rows * dims.width(), NAN));
+    pending_rates_.emplace(*backend_, Floats(rows * dims.num_heads, NAN));
   }
 
   static Floats TokenScale(const Dims& dims) {
@@ -132,8 +147,8 @@ class Learners {
   // w1, b1, w2, b2 of a session.
   Floats FastWeights(int session) const {
     Floats weights;
-    for (int plane = 0; plane < 4; ++plane) {
-      const Floats all = state_[plane]->Read();
+    for (const Floats& all :
+         {w1_->Read(), b1_->Read(), w2_->Read(), b2_->Read()}) {
       const size_t size = all.size() / positions_.size();
       const Floats part = Part(all, SlotOfSession(session) * size, size);
       weights.insert(weights.end(), part.begin(), part.end());
@@ -145,16 +160,17 @@ class Learners {
     Floats values = FastWeights(session);
     const int64_t rows = dims_.mini_batch - 1;
     const int64_t valid = positions_[session] % dims_.mini_batch;
-    for (int plane = 4; plane < 7; ++plane) {
-      const int64_t width = plane == 6 ? 1 : dims_.head_dim;
-      const Floats all = state_[plane]->Read();
+    const auto append = [&](const Floats& all, int64_t width) {
       for (int head = 0; head < dims_.num_heads; ++head) {
         const int64_t first =
             (SlotOfSession(session) * dims_.num_heads + head) * rows * width;
         const Floats part = Part(all, first, valid * width);
         values.insert(values.end(), part.begin(), part.end());
       }
-    }
+    };
+    append(pending_keys_->Read(), dims_.head_dim);
+    append(pending_targets_->Read(), dims_.head_dim);
+    append(pending_rates_->Read(), 1);
     return values;
   }
 
@@ -173,27 +189,28 @@ class Learners {
     Array<float> r(*backend_, rates);
     Array<float> output(*backend_, Floats(queries.size(), NAN));
     const int slots = int(positions_.size());
-    EXPECT_THAT(backend_->Learner({.rows = rows.rows(),
-                                   .queries = q.operand(),
-                                   .keys = k.operand(),
-                                   .targets = t.operand(),
-                                   .rates = r.data(),
-                                   .token_scale = token_scale_.data(),
-                                   .norm_weight = norm_weight_.data(),
-                                   .norm_bias = norm_bias_.data(),
-                                   .w1 = state_[0]->Plane(slots),
-                                   .b1 = state_[1]->Plane(slots),
-                                   .w2 = state_[2]->Plane(slots),
-                                   .b2 = state_[3]->Plane(slots),
-                                   .pending_keys = state_[4]->Plane(slots),
-                                   .pending_targets = state_[5]->Plane(slots),
-                                   .pending_rates = state_[6]->Plane(slots),
-                                   .output = output.data(),
-                                   .is_mlp = dims_.is_mlp,
-                                   .num_heads = dims_.num_heads,
-                                   .head_dim = dims_.head_dim,
-                                   .mini_batch = dims_.mini_batch}),
-                IsOk());
+    EXPECT_THAT(
+        backend_->Learner({.rows = rows.rows(),
+                           .queries = q.operand(),
+                           .keys = k.operand(),
+                           .targets = t.operand(),
+                           .rates = r.data(),
+                           .token_scale = token_scale_.data(),
+                           .norm_weight = norm_weight_.data(),
+                           .norm_bias = norm_bias_.data(),
+                           .w1 = w1_->Plane(slots),
+                           .b1 = b1_->Plane(slots),
+                           .w2 = w2_->Plane(slots),
+                           .b2 = b2_->Plane(slots),
+                           .pending_keys = pending_keys_->Plane(slots),
+                           .pending_targets = pending_targets_->Plane(slots),
+                           .pending_rates = pending_rates_->Plane(slots),
+                           .output = output.data(),
+                           .is_mlp = dims_.is_mlp,
+                           .num_heads = dims_.num_heads,
+                           .head_dim = dims_.head_dim,
+                           .mini_batch = dims_.mini_batch}),
+        IsOk());
     return output.Read();
   }
 
@@ -203,7 +220,10 @@ class Learners {
   Array<float> norm_weight_;
   Array<float> norm_bias_;
   std::vector<SessionInput> inputs_;  // by session
-  std::vector<std::unique_ptr<Array<float>>> state_;
+  std::optional<MatrixArray> w1_, w2_;
+  std::optional<Array<float>> b1_, b2_;
+  std::optional<RowArray> pending_keys_, pending_targets_;
+  std::optional<Array<float>> pending_rates_;
 
  public:
   std::vector<Floats> outputs;  // by session, all tokens so far
@@ -263,9 +283,9 @@ OracleResult RunOracle(const Dims& dims, int session, int num_tokens) {
   return result;
 }
 
-class LearnerTest : public testing::TestWithParam<BackendKind> {};
+class LearnerTest : public testing::TestWithParam<Learner> {};
 
-TEST_P(LearnerTest, EqualsThePrimalForm) {
+TEST_P(LearnerTest, IsNearThePrimalForm) {
   for (const bool is_mlp : {false, true}) {
     for (const int32_t head_dim : {32, 64, 96}) {
       for (const int32_t mini_batch : {1, 2, 5, 15, 16}) {
@@ -275,11 +295,13 @@ TEST_P(LearnerTest, EqualsThePrimalForm) {
           Learners learners(GetParam(), dims, 1);
           learners.Step({num_tokens});
           const OracleResult wanted = RunOracle(dims, 0, num_tokens);
-          EXPECT_LE(MaxError(learners.outputs[0], wanted.output), 2e-5)
+          EXPECT_LE(MaxError(learners.outputs[0], wanted.output),
+                    GetParam().output_tolerance())
               << Describe(dims) << ", " << num_tokens << " tokens";
           const Floats weights =
               Part(learners.FastWeights(0), 0, wanted.fast_weights.size());
-          EXPECT_LE(MaxError(weights, wanted.fast_weights), 2e-5)
+          EXPECT_LE(MaxError(weights, wanted.fast_weights),
+                    GetParam().weights_tolerance())
               << Describe(dims) << ", " << num_tokens << " tokens";
         }
       }
@@ -294,7 +316,8 @@ TEST_P(LearnerTest, NormalisesSmallOutputsWithTheEpsilonOfTheModel) {
     Learners learners(GetParam(), dims, 1);
     learners.Step({1});
     const OracleResult wanted = RunOracle(dims, 0, 1);
-    EXPECT_LE(MaxError(learners.outputs[0], wanted.output), 2e-5)
+    EXPECT_LE(MaxError(learners.outputs[0], wanted.output),
+              GetParam().output_tolerance())
         << Describe(dims);
   }
 }
@@ -303,7 +326,8 @@ TEST_P(LearnerTest, HasTheSameBitsForEveryChunking) {
   constexpr int kTokens = 41;
   for (const Dims& dims :
        {Dims{3, 64, 16, false}, Dims{1, 64, 16, true}, Dims{1, 96, 16, false},
-        Dims{2, 32, 7, false}, Dims{1, 32, 3, true}, Dims{1, 64, 1, false}}) {
+        Dims{2, 32, 7, false}, Dims{1, 32, 3, true}, Dims{1, 64, 1, false},
+        Dims{1, 64, 5, false}}) {
     Learners whole(GetParam(), dims, 1);
     whole.Step({kTokens});
     for (int chunk = 1; chunk <= 40; ++chunk) {
@@ -320,7 +344,7 @@ TEST_P(LearnerTest, HasTheSameBitsForEveryChunking) {
 }
 
 TEST_P(LearnerTest, HasTheSameBitsInEveryBatchAndWithEveryNumberOfThreads) {
-  const Dims dims = {2, 64, 16, GetParam() != BackendKind::kReference};
+  const Dims dims = {2, 64, 16, GetParam().kind != BackendKind::kReference};
   constexpr int kSessions = 4;
   std::vector<std::unique_ptr<Learners>> alone;
   for (int session = 0; session < kSessions; ++session) {
@@ -345,6 +369,66 @@ TEST_P(LearnerTest, HasTheSameBitsInEveryBatchAndWithEveryNumberOfThreads) {
   }
 }
 
+// So many heads that a GPU runs them another way than a few.
+TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
+  const bool is_cuda = GetParam().kind == BackendKind::kCuda;
+  const int num_sessions = is_cuda ? 52 : 3;
+  constexpr int kSteps = 20;
+  for (const Dims& dims : {Dims{8, 64, 16, false}, Dims{8, 96, 16, false},
+                           Dims{8, 32, 5, false}}) {
+    const auto num_first = [](int session) { return 7 * session % 17; };
+    Learners together(GetParam(), dims, num_sessions);
+    std::vector<int> num_tokens(num_sessions);
+    for (int i = 0; i < num_sessions; ++i) num_tokens[i] = num_first(i);
+    together.Step(num_tokens);
+    for (int step = 0; step < kSteps; ++step) {
+      together.Step(std::vector<int>(num_sessions, 1));
+    }
+    Learners whole(GetParam(), dims, num_sessions);
+    for (int& n : num_tokens) n += kSteps;
+    whole.Step(num_tokens);
+    for (int i = 0; i < num_sessions; ++i) {
+      ASSERT_EQ(Bits(together.outputs[i]), Bits(whole.outputs[i]))
+          << Describe(dims) << ", session " << i;
+      if (i % 10 != 0) continue;
+      ASSERT_EQ(Bits(together.State(i)), Bits(whole.State(i)))
+          << Describe(dims) << ", session " << i;
+    }
+  }
+}
+
+TEST_P(LearnerTest, StepsOfZeroLeaveEveryBitOfTheWeights) {
+  for (const bool is_mlp : {false, true}) {
+    const Dims dims = {1, 64, 4, is_mlp};
+    Learners learners(GetParam(), dims, 1);
+    learners.input(0).rates.assign(kMaxTokens, 0.0f);
+    const Floats before = learners.State(0);
+    learners.Step({8});
+    EXPECT_EQ(Bits(learners.State(0)), Bits(before)) << Describe(dims);
+  }
+}
+
+// Each far below the eighth bit of a weight.
+TEST_P(LearnerTest, SmallStepsAddUp) {
+  for (const bool is_mlp : {false, true}) {
+    const Dims dims = {1, 64, 4, is_mlp, 1.0f, 1e-3f};
+    Learners learners(GetParam(), dims, 1);
+    const Floats before = learners.FastWeights(0);
+    for (int i = 0; i < kMaxTokens; ++i) learners.Step({1});
+    const OracleResult wanted = RunOracle(dims, 0, kMaxTokens);
+    const Floats after =
+        Part(learners.FastWeights(0), 0, wanted.fast_weights.size());
+    double error = 0.0;
+    double step = 0.0;
+    for (size_t i = 0; i < after.size(); ++i) {
+      error = std::max(error, std::abs(after[i] - wanted.fast_weights[i]));
+      step = std::max(step, std::abs(before[i] - wanted.fast_weights[i]));
+    }
+    EXPECT_GT(step, 1e-5);
+    EXPECT_LE(error, 0.02 * step) << Describe(dims);
+  }
+}
+
 TEST_P(LearnerTest, LaterTokensOfAMiniBatchLeaveEarlierOnesAlone) {
   for (const bool is_mlp : {false, true}) {
     const Dims dims = {1, 64, 16, is_mlp};
@@ -353,9 +437,12 @@ TEST_P(LearnerTest, LaterTokensOfAMiniBatchLeaveEarlierOnesAlone) {
     Learners broken(GetParam(), dims, 1);
     broken.input(0).keys[9 * dims.width() + 3] = INFINITY;
     broken.Step({16});
+    broken.Step({16});
     EXPECT_EQ(Bits(Part(broken.outputs[0], 0, 9 * dims.width())),
               Bits(Part(sound.outputs[0], 0, 9 * dims.width())));
-    EXPECT_TRUE(std::isnan(broken.outputs[0][9 * dims.width()]));
+    for (int t = 9; t < 32; ++t) {
+      EXPECT_TRUE(std::isnan(broken.outputs[0][t * dims.width()]));
+    }
   }
 }
 
@@ -378,8 +465,21 @@ TEST_P(LearnerTest, DoesNothingForAnEmptyBatch) {
   EXPECT_EQ(Bits(learners.FastWeights(0)), Bits(before));
 }
 
+std::vector<Learner> AllLearners() {
+  std::vector<Learner> learners;
+  for (const BackendKind kind : AllBackendKinds()) learners.push_back({kind});
+  if (HasCuda()) {
+    learners.push_back({BackendKind::kCuda, Precision::kBFloat16});
+  }
+  return learners;
+}
+std::string LearnerName(const testing::TestParamInfo<Learner>& info) {
+  return BackendKindName({info.param.kind, info.index}) +
+         (info.param.is_bfloat16() ? "BFloat16" : "");
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, LearnerTest,
-                         testing::ValuesIn(AllBackendKinds()), BackendKindName);
+                         testing::ValuesIn(AllLearners()), LearnerName);
 
 }  // namespace
 }  // namespace ttt

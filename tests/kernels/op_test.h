@@ -216,6 +216,33 @@ class RowArray {
   std::optional<Array<uint16_t>> halves_;
 };
 
+// Fast weights in the memory of a backend and in the form that it keeps them
+// in: matrices of `matrix_size` values each.
+class MatrixArray {
+ public:
+  MatrixArray(Backend& backend, const Floats& values, size_t matrix_size)
+      : matrix_size_(matrix_size) {
+    if (backend.state_forms().fast_weights == FastWeightsForm::kSplit) {
+      halves_.emplace(backend, ToSplit(values, matrix_size));
+    } else {
+      floats_.emplace(backend, values);
+    }
+  }
+  Floats Read() const {
+    return halves_.has_value() ? FromSplit(halves_->Read(), matrix_size_)
+                               : floats_->Read();
+  }
+  StatePlane Plane(int64_t num_slots) {
+    return halves_.has_value() ? halves_->Plane(num_slots)
+                               : floats_->Plane(num_slots);
+  }
+
+ private:
+  const size_t matrix_size_;
+  std::optional<Array<float>> floats_;
+  std::optional<Array<uint16_t>> halves_;
+};
+
 // Largest |a - b| / (1 + |b|); infinite if there is a NaN.
 template <typename A, typename B>
 double MaxError(const std::vector<A>& a, const std::vector<B>& b) {
