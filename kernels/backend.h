@@ -31,6 +31,18 @@ struct DeviceCounts {
   int64_t recordings_run = 0;
 };
 
+// Memory beside what a backend is asked for.
+struct DeviceOverhead {
+  // Of the device, taken: by its driver for this process, and by others.
+  int64_t driver_bytes = 0;
+  int64_t own_bytes = 0;  // of the device, taken: arrays of the backend's own
+  // Of the device, taken later and no more than that: recordings, and code that
+  // comes with its first launch. As measured; a recording without room fails
+  // alone.
+  int64_t reserve_bytes = 0;
+  int64_t pinned_bytes = 0;  // of the host, page-locked, taken
+};
+
 // Memory, mostly of the device, given back by the destructor. Must not outlive
 // its backend.
 class DeviceBuffer {
@@ -110,6 +122,7 @@ class Backend {
   // Whether ops go on while the caller does: who queues the next ones before he
   // waits for the last keeps the device busy.
   virtual bool is_asynchronous() const { return false; }
+  virtual DeviceOverhead overhead() const { return {}; }
   // What it did so far. From any thread.
   virtual DeviceCounts counts() const { return {}; }
 

@@ -20,9 +20,9 @@ namespace {
 
 // Without --device_state_bytes: a quarter of the machine's memory, and not more
 // than this; or, of a device with memory of its own, this part of what is free
-// beside weights and workspace. Its driver takes some of the rest.
+// beside all else.
 constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
-constexpr double kPartOfDevice = 0.9;
+constexpr double kPartOfDevice = 0.98;
 
 // Of the machine, or of the control group if that is less.
 int64_t MemoryBytes() {
@@ -72,9 +72,10 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
 int64_t DefaultStateBytes(const Plan& plan, std::optional<int64_t> free_bytes) {
   const int64_t bytes =
       free_bytes.has_value()
-          ? static_cast<int64_t>(
-                kPartOfDevice *
-                (*free_bytes - plan.weight_bytes - plan.workspace_bytes)) -
+          ? static_cast<int64_t>(kPartOfDevice *
+                                 (*free_bytes - plan.weight_bytes -
+                                  plan.workspace_bytes -
+                                  plan.overhead.reserve_bytes)) -
                 plan.limits.max_sequences * plan.layout.slot_bytes
           : std::min(MemoryBytes() / 4, kMostDefaultStateBytes);
   return std::max(bytes, plan.layout.slot_bytes);
@@ -115,6 +116,7 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
   plan.weight_bytes = *weight_bytes;
   plan.workspace_bytes = TttModel::WorkspaceBytes(plan.config, plan.limits,
                                                   plan.backend->state_forms());
+  plan.overhead = plan.backend->overhead();
   const absl::StatusOr<std::optional<int64_t>> free_bytes =
       plan.backend->FreeBytes();
   if (!free_bytes.ok()) {
@@ -136,8 +138,9 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
             plan.backend->info().name, " has ", **free_bytes,
             " bytes free, and the plan takes ", plan.total_bytes(), ": ",
             plan.weight_bytes, " of weights, ", plan.workspace_bytes,
-            " of workspace, ", plan.pool_bytes(), " for ", plan.session_slots,
-            " sessions and ", plan.limits.max_sequences, " running turns")));
+            " of workspace, ", plan.overhead.reserve_bytes, " of reserve, ",
+            plan.pool_bytes(), " for ", plan.session_slots, " sessions and ",
+            plan.limits.max_sequences, " running turns")));
   }
   return plan;
 }
@@ -151,7 +154,11 @@ void LogPlan(const Plan& plan) {
        {"workspace_bytes", absl::StrCat(plan.workspace_bytes)},
        {"bytes_per_session", absl::StrCat(plan.layout.slot_bytes)},
        {"session_slots", absl::StrCat(plan.session_slots)},
-       {"state_pool_bytes", absl::StrCat(plan.pool_bytes())}});
+       {"state_pool_bytes", absl::StrCat(plan.pool_bytes())},
+       {"reserve_bytes", absl::StrCat(plan.overhead.reserve_bytes)},
+       {"driver_bytes", absl::StrCat(plan.overhead.driver_bytes)},
+       {"backend_bytes", absl::StrCat(plan.overhead.own_bytes)},
+       {"pinned_host_bytes", absl::StrCat(plan.overhead.pinned_bytes)}});
 }
 
 std::string DescribePlan(const Plan& plan) {
@@ -164,8 +171,14 @@ std::string DescribePlan(const Plan& plan) {
       plan.workspace_bytes, "\n", "bytes_per_session   ",
       plan.layout.slot_bytes, "\n", "session_slots       ", plan.session_slots,
       "\n", "scratch_slots       ", plan.limits.max_sequences, "\n",
-      "state_pool_bytes    ", plan.pool_bytes(), "\n", "total_bytes         ",
-      plan.total_bytes(), "\n");
+      "state_pool_bytes    ", plan.pool_bytes(), "\n", "reserve_bytes       ",
+      plan.overhead.reserve_bytes, " (graphs and late code, at most)\n",
+      "total_bytes         ", plan.total_bytes(), "\n", "driver_bytes        ",
+      plan.overhead.driver_bytes,
+      " (taken already: the driver, and other processes)\n",
+      "backend_bytes       ", plan.overhead.own_bytes,
+      " (taken already: sums of digests)\n", "pinned_host_bytes   ",
+      plan.overhead.pinned_bytes, " (of the host: staging)\n");
 }
 
 }  // namespace ttt

@@ -23,12 +23,15 @@ struct Plan {
   int64_t session_slots = 0;
   int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;
+  DeviceOverhead overhead;
 
   int64_t pool_bytes() const {
     return (session_slots + limits.max_sequences) * layout.slot_bytes;
   }
+  // What is still to be taken of the device.
   int64_t total_bytes() const {
-    return weight_bytes + workspace_bytes + pool_bytes();
+    return weight_bytes + workspace_bytes + pool_bytes() +
+           overhead.reserve_bytes;
   }
 };
 

@@ -31,6 +31,10 @@ constexpr int kComputeMinor = 0;
 // Of the order of sums in the kernels: a change that alters bits counts it up.
 constexpr int kNumericsVersion = 3;
 
+// Of graphs and of code that comes late: ttt_engine_bench --mode=capacity tells
+// what they took.
+constexpr int64_t kReserveBytes = int64_t{256} << 20;
+
 class CudaWeights : public GemmWeights {
  public:
   CudaWeights(std::unique_ptr<DeviceBuffer> buffer, const PackedMatrix& matrix)
@@ -77,7 +81,8 @@ class CudaBackend : public Backend {
  public:
   CudaBackend(DeviceInfo info, int32_t ordinal, const GemmDevice& gemm_device,
               CudaStream stream, CopyQueue to_host, CopyQueue to_device,
-              PinnedStaging staging, std::unique_ptr<DeviceBuffer> digest_sums)
+              PinnedStaging staging, std::unique_ptr<DeviceBuffer> digest_sums,
+              int64_t driver_bytes)
       : info_(std::move(info)),
         ordinal_(ordinal),
         gemm_device_(gemm_device),
@@ -85,7 +90,8 @@ class CudaBackend : public Backend {
         to_host_(std::move(to_host)),
         to_device_(std::move(to_device)),
         staging_(std::move(staging)),
-        digest_sums_(std::move(digest_sums)) {}
+        digest_sums_(std::move(digest_sums)),
+        driver_bytes_(driver_bytes) {}
 
   const DeviceInfo& info() const override { return info_; }
   DType operand_type() const override {
@@ -110,6 +116,12 @@ class CudaBackend : public Backend {
       return status;
     }
     return static_cast<int64_t>(free_bytes);
+  }
+  DeviceOverhead overhead() const override {
+    return {.driver_bytes = driver_bytes_,
+            .own_bytes = digest_sums_->size_bytes(),
+            .reserve_bytes = kReserveBytes,
+            .pinned_bytes = PinnedStaging::bytes()};
   }
   DeviceCounts counts() const override {
     return {.bytes_to_device = bytes_to_device_,
@@ -318,6 +330,7 @@ class CudaBackend : public Backend {
   const std::unique_ptr<DeviceBuffer> digest_sums_;  // [kMaxDigestStates]
   // Of digests that were finished: page-locked memory is slow to take.
   std::vector<std::unique_ptr<Readback>> spare_readbacks_;
+  const int64_t driver_bytes_;  // taken before anything else was
   std::atomic<int64_t> bytes_to_device_ = 0;
   std::atomic<int64_t> recordings_run_ = 0;
 };
@@ -542,6 +555,13 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   if (!to_device.ok()) return to_device.status();
   absl::StatusOr<PinnedStaging> staging = PinnedStaging::Create();
   if (!staging.ok()) return staging.status();
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  if (absl::Status status =
+          CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "free memory");
+      !status.ok()) {
+    return status;
+  }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> digest_sums =
       AllocateCudaMemory(kMaxDigestStates * sizeof(DigestSums), stream->get());
   if (!digest_sums.ok()) return digest_sums.status();
@@ -558,7 +578,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   return std::make_unique<CudaBackend>(
       std::move(info), ordinal, gemm_device, *std::move(stream),
       *std::move(to_host), *std::move(to_device), *std::move(staging),
-      *std::move(digest_sums));
+      *std::move(digest_sums), static_cast<int64_t>(total_bytes - free_bytes));
 }
 
 }  // namespace ttt

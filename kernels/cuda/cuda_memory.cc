@@ -153,9 +153,9 @@ absl::Status PinnedReadback::Wait() {
 absl::StatusOr<PinnedStaging> PinnedStaging::Create() {
   PinnedStaging staging;
   void* memory = nullptr;
-  if (absl::Status status = CudaStatus(
-          cudaHostAlloc(&memory, 2 * kHalfBytes, cudaHostAllocDefault),
-          "page-locked memory");
+  if (absl::Status status =
+          CudaStatus(cudaHostAlloc(&memory, bytes(), cudaHostAllocDefault),
+                     "page-locked memory");
       !status.ok()) {
     return status;
   }

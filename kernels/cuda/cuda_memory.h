@@ -84,6 +84,7 @@ class PinnedStaging {
   ~PinnedStaging();
 
   static constexpr int64_t max_bytes() { return kHalfBytes; }
+  static constexpr int64_t bytes() { return 2 * kHalfBytes; }
   // `host` may change once it returns; size_bytes in (0, max_bytes()]. Waits
   // for a copy of before only if its place is needed.
   absl::Status Copy(void* device, const void* host, int64_t size_bytes,

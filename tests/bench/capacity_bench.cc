@@ -92,6 +92,8 @@ absl::Status RunCapacity(const CapacityOptions& options, Backend* backend) {
                                 .scratch_slots = kRows,
                                 .sessions = options.sessions},
                                backend));
+  TTT_ASSIGN_OR_RETURN(const std::optional<int64_t> free_at_first,
+                       backend->FreeBytes());
   std::minstd_rand random(1);
   std::vector<int64_t> prompts(sessions->count());
   for (int64_t& tokens : prompts) tokens = 1 + random() % kMostPrompt;
@@ -133,29 +135,34 @@ absl::Status RunCapacity(const CapacityOptions& options, Backend* backend) {
   const int64_t slot_bytes = sessions->pool().layout().slot_bytes;
   const int64_t pool_bytes = (sessions->count() + kRows) * slot_bytes;
   if (options.json) {
-    std::printf("%s\n",
-                nlohmann::ordered_json(
-                    {{"mode", "capacity"},
-                     {"sessions", sessions->count()},
-                     {"scratch_slots", kRows},
-                     {"slot_bytes", slot_bytes},
-                     {"pool_bytes", pool_bytes},
-                     {"weight_bytes", sessions->model().weight_bytes()},
-                     {"workspace_bytes", sessions->model().workspace_bytes()},
-                     {"free_bytes", free_bytes.value_or(0)},
-                     {"create_seconds", create_seconds},
-                     {"touch_seconds", touch_seconds},
-                     {"touch_rows", rows},
-                     {"digest_seconds", digest_seconds},
-                     {"verified", sessions->count()},
-                     {"verified_alone", alone}})
-                    .dump()
-                    .c_str());
+    std::printf(
+        "%s\n",
+        nlohmann::ordered_json(
+            {{"mode", "capacity"},
+             {"sessions", sessions->count()},
+             {"scratch_slots", kRows},
+             {"slot_bytes", slot_bytes},
+             {"pool_bytes", pool_bytes},
+             {"weight_bytes", sessions->model().weight_bytes()},
+             {"workspace_bytes", sessions->model().workspace_bytes()},
+             {"free_bytes", free_bytes.value_or(0)},
+             {"late_bytes", free_at_first.value_or(0) - free_bytes.value_or(0)},
+             {"driver_bytes", backend->overhead().driver_bytes},
+             {"create_seconds", create_seconds},
+             {"touch_seconds", touch_seconds},
+             {"touch_rows", rows},
+             {"digest_seconds", digest_seconds},
+             {"verified", sessions->count()},
+             {"verified_alone", alone}})
+            .dump()
+            .c_str());
     return absl::OkStatus();
   }
   std::printf(
       "capacity: %lld sessions of %lld bytes and %d scratch slots, %.2f GiB; "
       "weights %.2f GiB, workspace %.2f GiB, free %.2f GiB\n"
+      "  taken late %.1f MiB of %.1f MiB reserved, by the driver before "
+      "%.1f MiB\n"
       "  made in %.2f s; %lld rows at random in %.2f s (%.0f tokens/s); "
       "digests in %.3f s (%.1f GB/s)\n"
       "  all digests equal a second run's, %lld of them those of the session "
@@ -165,8 +172,12 @@ absl::Status RunCapacity(const CapacityOptions& options, Backend* backend) {
       static_cast<double>(pool_bytes) / (1 << 30),
       static_cast<double>(sessions->model().weight_bytes()) / (1 << 30),
       static_cast<double>(sessions->model().workspace_bytes()) / (1 << 30),
-      static_cast<double>(free_bytes.value_or(0)) / (1 << 30), create_seconds,
-      static_cast<long long>(rows), touch_seconds,
+      static_cast<double>(free_bytes.value_or(0)) / (1 << 30),
+      static_cast<double>(free_at_first.value_or(0) - free_bytes.value_or(0)) /
+          (1 << 20),
+      static_cast<double>(backend->overhead().reserve_bytes) / (1 << 20),
+      static_cast<double>(backend->overhead().driver_bytes) / (1 << 20),
+      create_seconds, static_cast<long long>(rows), touch_seconds,
       static_cast<double>(rows) / touch_seconds, digest_seconds,
       static_cast<double>(sessions->count() * slot_bytes) / digest_seconds /
           1e9,

@@ -11,9 +11,6 @@
 namespace ttt {
 namespace {
 
-// Left free for the graphs of the steps.
-constexpr int64_t kReserveBytes = int64_t{256} << 20;
-
 absl::StatusOr<int64_t> NumSessions(const ResidentSessions::Options& options,
                                     int64_t slot_bytes, Backend* backend) {
   if (options.sessions > 0) return options.sessions;
@@ -25,7 +22,8 @@ absl::StatusOr<int64_t> NumSessions(const ResidentSessions::Options& options,
                      " does not tell its memory"));
   }
   return std::max<int64_t>(
-      1, (*free_bytes - kReserveBytes) / slot_bytes - options.scratch_slots);
+      1, (*free_bytes - backend->overhead().reserve_bytes) / slot_bytes -
+             options.scratch_slots);
 }
 
 }  // namespace

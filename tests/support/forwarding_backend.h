@@ -18,6 +18,7 @@ class ForwardingBackend : public Backend {
     return target_.FreeBytes();
   }
   bool is_asynchronous() const override { return target_.is_asynchronous(); }
+  DeviceOverhead overhead() const override { return target_.overhead(); }
   DeviceCounts counts() const override { return target_.counts(); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
       int64_t size) override {
