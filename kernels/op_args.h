@@ -322,7 +322,7 @@ struct DigestPlane {
   int64_t words;         // a run; with is_pending, a pending row
   bool is_pending;       // take position % mini_batch rows of each run
   PlaneForm form = PlaneForm::kWords;
-  int64_t matrix_words = 0;  // of kSplit, > 0
+  int64_t matrix_words = 0;  // of kSplit: a multiple of 64, > 0
 };
 
 // A 32-byte digest of each slot's canonical words: the planes in order, then

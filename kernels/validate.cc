@@ -187,7 +187,8 @@ absl::Status Validate(const DigestStatesArgs& args) {
   for (int32_t i = 0; i < args.num_planes; ++i) {
     const DigestPlane& plane = args.planes[i];
     if (plane.form == PlaneForm::kSplit) {
-      checker.Positive("matrix_words", plane.matrix_words);
+      checker.Require(plane.matrix_words > 0 && plane.matrix_words % 64 == 0,
+                      "matrix_words", plane.matrix_words);
     }
   }
   return checker.status();

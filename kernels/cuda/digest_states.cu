@@ -66,53 +66,79 @@ __device__ bool FindBlock(const DigestBatch& batch, const std::byte* slot,
   return false;
 }
 
-// The words of a block in a plane of each form.
-struct PlainWords {
-  const uint32_t* words;
+// The units of one lane of a block, in a plane of each form: words 2 *
+// lane_index and the next, and so on in steps of 2 * kDigestLanes.
+class PlainUnits {
+ public:
+  __device__ PlainUnits(const DigestBlock& block, int lane_index)
+      : words_(reinterpret_cast<const uint32_t*>(block.plane_begin) +
+               block.begin + 2 * lane_index) {}
+  __device__ uint32_t First() const { return words_[0]; }
+  __device__ uint32_t Second() const { return words_[1]; }
+  __device__ void Advance() { words_ += 2 * kDigestLanes; }
 
-  __device__ explicit PlainWords(const DigestBlock& block)
-      : words(reinterpret_cast<const uint32_t*>(block.plane_begin) +
-              block.begin) {}
-  __device__ uint32_t operator[](int i) const { return words[i]; }
+ private:
+  const uint32_t* words_;
 };
-struct BFloat16Words {
-  const uint16_t* halves;
 
-  __device__ explicit BFloat16Words(const DigestBlock& block)
-      : halves(reinterpret_cast<const uint16_t*>(block.plane_begin) +
-               block.begin) {}
-  __device__ uint32_t operator[](int i) const {
-    return uint32_t{halves[i]} << 16;
-  }
+class BFloat16Units {
+ public:
+  __device__ BFloat16Units(const DigestBlock& block, int lane_index)
+      : halves_(reinterpret_cast<const uint16_t*>(block.plane_begin) +
+                block.begin + 2 * lane_index) {}
+  __device__ uint32_t First() const { return uint32_t{halves_[0]} << 16; }
+  __device__ uint32_t Second() const { return uint32_t{halves_[1]} << 16; }
+  __device__ void Advance() { halves_ += 2 * kDigestLanes; }
+
+ private:
+  const uint16_t* halves_;
 };
-struct SplitWords {
-  const std::byte* matrix;  // that the block begins in
-  uint32_t begin;           // of the block in it
-  uint32_t matrix_words;
 
-  __device__ explicit SplitWords(const DigestBlock& block)
-      : matrix(block.plane_begin + block.begin / block.matrix_words *
-                                       block.matrix_words * sizeof(uint32_t)),
-        begin(block.begin % block.matrix_words),
-        matrix_words(block.matrix_words) {}
-  __device__ uint32_t operator[](int i) const {
-    const uint32_t skipped = (begin + i) / matrix_words;
-    const uint32_t at = (begin + i) % matrix_words;
-    const auto* const highs = reinterpret_cast<const uint16_t*>(
-        matrix + int64_t{skipped} * matrix_words * sizeof(uint32_t));
-    return JoinSplit(highs[at], static_cast<int16_t>(highs[matrix_words + at]));
+// Matrices are whole steps long, so that a unit is of one matrix.
+class SplitUnits {
+ public:
+  __device__ SplitUnits(const DigestBlock& block, int lane_index)
+      : matrix_words_(block.matrix_words),
+        at_(block.begin % block.matrix_words + 2 * lane_index),
+        highs_(reinterpret_cast<const uint16_t*>(
+            block.plane_begin + (block.begin - block.begin % matrix_words_) *
+                                    int64_t{sizeof(uint32_t)})) {}
+  __device__ uint32_t First() const {
+    return JoinSplit(uint16_t(Highs()), int16_t(Lows()));
   }
+  __device__ uint32_t Second() const {
+    return JoinSplit(uint16_t(Highs() >> 16), int16_t(Lows() >> 16));
+  }
+  __device__ void Advance() {
+    at_ += 2 * kDigestLanes;
+    if (at_ < matrix_words_) return;
+    at_ -= matrix_words_;
+    highs_ += 2 * matrix_words_;
+  }
+
+ private:
+  __device__ uint32_t Highs() const {
+    return *reinterpret_cast<const uint32_t*>(highs_ + at_);
+  }
+  __device__ uint32_t Lows() const {
+    return *reinterpret_cast<const uint32_t*>(highs_ + matrix_words_ + at_);
+  }
+
+  const int64_t matrix_words_;
+  int64_t at_;             // in the matrix
+  const uint16_t* highs_;  // its first
 };
 
 // The warp's lane of a block, and whether the words that it saw are finite.
-template <typename Words>
-__device__ uint64_t HashLane(const Words& words, int num_words, int lane_index,
+template <typename Units>
+__device__ uint64_t HashLane(Units units, int num_words, int lane_index,
                              bool* finite) {
   uint64_t lane = kDigestLaneSeed + lane_index;
 #pragma unroll 8
   for (int i = 2 * lane_index; i < num_words; i += 2 * kDigestLanes) {
-    const uint32_t low = words[i];
-    const uint32_t high = i + 1 < num_words ? words[i + 1] : 0;
+    const uint32_t low = units.First();
+    const uint32_t high = i + 1 < num_words ? units.Second() : 0;
+    units.Advance();
     lane = (lane ^ (low | uint64_t{high} << 32)) * kDigestMultiplier;
     lane ^= lane >> 32;
     *finite = *finite && (low & kExponentBits) != kExponentBits &&
@@ -126,11 +152,12 @@ __device__ uint64_t HashLane(const DigestBlock& block, int lane_index,
   const int size = block.num_words;
   switch (block.form) {
     case PlaneForm::kSplit:
-      return HashLane(SplitWords(block), size, lane_index, finite);
+      return HashLane(SplitUnits(block, lane_index), size, lane_index, finite);
     case PlaneForm::kBFloat16:
-      return HashLane(BFloat16Words(block), size, lane_index, finite);
+      return HashLane(BFloat16Units(block, lane_index), size, lane_index,
+                      finite);
     default:
-      return HashLane(PlainWords(block), size, lane_index, finite);
+      return HashLane(PlainUnits(block, lane_index), size, lane_index, finite);
   }
 }
 

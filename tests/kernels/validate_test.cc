@@ -215,7 +215,9 @@ TEST(ValidateTest, DigestStates) {
   args.planes = &plane;
   args.num_planes = 1;
   EXPECT_THAT(args, Refuses("DigestStates: matrix_words is 0"));
-  plane.matrix_words = 4;
+  plane.matrix_words = 96;
+  EXPECT_THAT(args, Refuses("DigestStates: matrix_words is 96"));
+  plane.matrix_words = 128;
   EXPECT_THAT(args, Accepts());
   EXPECT_EQ(ValidateWords(args).message(), "DigestStates: form is 1");
   plane.form = PlaneForm::kWords;

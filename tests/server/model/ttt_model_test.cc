@@ -298,6 +298,22 @@ INSTANTIATE_TEST_SUITE_P(Goldens, PublishedStateTest,
 INSTANTIATE_TEST_SUITE_P(Goldens, PublishedModelTest,
                          testing::ValuesIn(Cases("models")), CaseName);
 
+TEST(StateSizeTest, EightThousandStatesOfThe1300mFitAnH200) {
+  const ModelConfig config =
+      LoadModelConfig(TTT_SOURCE_DIR "/models/configs/ttt-linear-1.3b").value();
+  const StateLayout plain = TttModel::MakeStateLayout(config, {});
+  const StateLayout split = TttModel::MakeStateLayout(
+      config, {FastWeightsForm::kSplit, DType::kBFloat16});
+  // Of pending keys and targets, half.
+  EXPECT_EQ(plain.slot_bytes - split.slot_bytes, 24 * 2 * 15 * 2048 * 2);
+  EXPECT_EQ(split.slot_bytes, 16966656);
+  EXPECT_LT((8000 + 64) * split.slot_bytes, int64_t{128} << 30);
+  // Nothing is lost to alignment.
+  int64_t bytes = 0;
+  for (const PlaneSpec& plane : split.planes) bytes += plane.stored_bytes();
+  EXPECT_EQ(bytes, split.slot_bytes);
+}
+
 class RandomConfigTest : public testing::TestWithParam<Case> {
  protected:
   std::string folder_ = Folder("cases", GetParam().name);
