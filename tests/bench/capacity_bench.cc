@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <memory>
 #include <optional>
 #include <random>
 #include <vector>
@@ -10,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "server/base/status_macros.h"
-#include "tests/bench/resident_sessions.h"
 #include "tests/bench/stopwatch.h"
 
 namespace ttt {
@@ -18,10 +16,8 @@ namespace {
 
 using Turn = ResidentSessions::Turn;
 
-constexpr int32_t kRows = 64;        // of a decode step
-constexpr int32_t kMostPrompt = 40;  // tokens
-constexpr int64_t kAlone = 16;       // sessions
-constexpr int32_t kTouches = 3;      // of a session, on average
+constexpr int64_t kAlone = 16;   // sessions
+constexpr int32_t kTouches = 3;  // of a session, on average
 
 // Reads until session i holds wanted[i] tokens, `width` sessions a step, at
 // most `most_tokens` of each.
@@ -55,7 +51,8 @@ absl::StatusOr<int64_t> Touch(ResidentSessions& sessions,
   int64_t rows = 0;
   while (rows < kTouches * sessions.count()) {
     const int64_t size = std::min<int64_t>(
-        sessions.count(), random() % 4 == 0 ? 1 + random() % kRows : kRows);
+        sessions.count(),
+        random() % 4 == 0 ? 1 + random() % kDecodeRows : kDecodeRows);
     std::vector<int64_t> chosen;
     while (static_cast<int64_t>(chosen.size()) < size) {
       const int64_t session = static_cast<int64_t>(random() % sessions.count());
@@ -84,67 +81,63 @@ absl::Status Compare(const std::vector<StateDigest>& found,
 
 }  // namespace
 
-absl::Status RunCapacity(const CapacityOptions& options, Backend* backend) {
-  TTT_ASSIGN_OR_RETURN(
-      const std::unique_ptr<ResidentSessions> sessions,
-      ResidentSessions::Create({.model_dir = options.model_dir,
-                                .max_rows = kRows * kMostPrompt,
-                                .scratch_slots = kRows,
-                                .sessions = options.sessions},
-                               backend));
+absl::Status RunCapacity(bool json, ResidentSessions& sessions,
+                         Backend* backend) {
+  TTT_RETURN_IF_ERROR(sessions.Clear());
   TTT_ASSIGN_OR_RETURN(const std::optional<int64_t> free_at_first,
                        backend->FreeBytes());
   std::minstd_rand random(1);
-  std::vector<int64_t> prompts(sessions->count());
-  for (int64_t& tokens : prompts) tokens = 1 + random() % kMostPrompt;
+  std::vector<int64_t> prompts(sessions.count());
+  for (int64_t& tokens : prompts) tokens = 1 + random() % kMostPromptTokens;
   absl::Status status;
-  const double create_seconds = TimeToRun(
-      [&] { status = ReadTo(*sessions, prompts, kRows, kMostPrompt); });
+  const double create_seconds = TimeToRun([&] {
+    status = ReadTo(sessions, prompts, kDecodeRows, kMostPromptTokens);
+  });
   TTT_RETURN_IF_ERROR(status);
   int64_t rows = 0;
   const double touch_seconds = TimeToRun([&] {
-    const absl::StatusOr<int64_t> touched = Touch(*sessions, random);
+    const absl::StatusOr<int64_t> touched = Touch(sessions, random);
     status = touched.status();
     if (touched.ok()) rows = *touched;
   });
   TTT_RETURN_IF_ERROR(status);
   absl::StatusOr<std::vector<StateDigest>> digests;
   const double digest_seconds =
-      TimeToRun([&] { digests = sessions->Digests(); });
+      TimeToRun([&] { digests = sessions.Digests(sessions.count()); });
   TTT_RETURN_IF_ERROR(digests.status());
   TTT_ASSIGN_OR_RETURN(const std::optional<int64_t> free_bytes,
                        backend->FreeBytes());
 
-  std::vector<int64_t> tokens(sessions->count());
-  for (int64_t i = 0; i < sessions->count(); ++i) {
-    tokens[i] = sessions->tokens(i);
+  std::vector<int64_t> tokens(sessions.count());
+  for (int64_t i = 0; i < sessions.count(); ++i) {
+    tokens[i] = sessions.tokens(i);
   }
-  TTT_RETURN_IF_ERROR(sessions->Clear());
-  TTT_RETURN_IF_ERROR(ReadTo(*sessions, tokens, 48, 13));
+  TTT_RETURN_IF_ERROR(sessions.Clear());
+  TTT_RETURN_IF_ERROR(ReadTo(sessions, tokens, 48, 13));
   TTT_ASSIGN_OR_RETURN(const std::vector<StateDigest> again,
-                       sessions->Digests());
-  TTT_RETURN_IF_ERROR(Compare(again, *digests, sessions->count()));
-  const int64_t alone = std::min(kAlone, sessions->count());
-  TTT_RETURN_IF_ERROR(sessions->Clear());
+                       sessions.Digests(sessions.count()));
+  TTT_RETURN_IF_ERROR(Compare(again, *digests, sessions.count()));
+  const int64_t alone = std::min(kAlone, sessions.count());
+  TTT_RETURN_IF_ERROR(sessions.Clear());
   tokens.resize(alone);
-  TTT_RETURN_IF_ERROR(ReadTo(*sessions, tokens, 1, 1));
+  TTT_RETURN_IF_ERROR(ReadTo(sessions, tokens, 1, 1));
   TTT_ASSIGN_OR_RETURN(const std::vector<StateDigest> single,
-                       sessions->Digests());
+                       sessions.Digests(alone));
   TTT_RETURN_IF_ERROR(Compare(single, *digests, alone));
 
-  const int64_t slot_bytes = sessions->pool().layout().slot_bytes;
-  const int64_t pool_bytes = (sessions->count() + kRows) * slot_bytes;
-  if (options.json) {
+  const int64_t slot_bytes = sessions.pool().layout().slot_bytes;
+  const int64_t pool_bytes = (sessions.count() + kDecodeRows) * slot_bytes;
+  if (json) {
     std::printf(
         "%s\n",
         nlohmann::ordered_json(
             {{"mode", "capacity"},
-             {"sessions", sessions->count()},
-             {"scratch_slots", kRows},
+             {"sessions", sessions.count()},
+             {"scratch_slots", kDecodeRows},
              {"slot_bytes", slot_bytes},
              {"pool_bytes", pool_bytes},
-             {"weight_bytes", sessions->model().weight_bytes()},
-             {"workspace_bytes", sessions->model().workspace_bytes()},
+             {"weight_bytes", sessions.model().weight_bytes()},
+             {"workspace_bytes", sessions.model().workspace_bytes()},
              {"free_bytes", free_bytes.value_or(0)},
              {"late_bytes", free_at_first.value_or(0) - free_bytes.value_or(0)},
              {"driver_bytes", backend->overhead().driver_bytes},
@@ -152,7 +145,7 @@ absl::Status RunCapacity(const CapacityOptions& options, Backend* backend) {
              {"touch_seconds", touch_seconds},
              {"touch_rows", rows},
              {"digest_seconds", digest_seconds},
-             {"verified", sessions->count()},
+             {"verified", sessions.count()},
              {"verified_alone", alone}})
             .dump()
             .c_str());
@@ -167,11 +160,11 @@ absl::Status RunCapacity(const CapacityOptions& options, Backend* backend) {
       "digests in %.3f s (%.1f GB/s)\n"
       "  all digests equal a second run's, %lld of them those of the session "
       "alone\n",
-      static_cast<long long>(sessions->count()),
-      static_cast<long long>(slot_bytes), kRows,
+      static_cast<long long>(sessions.count()),
+      static_cast<long long>(slot_bytes), kDecodeRows,
       static_cast<double>(pool_bytes) / (1 << 30),
-      static_cast<double>(sessions->model().weight_bytes()) / (1 << 30),
-      static_cast<double>(sessions->model().workspace_bytes()) / (1 << 30),
+      static_cast<double>(sessions.model().weight_bytes()) / (1 << 30),
+      static_cast<double>(sessions.model().workspace_bytes()) / (1 << 30),
       static_cast<double>(free_bytes.value_or(0)) / (1 << 30),
       static_cast<double>(free_at_first.value_or(0) - free_bytes.value_or(0)) /
           (1 << 20),
@@ -179,8 +172,7 @@ absl::Status RunCapacity(const CapacityOptions& options, Backend* backend) {
       static_cast<double>(backend->overhead().driver_bytes) / (1 << 20),
       create_seconds, static_cast<long long>(rows), touch_seconds,
       static_cast<double>(rows) / touch_seconds, digest_seconds,
-      static_cast<double>(sessions->count() * slot_bytes) / digest_seconds /
-          1e9,
+      static_cast<double>(sessions.count() * slot_bytes) / digest_seconds / 1e9,
       static_cast<long long>(alone));
   std::fflush(stdout);
   return absl::OkStatus();

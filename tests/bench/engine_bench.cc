@@ -257,6 +257,29 @@ absl::Status RunTimedCases(const Plan& plan, const BenchDevice& device) {
   return absl::OkStatus();
 }
 
+// Modes "park" and "capacity".
+absl::Status RunStateModes(const Plan& plan, Backend* backend) {
+  if (!plan.Has("park") && !plan.Has("capacity")) return absl::OkStatus();
+  const int32_t states = absl::GetFlag(FLAGS_states);
+  int64_t count = absl::GetFlag(FLAGS_sessions);
+  if (count == 0 && !plan.Has("capacity")) count = states + kParkStepRows;
+  TTT_ASSIGN_OR_RETURN(
+      const std::unique_ptr<ResidentSessions> sessions,
+      ResidentSessions::Create({.model_dir = plan.workload.model_dir,
+                                .max_rows = kDecodeRows * kMostPromptTokens,
+                                .scratch_slots = kDecodeRows,
+                                .sessions = count},
+                               backend));
+  if (plan.Has("park")) {
+    TTT_RETURN_IF_ERROR(RunPark({.states = states,
+                                 .rounds = absl::GetFlag(FLAGS_rounds),
+                                 .json = absl::GetFlag(FLAGS_json)},
+                                sessions.get(), backend));
+  }
+  if (!plan.Has("capacity")) return absl::OkStatus();
+  return RunCapacity(absl::GetFlag(FLAGS_json), *sessions, backend);
+}
+
 absl::Status Run(const Plan& plan) {
   TTT_ASSIGN_OR_RETURN(BenchDevice device,
                        CreateBenchDevice(absl::GetFlag(FLAGS_device),
@@ -269,18 +292,7 @@ absl::Status Run(const Plan& plan) {
     TTT_RETURN_IF_ERROR(RunTimedCases(plan, device));
   }
   device.meter.reset();  // All memory is for states now.
-  if (plan.Has("park")) {
-    TTT_RETURN_IF_ERROR(RunPark({.model_dir = plan.workload.model_dir,
-                                 .states = absl::GetFlag(FLAGS_states),
-                                 .rounds = absl::GetFlag(FLAGS_rounds),
-                                 .json = absl::GetFlag(FLAGS_json)},
-                                device.backend.get()));
-  }
-  if (!plan.Has("capacity")) return absl::OkStatus();
-  return RunCapacity({.model_dir = plan.workload.model_dir,
-                      .sessions = absl::GetFlag(FLAGS_sessions),
-                      .json = absl::GetFlag(FLAGS_json)},
-                     device.backend.get());
+  return RunStateModes(plan, device.backend.get());
 }
 
 int Main() {

@@ -6,23 +6,22 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
 #include "server/base/status_macros.h"
 #include "server/session/host_states.h"
-#include "tests/bench/resident_sessions.h"
 #include "tests/bench/statistics.h"
 #include "tests/bench/stopwatch.h"
 
 namespace ttt {
 namespace {
 
-constexpr int32_t kRows = 64;  // of a step that runs beside
-constexpr int64_t kCeilingBytes = int64_t{512} << 20;
+constexpr int64_t kMostCeilingBytes = int64_t{512} << 20;
 
 // Seconds of each round.
 struct Times {
-  std::vector<double> to_host;    // kCeilingBytes in one copy
+  std::vector<double> to_host;    // one large copy
   std::vector<double> to_device;  // the same
   std::vector<double> park;       // all states
   std::vector<double> wake;
@@ -36,34 +35,35 @@ struct Times {
 class ParkBench {
  public:
   static absl::StatusOr<std::unique_ptr<ParkBench>> Create(
-      const ParkOptions& options, Backend* backend) {
-    auto bench =
-        std::unique_ptr<ParkBench>(new ParkBench(options.states, backend));
-    TTT_ASSIGN_OR_RETURN(
-        bench->sessions_,
-        ResidentSessions::Create({.model_dir = options.model_dir,
-                                  .max_rows = kRows * 32,
-                                  .scratch_slots = kRows,
-                                  .sessions = options.states + kRows},
-                                 backend));
+      const ParkOptions& options, ResidentSessions* sessions,
+      Backend* backend) {
+    const int64_t needed = options.states + kParkStepRows;
+    if (sessions->count() < needed) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("sessions is ", sessions->count(), ", and ",
+                       options.states, " states to park need ", needed));
+    }
+    auto bench = std::unique_ptr<ParkBench>(
+        new ParkBench(options.states, sessions, backend));
     TTT_ASSIGN_OR_RETURN(
         bench->host_,
-        HostStates::Create(options.states, &bench->sessions_->pool(), backend));
-    TTT_ASSIGN_OR_RETURN(bench->device_block_,
-                         backend->Allocate(kCeilingBytes));
-    TTT_ASSIGN_OR_RETURN(bench->host_block_,
-                         backend->AllocateHost(kCeilingBytes));
+        HostStates::Create(options.states, &sessions->pool(), backend));
+    bench->ceiling_bytes_ =
+        std::min(kMostCeilingBytes, needed * bench->slot_bytes());
+    TTT_ASSIGN_OR_RETURN(bench->block_,
+                         backend->AllocateHost(bench->ceiling_bytes_));
+    TTT_RETURN_IF_ERROR(sessions->Clear());
     // States that differ, at all phases.
-    for (int64_t first = 0; first < bench->sessions_->count(); first += kRows) {
+    for (int64_t first = 0; first < needed; first += kParkStepRows) {
       std::vector<ResidentSessions::Turn> turns;
-      for (int64_t i = first;
-           i < std::min(first + kRows, bench->sessions_->count()); ++i) {
+      for (int64_t i = first; i < std::min(first + kParkStepRows, needed);
+           ++i) {
         turns.push_back({i, static_cast<int32_t>(17 + i % 16)});
       }
-      TTT_RETURN_IF_ERROR(bench->sessions_->Run(turns));
+      TTT_RETURN_IF_ERROR(sessions->Run(turns));
     }
     TTT_RETURN_IF_ERROR(bench->Step());
-    TTT_ASSIGN_OR_RETURN(bench->digests_, bench->sessions_->Digests());
+    TTT_ASSIGN_OR_RETURN(bench->digests_, sessions->Digests(options.states));
     return bench;
   }
 
@@ -102,19 +102,20 @@ class ParkBench {
   // Of the sessions that were parked and woken.
   absl::Status Check() {
     TTT_ASSIGN_OR_RETURN(const std::vector<StateDigest> digests,
-                         sessions_->Digests());
-    if (std::equal(digests.begin(), digests.begin() + states_,
-                   digests_.begin())) {
-      return absl::OkStatus();
-    }
+                         sessions_->Digests(states_));
+    if (digests == digests_) return absl::OkStatus();
     return absl::InternalError("a state is another after it was parked");
   }
 
+  int64_t ceiling_bytes() const { return ceiling_bytes_; }
   int64_t slot_bytes() const { return sessions_->pool().layout().slot_bytes; }
 
  private:
-  ParkBench(int64_t states, Backend* backend)
-      : states_(states), backend_(*backend), parked_(states) {}
+  ParkBench(int64_t states, ResidentSessions* sessions, Backend* backend)
+      : states_(states),
+        sessions_(sessions),
+        backend_(*backend),
+        parked_(states) {}
 
   template <typename Work>
   absl::Status Time(std::vector<double>& seconds, const Work& work) {
@@ -124,19 +125,19 @@ class ParkBench {
     return status;
   }
 
+  // The states that lie first, all at once, and back to where they were.
   absl::Status Ceilings(Times& times) {
-    TTT_RETURN_IF_ERROR(Time(times.to_host, [this]() -> absl::Status {
+    std::byte* const states = sessions_->pool().slots().base;
+    TTT_RETURN_IF_ERROR(Time(times.to_host, [=, this]() -> absl::Status {
       TTT_ASSIGN_OR_RETURN(
           const DeviceCopy copy,
-          backend_.StartCopyToHost(host_block_->data(), device_block_->data(),
-                                   kCeilingBytes));
+          backend_.StartCopyToHost(block_->data(), states, ceiling_bytes_));
       return backend_.Wait(copy);
     }));
-    return Time(times.to_device, [this]() -> absl::Status {
+    return Time(times.to_device, [=, this]() -> absl::Status {
       TTT_ASSIGN_OR_RETURN(
           const DeviceCopy copy,
-          backend_.StartCopyToDevice(device_block_->data(), host_block_->data(),
-                                     kCeilingBytes));
+          backend_.StartCopyToDevice(states, block_->data(), ceiling_bytes_));
       return backend_.Wait(copy);
     });
   }
@@ -180,7 +181,7 @@ class ParkBench {
 
   absl::Status Step() {
     std::vector<ResidentSessions::Turn> turns;
-    for (int64_t i = states_; i < sessions_->count(); ++i) {
+    for (int64_t i = states_; i < states_ + kParkStepRows; ++i) {
       turns.push_back({i, 1});
     }
     return sessions_->Run(turns);
@@ -209,12 +210,12 @@ class ParkBench {
   }
 
   const int64_t states_;
+  ResidentSessions* const sessions_;
   Backend& backend_;
-  std::unique_ptr<ResidentSessions> sessions_;
   std::unique_ptr<HostStates> host_;
   std::vector<HostState> parked_;
-  std::unique_ptr<DeviceBuffer> device_block_;
-  std::unique_ptr<DeviceBuffer> host_block_;
+  int64_t ceiling_bytes_ = 0;
+  std::unique_ptr<DeviceBuffer> block_;  // [ceiling_bytes_] of the host
   std::vector<StateDigest> digests_;
 };
 
@@ -226,9 +227,10 @@ struct Line {
 
 }  // namespace
 
-absl::Status RunPark(const ParkOptions& options, Backend* backend) {
+absl::Status RunPark(const ParkOptions& options, ResidentSessions* sessions,
+                     Backend* backend) {
   TTT_ASSIGN_OR_RETURN(const std::unique_ptr<ParkBench> bench,
-                       ParkBench::Create(options, backend));
+                       ParkBench::Create(options, sessions, backend));
   Times times;
   for (int32_t round = 0; round < options.rounds; ++round) {
     TTT_RETURN_IF_ERROR(bench->Round(times));
@@ -239,8 +241,9 @@ absl::Status RunPark(const ParkOptions& options, Backend* backend) {
   };
   const double bytes =
       static_cast<double>(options.states) * bench->slot_bytes();
-  const double to_host = rate(kCeilingBytes, times.to_host);
-  const double to_device = rate(kCeilingBytes, times.to_device);
+  const auto ceiling_bytes = static_cast<double>(bench->ceiling_bytes());
+  const double to_host = rate(ceiling_bytes, times.to_host);
+  const double to_device = rate(ceiling_bytes, times.to_device);
   std::vector<Line> lines = {
       {"to_host_ceiling", to_host, 1},
       {"to_device_ceiling", to_device, 1},
@@ -276,8 +279,8 @@ absl::Status RunPark(const ParkOptions& options, Backend* backend) {
     std::printf("  %-20s %8.2f GB/s %6.1f%%\n", std::string(line.name).c_str(),
                 line.gigabytes_per_second, line.share * 100);
   }
-  std::printf("  a step of %d rows %.3f ms, beside copies %.3f ms\n", kRows,
-              step * 1e3, step_beside * 1e3);
+  std::printf("  a step of %d rows %.3f ms, beside copies %.3f ms\n",
+              kParkStepRows, step * 1e3, step_beside * 1e3);
   std::fflush(stdout);
   return absl::OkStatus();
 }

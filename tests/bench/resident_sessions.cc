@@ -97,10 +97,11 @@ absl::Status ResidentSessions::Run(absl::Span<const Turn> turns) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<StateDigest>> ResidentSessions::Digests() {
+absl::StatusOr<std::vector<StateDigest>> ResidentSessions::Digests(
+    int64_t count) {
   std::vector<StateDigest> digests;
-  for (int64_t first = 0; first < count(); first += scratch_slots_) {
-    const int64_t end = std::min(count(), first + scratch_slots_);
+  for (int64_t first = 0; first < count; first += scratch_slots_) {
+    const int64_t end = std::min(count, first + scratch_slots_);
     std::vector<int32_t> slots;
     std::vector<int64_t> tokens;
     for (int64_t i = first; i < end; ++i) {

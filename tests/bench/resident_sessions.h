@@ -46,8 +46,8 @@ class ResidentSessions {
     int32_t tokens;  // >= 1
   };
   absl::Status Run(absl::Span<const Turn> turns);
-  // Of all sessions. INTERNAL: a state is not finite.
-  absl::StatusOr<std::vector<StateDigest>> Digests();
+  // Of the first `count` sessions. INTERNAL: a state is not finite.
+  absl::StatusOr<std::vector<StateDigest>> Digests(int64_t count);
 
   // Takes a state from a session, and gives it one back.
   StateSlot TakeState(int64_t session) {
