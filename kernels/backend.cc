@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "kernels/validate.h"
+
 namespace ttt {
 namespace {
 
@@ -43,6 +45,24 @@ absl::StatusOr<std::unique_ptr<QueuedDigests>> Backend::QueueDigests(
     const DigestStatesArgs& args) {
   if (absl::Status status = DigestStates(args); !status.ok()) return status;
   return std::make_unique<FinishedDigests>();
+}
+
+absl::Status Backend::GemmSwiGlu(const GemmSwiGluArgs& args) {
+  if (absl::Status status = Validate(args); !status.ok()) return status;
+  const int32_t width = args.weights->num_outputs();
+  if (absl::Status status = Gemm({.input = args.input,
+                                  .weights = args.weights,
+                                  .output = args.scratch,
+                                  .output_stride = width,
+                                  .num_rows = args.num_rows,
+                                  .accumulate = false});
+      !status.ok()) {
+    return status;
+  }
+  return SwiGlu({.gate_up = args.scratch,
+                 .output = args.output,
+                 .num_rows = args.num_rows,
+                 .inner = width / 2});
 }
 
 }  // namespace ttt

@@ -133,7 +133,13 @@ class Backend {
   // backend's precision. RESOURCE_EXHAUSTED.
   virtual absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(
       const float* weights, int32_t num_outputs, int32_t num_inputs) = 0;
-  // The bytes that PackWeights would take for such weights, without taking
+  // The same of the weights that GemmSwiGlu takes, and Gemm does not:
+  // [2 * inner, num_inputs], gate before up.
+  virtual absl::StatusOr<std::unique_ptr<GemmWeights>> PackGateUp(
+      const float* weights, int32_t num_outputs, int32_t num_inputs) {
+    return PackWeights(weights, num_outputs, num_inputs);
+  }
+  // The bytes that either would take for such weights, without taking
   // them. As they are, of operand_type; a backend that fills them up says
   // otherwise. INTERNAL.
   virtual absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
@@ -215,6 +221,8 @@ class Backend {
   virtual absl::Status NormGate(const NormGateArgs& args) = 0;
   virtual absl::Status SwiGlu(const SwiGluArgs& args) = 0;
   virtual absl::Status Gemm(const GemmArgs& args) = 0;
+  // Gemm and SwiGlu, unless a backend does better.
+  virtual absl::Status GemmSwiGlu(const GemmSwiGluArgs& args);
   virtual absl::Status SaveHidden(const SaveHiddenArgs& args) = 0;
   virtual absl::Status GatherHidden(const GatherHiddenArgs& args) = 0;
   virtual absl::Status SampleTokens(const SampleTokensArgs& args) = 0;

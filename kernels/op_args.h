@@ -241,6 +241,17 @@ struct GemmArgs {
   bool accumulate;
 };
 
+// output[r] = silu(g) * u, with g and u the halves of input[r] * weights^T:
+// both of the above in one. A row has the bits that Gemm and then SwiGlu give
+// it.
+struct GemmSwiGluArgs {
+  Operand input;               // [num_rows, num_inputs]
+  const GemmWeights* weights;  // [2 * inner, num_inputs], of PackGateUp
+  float* scratch;              // [num_rows, 2 * inner], for backends in need
+  Operand output;              // [num_rows, inner] out; not where input is
+  int32_t num_rows;            // >= 0
+};
+
 // Keeps the last row's hidden vector of each sequence that has rows in its
 // slot, and tells whether all of it is finite.
 struct SaveHiddenArgs {

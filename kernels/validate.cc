@@ -156,6 +156,17 @@ absl::Status Validate(const GemmArgs& args) {
   return checker.status();
 }
 
+absl::Status Validate(const GemmSwiGluArgs& args) {
+  Checker checker("GemmSwiGlu");
+  checker.NotNegative("num_rows", args.num_rows)
+      .NotNull("weights", args.weights);
+  if (args.weights != nullptr) {
+    checker.Require(args.weights->num_outputs() % 2 == 0, "num_outputs",
+                    args.weights->num_outputs());
+  }
+  return checker.status();
+}
+
 absl::Status Validate(const SaveHiddenArgs& args) {
   return Checker("SaveHidden")
       .Rows(args.rows)

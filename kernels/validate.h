@@ -18,6 +18,7 @@ absl::Status Validate(const LearnerArgs& args);
 absl::Status Validate(const NormGateArgs& args);
 absl::Status Validate(const SwiGluArgs& args);
 absl::Status Validate(const GemmArgs& args);
+absl::Status Validate(const GemmSwiGluArgs& args);
 absl::Status Validate(const SaveHiddenArgs& args);
 absl::Status Validate(const GatherHiddenArgs& args);
 absl::Status Validate(const SampleTokensArgs& args);

@@ -37,17 +37,23 @@ constexpr int64_t kReserveBytes = int64_t{256} << 20;
 
 class CudaWeights : public GemmWeights {
  public:
-  CudaWeights(std::unique_ptr<DeviceBuffer> buffer, const PackedMatrix& matrix)
-      : buffer_(std::move(buffer)), matrix_(matrix) {}
+  CudaWeights(std::unique_ptr<DeviceBuffer> buffer, const PackedMatrix& matrix,
+              bool is_interleaved)
+      : buffer_(std::move(buffer)),
+        matrix_(matrix),
+        is_interleaved_(is_interleaved) {}
 
   int64_t bytes() const override { return buffer_->size_bytes(); }
   int32_t num_outputs() const override { return matrix_.num_outputs; }
   int32_t num_inputs() const override { return matrix_.num_inputs; }
   const PackedMatrix& matrix() const { return matrix_; }
+  // Whether gate and up of a channel stand next to each other.
+  bool is_interleaved() const { return is_interleaved_; }
 
  private:
   const std::unique_ptr<DeviceBuffer> buffer_;
   const PackedMatrix matrix_;
+  const bool is_interleaved_;
 };
 
 uint16_t ToBFloat16(float value) {
@@ -135,7 +141,17 @@ class CudaBackend : public Backend {
     return AllocateCudaMemory(size_bytes, stream_.get());
   }
   absl::StatusOr<std::unique_ptr<GemmWeights>> PackWeights(
-      const float* weights, int32_t num_outputs, int32_t num_inputs) override;
+      const float* weights, int32_t num_outputs, int32_t num_inputs) override {
+    return Pack(weights, num_outputs, num_inputs, false);
+  }
+  absl::StatusOr<std::unique_ptr<GemmWeights>> PackGateUp(
+      const float* weights, int32_t num_outputs, int32_t num_inputs) override {
+    // Of other sizes GemmSwiGlu does one after the other.
+    const bool is_interleaved = operand_type() == DType::kBFloat16 &&
+                                num_outputs % (2 * kGateOutputs) == 0 &&
+                                num_inputs % kChunkValues == 0;
+    return Pack(weights, num_outputs, num_inputs, is_interleaved);
+  }
   absl::StatusOr<int64_t> PackedBytes(int32_t num_outputs,
                                       int32_t num_inputs) override {
     if (absl::Status status = ValidateWeights(num_outputs, num_inputs);
@@ -252,6 +268,7 @@ class CudaBackend : public Backend {
     return Queue(args, LaunchSwiGlu, "SwiGlu");
   }
   absl::Status Gemm(const GemmArgs& args) override;
+  absl::Status GemmSwiGlu(const GemmSwiGluArgs& args) override;
   absl::Status SaveHidden(const SaveHiddenArgs& args) override {
     return Queue(args, LaunchSaveHidden, "SaveHidden");
   }
@@ -316,6 +333,13 @@ class CudaBackend : public Backend {
     return CudaStatus(launch(args, stream_.get()), op);
   }
 
+  absl::StatusOr<std::unique_ptr<GemmWeights>> Pack(const float* weights,
+                                                    int32_t num_outputs,
+                                                    int32_t num_inputs,
+                                                    bool is_interleaved);
+  // As Gemm, to `gated` if that is not null.
+  absl::Status Multiply(const GemmArgs& args, const PackedMatrix& weights,
+                        void* gated);
   absl::Status QueueSome(const DigestStatesArgs& args, int32_t first,
                          Readback* readback);
 
@@ -335,8 +359,9 @@ class CudaBackend : public Backend {
   std::atomic<int64_t> recordings_run_ = 0;
 };
 
-absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(
-    const float* weights, int32_t num_outputs, int32_t num_inputs) {
+absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::Pack(
+    const float* weights, int32_t num_outputs, int32_t num_inputs,
+    bool is_interleaved) {
   if (absl::Status status = ValidateWeights(num_outputs, num_inputs);
       !status.ok()) {
     return status;
@@ -355,8 +380,12 @@ absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(
       continue;
     }
     auto* const to = reinterpret_cast<uint16_t*>(packed.data());
+    const int32_t inner = num_outputs / 2;
+    const int32_t output = !is_interleaved ? n
+                           : n < inner     ? GateOutput(n)
+                                           : UpOutput(n - inner);
     for (int32_t k = 0; k < num_inputs; ++k) {
-      to[PackedOffset(n, k, strips)] = ToBFloat16(from[k]);
+      to[PackedOffset(output, k, strips)] = ToBFloat16(from[k]);
     }
   }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer =
@@ -369,7 +398,8 @@ absl::StatusOr<std::unique_ptr<GemmWeights>> CudaBackend::PackWeights(
   }
   const PackedMatrix matrix = {(*buffer)->data(), num_outputs, num_inputs,
                                padded_inputs};
-  return std::make_unique<CudaWeights>(*std::move(buffer), matrix);
+  return std::make_unique<CudaWeights>(*std::move(buffer), matrix,
+                                       is_interleaved);
 }
 
 absl::Status CudaBackend::Gemm(const GemmArgs& args) {
@@ -380,25 +410,56 @@ absl::Status CudaBackend::Gemm(const GemmArgs& args) {
       !status.ok()) {
     return status;
   }
+  if (weights->is_interleaved()) {
+    return absl::InvalidArgumentError("Gemm: weights is of PackGateUp");
+  }
+  return Multiply(args, weights->matrix(), nullptr);
+}
+
+absl::Status CudaBackend::GemmSwiGlu(const GemmSwiGluArgs& args) {
+  if (absl::Status status = Validate(args); !status.ok()) return status;
+  const auto* const weights = dynamic_cast<const CudaWeights*>(args.weights);
+  if (weights == nullptr || !weights->is_interleaved()) {
+    return Backend::GemmSwiGlu(args);
+  }
+  const GemmArgs product = {.input = args.input,
+                            .weights = weights,
+                            .output = nullptr,
+                            .output_stride = weights->num_outputs(),
+                            .num_rows = args.num_rows,
+                            .accumulate = false};
+  if (absl::Status status = ValidateOperands(product, true, operand_type());
+      !status.ok()) {
+    return status;
+  }
+  if (args.output.type != operand_type()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("GemmSwiGlu: output.type is ", int(args.output.type)));
+  }
+  return Multiply(product, weights->matrix(), args.output.data);
+}
+
+absl::Status CudaBackend::Multiply(const GemmArgs& args,
+                                   const PackedMatrix& weights, void* gated) {
   if (args.num_rows == 0) return absl::OkStatus();
   if (absl::Status status = UseDevice(); !status.ok()) return status;
-  const PackedMatrix& matrix = weights->matrix();
   if (operand_type() == DType::kFloat32) {
-    return CudaStatus(LaunchGemmFloat(args, matrix, stream_.get()), "Gemm");
+    return CudaStatus(LaunchGemmFloat(args, weights, stream_.get()), "Gemm");
   }
-  if (matrix.num_inputs % kChunkValues != 0) {
-    return CudaStatus(LaunchGemmAnyRows(args, matrix, stream_.get()), "Gemm");
+  if (weights.num_inputs % kChunkValues != 0) {
+    return CudaStatus(LaunchGemmAnyRows(args, weights, stream_.get()), "Gemm");
   }
   const bool is_few = args.num_rows <= kMostFewRows;
   const absl::StatusOr<CUtensorMap> map = MakeTensorMap(
       {.data = args.input.data,
        .num_rows = args.num_rows,
-       .num_columns = matrix.num_inputs,
-       .box_rows = is_few ? FewRowsBox(matrix, args.num_rows) : kManyRowsBox});
+       .num_columns = weights.num_inputs,
+       .box_rows = is_few ? FewRowsBox(weights, args.num_rows) : kManyRowsBox});
   if (!map.ok()) return map.status();
+  const Product product = {
+      .args = args, .weights = weights, .gated = gated, .input = *map};
   const auto launch = is_few ? LaunchGemmFewRows : LaunchGemmManyRows;
-  return CudaStatus(launch(args, matrix, {*map}, gemm_device_, stream_.get()),
-                    "Gemm");
+  return CudaStatus(launch(product, gemm_device_, stream_.get()), "Gemm");
 }
 
 // Sums on their way to the host, and what they become there.

@@ -51,18 +51,21 @@ struct Shape {
   static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
 };
 
-// What a block of a cluster finishes of its columns: every fourth.
+// What a block of a cluster finishes: every fourth strip, two columns each.
 constexpr int OwnColumns(int columns) {
-  return (columns + kMostParts - 1) / kMostParts;
+  return (columns / 2 + kMostParts - 1) / kMostParts * 2;
+}
+constexpr int OwnerOf(int column) { return column / 2 % kMostParts; }
+constexpr int OwnColumnOf(int column) {
+  return column / 2 / kMostParts * 2 + column % 2;
 }
 
 template <typename S>
 class Block {
  public:
-  __device__ Block(const GemmArgs& args, const PackedMatrix& weights,
-                   const Plan& plan, std::byte* shared)
-      : args_(args),
-        weights_(weights),
+  __device__ Block(const Product& product, const Plan& plan, std::byte* shared)
+      : product_(product),
+        args_(product.args),
         plan_(plan),
         rank_(ClusterRank()),
         weight_bytes_(plan.strips * kTileBytes),
@@ -94,7 +97,7 @@ class Block {
 
   // A warp, of which one thread works. Asks for the weights of the first stages
   // before it waits for the kernels that write the input.
-  __device__ void Produce(const CUtensorMap& input) {
+  __device__ void Produce() {
     const bool works = threadIdx.x % kWarpSize == 0;
     const int ahead = min(plan_.num_stages, num_tiles_);
     if (works) {
@@ -104,8 +107,8 @@ class Block {
     if (plan_.share > 1) ClusterWait();
     if (works) {
       WaitForKernelsBefore();
-      for (int stage = 0; stage < ahead; ++stage) LoadRows(input, stage, stage);
-      LoadRest(input, ahead);
+      for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
+      LoadRest(ahead);
     }
     if constexpr (S::kIsCut) {
       JoinCluster();
@@ -175,28 +178,29 @@ class Block {
     const int64_t from =
         int64_t{first_tile_ + tile} * plan_.padded_strips + first_strip_;
     CopyBulk(ring_ + stage * stage_bytes_,
-             static_cast<const std::byte*>(weights_.data) + from * kTileBytes,
+             static_cast<const std::byte*>(product_.weights.data) +
+                 from * kTileBytes,
              strips_ * kTileBytes, full_[stage]);
   }
-  __device__ void LoadRows(const CUtensorMap& input, int stage, int tile) {
+  __device__ void LoadRows(int stage, int tile) {
     const int column = (first_tile_ + tile) * kTileInputs;
     std::byte* const to = ring_ + stage * stage_bytes_ + weight_bytes_;
     if (plan_.share == 1) {
-      CopyBox(to, input, column, 0, full_[stage]);
+      CopyBox(to, product_.input, column, 0, full_[stage]);
       return;
     }
     const int first_row = rank_ * plan_.box_rows;
-    CopyBoxToBlocks(to + first_row * kRowBytes, input, column, first_row,
-                    full_[stage], (1 << plan_.share) - 1);
+    CopyBoxToBlocks(to + first_row * kRowBytes, product_.input, column,
+                    first_row, full_[stage], (1 << plan_.share) - 1);
   }
 
-  __device__ void LoadRest(const CUtensorMap& input, int first) {
+  __device__ void LoadRest(int first) {
     int stage = 0;
     uint32_t parity = 0;
     for (int tile = first; tile < num_tiles_; ++tile) {
       empty_[stage].Wait(parity);
       LoadWeights(stage, tile);
-      LoadRows(input, stage, tile);
+      LoadRows(stage, tile);
       Next(stage, parity);
     }
   }
@@ -212,10 +216,17 @@ class Block {
     }
   }
 
+  // The first output of thread `pair` of four in a column, and the end of those
+  // of this block.
+  __device__ int32_t OutputOf(int column, int pair) const {
+    return first_strip_ * kStripOutputs + column * kMmaOutputs + pair * 2;
+  }
+  __device__ int32_t end_output() const {
+    return min((first_strip_ + strips_) * kStripOutputs,
+               product_.weights.num_outputs);
+  }
   __device__ OutputPair Pair(int32_t row, int column, int pair) const {
-    const int32_t end = (first_strip_ + strips_) * kStripOutputs;
-    return {args_, min(end, weights_.num_outputs), row,
-            first_strip_ * kStripOutputs + column * kMmaOutputs + pair * 2};
+    return {args_, end_output(), row, OutputOf(column, pair)};
   }
 
   __device__ void Store(int warpgroup, const float (&sums)[S::kSums]) const {
@@ -226,11 +237,21 @@ class Block {
     for (int half = 0; half < 2; ++half) {
       const int32_t row = first_row + half * 8;
       if (row >= args_.num_rows) return;
+      const auto sum = [&](int column) -> float2 {
+        return {sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
+      };
+      if (product_.gated != nullptr) {
+#pragma unroll
+        for (int column = 0; column < S::kColumns; column += 2) {
+          StoreGated(product_, end_output(), row, OutputOf(column, thread % 4),
+                     sum(column), sum(column + 1));
+        }
+        continue;
+      }
 #pragma unroll
       for (int column = 0; column < S::kColumns; ++column) {
         const OutputPair to = Pair(row, column, thread % 4);
-        float2 pair = {sums[4 * column + 2 * half],
-                       sums[4 * column + 2 * half + 1]};
+        float2 pair = sum(column);
         if (args_.accumulate) {
           const float2 before = to.Load();
           pair = {before.x + pair.x, before.y + pair.y};
@@ -240,42 +261,61 @@ class Block {
     }
   }
 
-  // Each block gets, of every block of its cluster, the sums that it finishes,
-  // those of every fourth column: [kMostParts, OwnColumns, rows, kMmaOutputs]
-  // where the ring was.
+  // Each block gets, of every block of its cluster, the sums that it finishes:
+  // [kMostParts, OwnColumns, rows, kMmaOutputs] where the ring was.
   __device__ void AddParts(int warpgroup, const float (&sums)[S::kSums]) {
-    // For each of its columns a thread finishes pairs of two rows.
-    constexpr int kPairs = 2 * OwnColumns(S::kColumns);
-    const auto row_of = [](int i) {
-      return i % 2 * (S::kConsumers / 4) + int(threadIdx.x) / 4;
-    };
-    const auto to = [&](int i) {
-      return Pair(row_of(i), i / 2 * kMostParts + rank_, threadIdx.x % 4);
-    };
     JoinCluster();  // All rings have been read to their ends.
     SendSums(warpgroup, sums);
-    float2 before[kPairs] = {};
+    // For each of its columns a thread finishes a pair of two rows.
+    constexpr int kOwn = OwnColumns(S::kColumns);
+    const int pair = threadIdx.x % 4;
+    const int32_t rows[2] = {int32_t(threadIdx.x) / 4,
+                             int32_t(threadIdx.x) / 4 + S::kConsumers / 4};
+    const auto column_of = [this](int i) {
+      return (i / 2 * kMostParts + rank_) * 2 + i % 2;
+    };
+    float2 before[2][kOwn] = {};
     if (args_.accumulate) {
 #pragma unroll
-      for (int i = 0; i < kPairs; ++i) before[i] = to(i).Load();
+      for (int i = 0; i < 2 * kOwn; ++i) {
+        before[i % 2][i / 2] = Pair(rows[i % 2], column_of(i / 2), pair).Load();
+      }
     }
     JoinCluster();
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      if (row_of(i) >= args_.num_rows) continue;
-      const int at = SumsOffset(0, i / 2, row_of(i)) + threadIdx.x % 4 * 8;
-      float2 sum = *reinterpret_cast<const float2*>(ring_ + at);
+    for (int i = 0; i < 2; ++i) {
+      if (rows[i] >= args_.num_rows) return;
+      if (product_.gated != nullptr) {
 #pragma unroll
-      for (int part = 1; part < kMostParts; ++part) {
-        const float2 next = *reinterpret_cast<const float2*>(
-            ring_ + at + SumsOffset(part, 0, 0));
-        sum = {sum.x + next.x, sum.y + next.y};
+        for (int own = 0; own < kOwn; own += 2) {
+          StoreGated(product_, end_output(), rows[i],
+                     OutputOf(column_of(own), pair),
+                     SumOfParts(own, rows[i], pair),
+                     SumOfParts(own + 1, rows[i], pair));
+        }
+        continue;
       }
-      if (args_.accumulate) {
-        sum = {before[i].x + sum.x, before[i].y + sum.y};
+#pragma unroll
+      for (int own = 0; own < kOwn; ++own) {
+        float2 sum = SumOfParts(own, rows[i], pair);
+        if (args_.accumulate) {
+          sum = {before[i][own].x + sum.x, before[i][own].y + sum.y};
+        }
+        Pair(rows[i], column_of(own), pair).Store(sum);
       }
-      to(i).Store(sum);
     }
+  }
+  __device__ float2 SumOfParts(int own_column, int row, int pair) const {
+    const std::byte* const at =
+        ring_ + SumsOffset(0, own_column, row) + pair * sizeof(float2);
+    float2 sum = *reinterpret_cast<const float2*>(at);
+#pragma unroll
+    for (int part = 1; part < kMostParts; ++part) {
+      const float2 next =
+          *reinterpret_cast<const float2*>(at + SumsOffset(part, 0, 0));
+      sum = {sum.x + next.x, sum.y + next.y};
+    }
+    return sum;
   }
   __device__ void SendSums(int warpgroup, const float (&sums)[S::kSums]) {
     const int thread = threadIdx.x % kWarpgroup;
@@ -292,9 +332,9 @@ class Block {
       if (row >= args_.num_rows) return;
 #pragma unroll
       for (int column = 0; column < S::kColumns; ++column) {
-        StoreAt(rings[column % kMostParts] +
-                    SumsOffset(rank_, column / kMostParts, row) +
-                    thread % 4 * 8,
+        StoreAt(rings[OwnerOf(column)] +
+                    SumsOffset(rank_, OwnColumnOf(column), row) +
+                    thread % 4 * int(sizeof(float2)),
                 sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]);
       }
     }
@@ -306,8 +346,8 @@ class Block {
            kMmaOutputs * int(sizeof(float));
   }
 
+  const Product& product_;
   const GemmArgs& args_;
-  const PackedMatrix& weights_;
   const Plan& plan_;
   const int32_t rank_;          // in its cluster
   const int32_t weight_bytes_;  // of a stage
@@ -324,17 +364,15 @@ class Block {
 // grid [blocks], or [clusters * kMostParts] of a matrix that is cut.
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
-    GemmFewRowsKernel(const __grid_constant__ GemmArgs args,
-                      const __grid_constant__ PackedMatrix weights,
-                      const __grid_constant__ Plan plan,
-                      const __grid_constant__ CUtensorMap input) {
+    GemmFewRowsKernel(const __grid_constant__ Product product,
+                      const __grid_constant__ Plan plan) {
   extern __shared__ std::byte few_rows_shared[];
-  Block<S> block(args, weights, plan, few_rows_shared);
+  Block<S> block(product, plan, few_rows_shared);
   block.Init();
   if (threadIdx.x < S::kConsumers) {
     block.Consume(threadIdx.x / kWarpgroup);
   } else {
-    block.Produce(input);
+    block.Produce();
   }
   block.Leave();
 }
@@ -363,13 +401,12 @@ int32_t Share(const PackedMatrix& weights, int32_t num_rows) {
 int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 template <typename S>
-cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
-                   const OperandMap& input, const Plan& plan, int32_t units,
+cudaError_t Launch(const Product& product, const Plan& plan, int32_t units,
                    cudaStream_t stream) {
   return LaunchClusters(GemmFewRowsKernel<S>,
                         dim3(S::kIsCut ? units * kMostParts : units),
                         S::kIsCut ? kMostParts : plan.share, S::kThreads,
-                        kSharedBytes, stream, args, weights, plan, input.map);
+                        kSharedBytes, stream, product, plan);
 }
 
 template <typename S>
@@ -444,19 +481,18 @@ int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows) {
   return PaddedRows(num_rows) / Share(weights, num_rows);
 }
 
-cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
-                              const OperandMap& input, const GemmDevice& device,
+cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
                               cudaStream_t stream) {
+  const PackedMatrix& weights = product.weights;
+  const int32_t num_rows = product.args.num_rows;
   const bool is_cut = IsCut(weights);
   Plan plan = {};
   plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);
   plan.padded_strips = PaddedStrips(weights.num_outputs);
   plan.num_tiles = weights.padded_inputs / kTileInputs;
-  plan.share = Share(weights, args.num_rows);
-  plan.box_rows = FewRowsBox(weights, args.num_rows);
-  const int32_t warpgroups = args.num_rows <= 64    ? 1
-                             : args.num_rows <= 128 ? 2
-                                                    : 4;
+  plan.share = Share(weights, num_rows);
+  plan.box_rows = FewRowsBox(weights, num_rows);
+  const int32_t warpgroups = num_rows <= 64 ? 1 : num_rows <= 128 ? 2 : 4;
   // Whole waves of blocks, or of clusters, and no more than there are strips.
   const int32_t at_once = is_cut            ? device.clusters_of_4
                           : plan.share == 4 ? device.clusters_of_4 * 4
@@ -474,7 +510,7 @@ cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
   plan.num_stages = kRingBytes / stage_bytes;
   if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
   const auto launch = [&](auto shape) {
-    return Launch<decltype(shape)>(args, weights, input, plan, units, stream);
+    return Launch<decltype(shape)>(product, plan, units, stream);
   };
   return is_cut ? VisitShape<true>(warpgroups, plan.strips, launch)
                 : VisitShape<false>(warpgroups, plan.strips, launch);

@@ -45,6 +45,16 @@ constexpr int32_t PartBegin(int32_t part, int32_t num_tiles) {
   return part * num_tiles / kMostParts;
 }
 
+// Where GemmSwiGlu has the gate of a channel among the outputs, and where its
+// up: next to each other in eights, so that one thread sums both.
+inline constexpr int32_t kGateOutputs = kStripOutputs / 2;
+constexpr int32_t GateOutput(int32_t channel) {
+  return channel / kGateOutputs * kStripOutputs + channel % kGateOutputs;
+}
+constexpr int32_t UpOutput(int32_t channel) {
+  return GateOutput(channel) + kGateOutputs;
+}
+
 // Of weight (output, input), in values from the start of a matrix of so many
 // strips.
 constexpr int64_t PackedOffset(int32_t output, int32_t input,

@@ -58,9 +58,11 @@ struct Plan {
 template <typename S>
 class Block {
  public:
-  __device__ Block(const GemmArgs& args, const PackedMatrix& weights,
-                   const Plan& plan, std::byte* shared)
-      : args_(args), weights_(weights), plan_(plan), rank_(ClusterRank()) {
+  __device__ Block(const Product& product, const Plan& plan, std::byte* shared)
+      : product_(product),
+        args_(product.args),
+        plan_(plan),
+        rank_(ClusterRank()) {
     const uint32_t over = SharedAddress(shared) % kAlignment;
     ring_ = shared + (over == 0 ? 0 : kAlignment - over);
     full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes);
@@ -81,14 +83,14 @@ class Block {
   }
 
   // One thread.
-  __device__ void Produce(const CUtensorMap& input) {
+  __device__ void Produce() {
     int stage = 0;
     uint32_t parity = 1;  // The first round finds every stage empty.
     for (int item = FirstItem(); item < num_items(); item += ItemStep()) {
       const Item at = ItemOf(item);
       for (int tile = 0; tile < plan_.num_tiles; ++tile) {
         empty_[stage].Wait(parity);
-        Load(input, at, tile, stage);
+        Load(at, tile, stage);
         Next(stage, parity);
       }
     }
@@ -155,21 +157,20 @@ class Block {
     parity ^= 1;
   }
 
-  __device__ void Load(const CUtensorMap& input, const Item& at, int tile,
-                       int stage) {
+  __device__ void Load(const Item& at, int tile, int stage) {
     constexpr int kHalf = S::kStrips / kCluster;
     std::byte* const to = ring_ + stage * S::kStageBytes;
     const int strips = min(S::kStrips, plan_.num_strips - at.strip);
     full_[stage].ArriveAndExpect(kRowTileBytes + strips * kTileBytes);
-    CopyBox(to, input, tile * kTileInputs, at.row, full_[stage]);
+    CopyBox(to, product_.input, tile * kTileInputs, at.row, full_[stage]);
     const int first = rank_ * kHalf;
     const int count = min(kHalf, strips - first);
     if (count <= 0) return;
     const int64_t from = int64_t{tile} * plan_.padded_strips + at.strip + first;
-    CopyBulkToBlocks(
-        to + kRowTileBytes + first * kTileBytes,
-        static_cast<const std::byte*>(weights_.data) + from * kTileBytes,
-        count * kTileBytes, full_[stage], kBothBlocks);
+    CopyBulkToBlocks(to + kRowTileBytes + first * kTileBytes,
+                     static_cast<const std::byte*>(product_.weights.data) +
+                         from * kTileBytes,
+                     count * kTileBytes, full_[stage], kBothBlocks);
   }
 
   // Adds the products of so many tiles.
@@ -212,14 +213,25 @@ class Block {
     const int32_t first_row = at.row + warpgroup * kWarpgroupRows +
                               thread / kWarpSize * 16 + thread % kWarpSize / 4;
     const int32_t first_output = at.strip * kStripOutputs + thread % 4 * 2;
+    const int32_t end = product_.weights.num_outputs;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int32_t row = first_row + half * 8;
       if (row >= args_.num_rows) return;
       const auto to = [&](int column) -> OutputPair {
-        return {args_, weights_.num_outputs, row,
-                first_output + column * kMmaOutputs};
+        return {args_, end, row, first_output + column * kMmaOutputs};
       };
+      const auto sum = [&](int column) -> float2 {
+        return {sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
+      };
+      if (product_.gated != nullptr) {
+#pragma unroll
+        for (int column = 0; column < S::kColumns; column += 2) {
+          StoreGated(product_, end, row, first_output + column * kMmaOutputs,
+                     sum(column), sum(column + 1));
+        }
+        continue;
+      }
 #pragma unroll
       for (int first = 0; first < S::kColumns; first += S::kLot) {
         // The loads of a lot before its stores, which they may not pass.
@@ -230,8 +242,7 @@ class Block {
         }
 #pragma unroll
         for (int i = 0; i < S::kLot; ++i) {
-          const int sum = 4 * (first + i) + 2 * half;
-          float2 pair = {sums[sum], sums[sum + 1]};
+          float2 pair = sum(first + i);
           if (args_.accumulate) {
             pair = {before[i].x + pair.x, before[i].y + pair.y};
           }
@@ -241,8 +252,8 @@ class Block {
     }
   }
 
+  const Product& product_;
   const GemmArgs& args_;
-  const PackedMatrix& weights_;
   const Plan& plan_;
   const int32_t rank_;  // in its cluster
   std::byte* ring_;
@@ -253,19 +264,17 @@ class Block {
 // grid [kCluster * clusters].
 template <typename S>
 __global__ void __launch_bounds__(kThreads, 1)
-    GemmManyRowsKernel(const __grid_constant__ GemmArgs args,
-                       const __grid_constant__ PackedMatrix weights,
-                       const __grid_constant__ Plan plan,
-                       const __grid_constant__ CUtensorMap input) {
+    GemmManyRowsKernel(const __grid_constant__ Product product,
+                       const __grid_constant__ Plan plan) {
   extern __shared__ std::byte many_rows_shared[];
-  Block<S> block(args, weights, plan, many_rows_shared);
+  Block<S> block(product, plan, many_rows_shared);
   block.Init();
   WaitForKernelsBefore();
   const int warpgroup = threadIdx.x / kWarpgroup;
   if (warpgroup == kConsumers) {
     asm volatile(
         "setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kProducerRegisters));
-    if (threadIdx.x % kWarpgroup == 0) block.Produce(input);
+    if (threadIdx.x % kWarpgroup == 0) block.Produce();
     block.Leave();
   } else {
     asm volatile(
@@ -278,20 +287,20 @@ __global__ void __launch_bounds__(kThreads, 1)
 int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 template <typename S>
-cudaError_t Launch(const GemmArgs& args, const PackedMatrix& weights,
-                   const OperandMap& input, const GemmDevice& device,
+cudaError_t Launch(const Product& product, const GemmDevice& device,
                    cudaStream_t stream) {
+  const PackedMatrix& weights = product.weights;
   Plan plan = {};
   plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);
   plan.padded_strips = PaddedStrips(weights.num_outputs);
   plan.num_tiles = weights.padded_inputs / kTileInputs;
-  plan.row_pairs = DivideUp(args.num_rows, kCluster * kRows);
+  plan.row_pairs = DivideUp(product.args.num_rows, kCluster * kRows);
   plan.widths = DivideUp(plan.num_strips, S::kStrips);
   int32_t clusters = plan.row_pairs * plan.widths;
   if (clusters > device.clusters_of_2) clusters = device.clusters_of_2;
   return LaunchClusters(GemmManyRowsKernel<S>, dim3(clusters * kCluster),
-                        kCluster, kThreads, S::kSharedBytes, stream, args,
-                        weights, plan, input.map);
+                        kCluster, kThreads, S::kSharedBytes, stream, product,
+                        plan);
 }
 
 template <typename S>
@@ -304,11 +313,12 @@ cudaError_t Prepare() {
 // The strips of the tiles that take least time: each costs its products and
 // about as much as kTileStrips strips for being begun and stored.
 template <int32_t kCount>
-int32_t BestStrips(const int32_t (&choices)[kCount], const GemmArgs& args,
-                   const PackedMatrix& weights, const GemmDevice& device) {
+int32_t BestStrips(const int32_t (&choices)[kCount], const Product& product,
+                   const GemmDevice& device) {
   constexpr int64_t kTileStrips = 2;
-  const int32_t row_pairs = DivideUp(args.num_rows, kCluster * kRows);
-  const int32_t num_strips = DivideUp(weights.num_outputs, kStripOutputs);
+  const int32_t row_pairs = DivideUp(product.args.num_rows, kCluster * kRows);
+  const int32_t num_strips =
+      DivideUp(product.weights.num_outputs, kStripOutputs);
   int32_t best = 0;
   int64_t best_cost = 0;
   for (const int32_t strips : choices) {
@@ -324,32 +334,28 @@ int32_t BestStrips(const int32_t (&choices)[kCount], const GemmArgs& args,
 
 }  // namespace
 
-cudaError_t LaunchGemmManyRows(const GemmArgs& args,
-                               const PackedMatrix& weights,
-                               const OperandMap& input,
-                               const GemmDevice& device, cudaStream_t stream) {
+cudaError_t LaunchGemmManyRows(const Product& product, const GemmDevice& device,
+                               cudaStream_t stream) {
+  const PackedMatrix& weights = product.weights;
   if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
-    switch (BestStrips({12, 8, 4}, args, weights, device)) {
+    switch (BestStrips({12, 8, 4}, product, device)) {
       case 12:
-        return Launch<Shape<12, kMostParts>>(args, weights, input, device,
-                                             stream);
+        return Launch<Shape<12, kMostParts>>(product, device, stream);
       case 8:
-        return Launch<Shape<8, kMostParts>>(args, weights, input, device,
-                                            stream);
+        return Launch<Shape<8, kMostParts>>(product, device, stream);
       default:
-        return Launch<Shape<4, kMostParts>>(args, weights, input, device,
-                                            stream);
+        return Launch<Shape<4, kMostParts>>(product, device, stream);
     }
   }
-  switch (BestStrips({16, 12, 8, 4}, args, weights, device)) {
+  switch (BestStrips({16, 12, 8, 4}, product, device)) {
     case 16:
-      return Launch<Shape<16, 1>>(args, weights, input, device, stream);
+      return Launch<Shape<16, 1>>(product, device, stream);
     case 12:
-      return Launch<Shape<12, 1>>(args, weights, input, device, stream);
+      return Launch<Shape<12, 1>>(product, device, stream);
     case 8:
-      return Launch<Shape<8, 1>>(args, weights, input, device, stream);
+      return Launch<Shape<8, 1>>(product, device, stream);
     default:
-      return Launch<Shape<4, 1>>(args, weights, input, device, stream);
+      return Launch<Shape<4, 1>>(product, device, stream);
   }
 }
 

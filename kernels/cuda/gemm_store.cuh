@@ -1,6 +1,10 @@
 // Writes what a product has summed.
 #pragma once
 
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/gemm_layout.h"
 #include "kernels/cuda/launchers.h"
 
 namespace ttt {
@@ -36,5 +40,19 @@ class OutputPair {
   bool has_second_;
   bool is_aligned_;
 };
+
+// silu(gate) * up of two channels, the first of them that of output `output`
+// before `end`; channels come in eights.
+__device__ inline void StoreGated(const Product& product, int32_t end,
+                                  int32_t row, int32_t output, float2 gate,
+                                  float2 up) {
+  if (row >= product.args.num_rows || output >= end) return;
+  const int64_t inner = product.weights.num_outputs / 2;
+  const int32_t channel =
+      output / kStripOutputs * kGateOutputs + output % kStripOutputs;
+  auto* const to = static_cast<__nv_bfloat16*>(product.gated) + row * inner;
+  *reinterpret_cast<__nv_bfloat162*>(to + channel) = __floats2bfloat162_rn(
+      gate.x * Sigmoid(gate.x) * up.x, gate.y * Sigmoid(gate.y) * up.y);
+}
 
 }  // namespace ttt

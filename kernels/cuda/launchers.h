@@ -80,29 +80,32 @@ cudaError_t LaunchGemmFloat(const GemmArgs& args, const PackedMatrix& weights,
 cudaError_t LaunchGemmAnyRows(const GemmArgs& args, const PackedMatrix& weights,
                               cudaStream_t stream);
 
-// args.input for the copy engine; needs num_inputs % 8 == 0.
-struct OperandMap {
-  CUtensorMap map;
+// A product whose rows the copy engine reads; needs num_inputs % 8 == 0.
+struct Product {
+  GemmArgs args;  // num_rows > 0
+  PackedMatrix weights;
+  // If not null, bfloat16 [num_rows, num_outputs / 2]: takes, instead of
+  // args.output, what GemmSwiGlu computes of weights with gate and up
+  // interleaved (gemm_layout.h).
+  void* gated;
+  CUtensorMap input;  // of args.input
 };
-// What runs at once of the kernels of products: a block a multiprocessor.
+// What runs at once of their kernels, a block a multiprocessor.
 struct GemmDevice {
   int32_t num_multiprocessors;
   int32_t clusters_of_2;  // of as many blocks
   int32_t clusters_of_4;
 };
 // Streams the weights once for up to 256 rows; bound by memory, with most rows
-// by the tensor cores. The map has boxes of FewRowsBox rows.
+// by the tensor cores. `input` has boxes of FewRowsBox rows.
 inline constexpr int32_t kMostFewRows = 256;
 int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows);
-cudaError_t LaunchGemmFewRows(const GemmArgs& args, const PackedMatrix& weights,
-                              const OperandMap& input, const GemmDevice& device,
+cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
                               cudaStream_t stream);
-// Bound by the tensor cores with many rows. The map has boxes of kManyRowsBox.
+// Bound by the tensor cores. `input` has boxes of kManyRowsBox rows.
 inline constexpr int32_t kManyRowsBox = 128;
-cudaError_t LaunchGemmManyRows(const GemmArgs& args,
-                               const PackedMatrix& weights,
-                               const OperandMap& input,
-                               const GemmDevice& device, cudaStream_t stream);
+cudaError_t LaunchGemmManyRows(const Product& product, const GemmDevice& device,
+                               cudaStream_t stream);
 // Each once a device, before the first launch. Fills in the clusters.
 cudaError_t PrepareGemmFewRows(GemmDevice* device);
 cudaError_t PrepareGemmManyRows();

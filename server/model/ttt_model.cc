@@ -327,9 +327,10 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
                               .hidden_size = hidden_size,
                               .epsilon = config_.rms_norm_eps});
   };
-  const auto multiply = [&](const std::unique_ptr<GemmWeights>& weights,
+  const auto multiply = [&](const Operand& input,
+                            const std::unique_ptr<GemmWeights>& weights,
                             float* output, bool accumulate) {
-    return backend_->Gemm({.input = operand,
+    return backend_->Gemm({.input = input,
                            .weights = weights.get(),
                            .output = output,
                            .output_stride = weights->num_outputs(),
@@ -354,7 +355,8 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   } else {
     TTT_RETURN_IF_ERROR(norm(layer.seq_norm));
   }
-  TTT_RETURN_IF_ERROR(multiply(layer.projections, a.projections, false));
+  TTT_RETURN_IF_ERROR(
+      multiply(operand, layer.projections, a.projections, false));
   const auto floats = [](const DeviceArray& array) -> const float* {
     return array ? array->as<float>() : nullptr;
   };
@@ -413,15 +415,16 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
        .output = operand,
        .num_rows = rows.num_rows,
        .hidden_size = hidden_size}));
-  TTT_RETURN_IF_ERROR(multiply(layer.output, hidden, true));
+  TTT_RETURN_IF_ERROR(multiply(operand, layer.output, hidden, true));
 
   TTT_RETURN_IF_ERROR(norm(layer.ffn_norm));
-  TTT_RETURN_IF_ERROR(multiply(layer.gate_up, a.gate_up, false));
-  TTT_RETURN_IF_ERROR(backend_->SwiGlu({.gate_up = a.gate_up,
-                                        .output = operand,
-                                        .num_rows = rows.num_rows,
-                                        .inner = config_.intermediate_size}));
-  return multiply(layer.down, hidden, true);
+  const Operand gated = {a.gated, backend_->operand_type()};
+  TTT_RETURN_IF_ERROR(backend_->GemmSwiGlu({.input = operand,
+                                            .weights = layer.gate_up.get(),
+                                            .scratch = a.gate_up,
+                                            .output = gated,
+                                            .num_rows = rows.num_rows}));
+  return multiply(gated, layer.down, hidden, true);
 }
 
 // Logits and samples of the requests; keeps the last hidden vectors. Those that

@@ -56,6 +56,24 @@ class Loader {
     return packed;
   }
 
+  // Gate before up, for GemmSwiGlu.
+  absl::StatusOr<std::unique_ptr<GemmWeights>> GateUp(
+      const std::string& network) {
+    const int64_t inner = config_.intermediate_size;
+    const int64_t hidden = config_.hidden_size;
+    TTT_ASSIGN_OR_RETURN(
+        auto values,
+        checkpoint_.Read(network + "gate_proj.weight", {inner, hidden}));
+    TTT_ASSIGN_OR_RETURN(
+        const auto up,
+        checkpoint_.Read(network + "up_proj.weight", {inner, hidden}));
+    values.insert(values.end(), up.begin(), up.end());
+    TTT_ASSIGN_OR_RETURN(auto packed,
+                         backend_.PackGateUp(values.data(), 2 * inner, hidden));
+    bytes_ += packed->bytes();
+    return packed;
+  }
+
   absl::StatusOr<std::unique_ptr<GemmWeights>> Matrix(absl::string_view name,
                                                       int64_t num_outputs,
                                                       int64_t num_inputs) {
@@ -177,14 +195,7 @@ absl::StatusOr<LayerWeights> Loader::Layer(int32_t index) {
                        Matrix(block + "o_proj.weight", hidden, hidden));
   TTT_ASSIGN_OR_RETURN(layer.ffn_norm,
                        Array(prefix + "ffn_norm.weight", {hidden}));
-  TTT_ASSIGN_OR_RETURN(
-      auto gate_up,
-      checkpoint_.Read(prefix + "mlp.gate_proj.weight", {inner, hidden}));
-  TTT_ASSIGN_OR_RETURN(
-      const auto up,
-      checkpoint_.Read(prefix + "mlp.up_proj.weight", {inner, hidden}));
-  gate_up.insert(gate_up.end(), up.begin(), up.end());
-  TTT_ASSIGN_OR_RETURN(layer.gate_up, Pack(gate_up, 2 * inner, hidden));
+  TTT_ASSIGN_OR_RETURN(layer.gate_up, GateUp(prefix + "mlp."));
   TTT_ASSIGN_OR_RETURN(layer.down,
                        Matrix(prefix + "mlp.down_proj.weight", hidden, inner));
   return layer;

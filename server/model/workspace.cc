@@ -72,9 +72,8 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   cutter.Cut(a.hidden[0], rows * hidden);
   cutter.Cut(a.hidden[1], config.pre_conv ? rows * hidden : 0);
   // The head's input stands here too.
-  cutter.Cut(a.operand,
-             std::max(rows * std::max(hidden, inner), requests * hidden) *
-                 static_cast<int64_t>(sizeof(float)));
+  cutter.Cut(a.operand, std::max(rows, requests) * hidden *
+                            static_cast<int64_t>(sizeof(float)));
   cutter.Cut(a.projections, rows * ProjectionOffsets::Of(config).width);
   const int64_t row_bytes = hidden * (forms.rows == DType::kBFloat16 ? 2 : 4);
   cutter.Cut(a.queries, rows * row_bytes);
@@ -83,6 +82,7 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   cutter.Cut(a.rates, rows * config.num_attention_heads);
   cutter.Cut(a.learned, rows * hidden);
   cutter.Cut(a.gate_up, rows * 2 * inner);
+  cutter.Cut(a.gated, rows * inner * static_cast<int64_t>(sizeof(float)));
   cutter.Cut(a.gathered, requests * hidden);
   cutter.Cut(a.logits, requests * config.vocab_size);
   a.bytes = cutter.bytes();

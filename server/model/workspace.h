@@ -21,7 +21,7 @@ struct WorkspaceArrays {
   float* bias_values;  // [max_sequences, kMaxLogitBias], flat
   // Layers.
   float* hidden[2];    // [max_rows, hidden_size]; the second with pre_conv
-  std::byte* operand;  // [max_rows, max(hidden_size, intermediate_size)]
+  std::byte* operand;  // [max_rows, hidden_size]
   float* projections;  // [max_rows, ProjectionOffsets::width]
   std::byte* queries;  // [max_rows, hidden_size]
   std::byte* keys;     // [max_rows, hidden_size]
@@ -29,6 +29,7 @@ struct WorkspaceArrays {
   float* rates;        // [max_rows, num_heads]
   float* learned;      // [max_rows, hidden_size]
   float* gate_up;      // [max_rows, 2 * intermediate_size]
+  std::byte* gated;    // [max_rows, intermediate_size]
   // Head.
   float* gathered;  // [max_requests, hidden_size]
   float* logits;    // [max_requests, vocab_size]

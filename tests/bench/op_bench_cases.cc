@@ -221,6 +221,26 @@ PreparedOp PrepareGemm(OpInputs& in, int32_t num_outputs, int32_t num_inputs,
           }};
 }
 
+PreparedOp PrepareGemmSwiGlu(OpInputs& in, const ModelSizes& m, int32_t n) {
+  std::vector<const GemmWeights*> sets = {in.GateUp(m.inner, m.hidden_size)};
+  const int64_t num_sets =
+      std::clamp<int64_t>(kSetsBytes / sets[0]->bytes(), 1, 32);
+  while (static_cast<int64_t>(sets.size()) < num_sets) {
+    sets.push_back(in.GateUp(m.inner, m.hidden_size));
+  }
+  GemmSwiGluArgs args = {
+      .input = in.Operands(int64_t{n} * m.hidden_size),
+      .weights = sets[0],
+      .scratch = in.Zeros(int64_t{n} * 2 * m.inner),
+      .output = {in.Zeros(int64_t{n} * m.inner), in.backend().operand_type()},
+      .num_rows = n};
+  return {CostOf(args), [&in, args, sets, next = size_t{0}]() mutable {
+            next = (next + 1) % sets.size();
+            args.weights = sets[next];
+            return in.backend().GemmSwiGlu(args);
+          }};
+}
+
 PreparedOp PrepareSaveHidden(OpInputs& in, const ModelSizes& m, int32_t n) {
   SequencesOfRows rows(in, n, m.hidden_size * sizeof(float));
   const SaveHiddenArgs args = {
@@ -333,6 +353,7 @@ PreparedOp PrepareCopy(OpInputs& in, int32_t n) {
 
 constexpr std::array<int32_t, 4> kRows = {1, 16, 64, 256};
 constexpr int32_t kPrefillRows = 16 * kPromptRows;
+constexpr std::array<int32_t, 6> kProductRows = {1, 16, 64, 256, 4096, 32768};
 
 // Cases of one op for each number of rows and both sizes; with those of a
 // prefill of the larger one.
@@ -389,7 +410,7 @@ std::vector<OpCase> GemmCases() {
   }
   std::vector<OpCase> cases;
   for (const Matrix& matrix : matrices) {
-    for (const int32_t n : {1, 16, 64, 256, 4096, 32768}) {
+    for (const int32_t n : kProductRows) {
       const bool is_large = n > 256;
       if (is_large && matrix.num_outputs == k1300m.vocab_size) continue;
       cases.push_back(
@@ -398,6 +419,14 @@ std::vector<OpCase> GemmCases() {
              return PrepareGemm(in, matrix.num_outputs, matrix.num_inputs, n);
            },
            is_large});
+    }
+  }
+  for (const ModelSizes& sizes : {k125m, k1300m}) {
+    for (const int32_t n : kProductRows) {
+      cases.push_back(
+          {OpKind::kGemm, absl::StrCat("GemmSwiGlu/", sizes.name, "/", n),
+           [=](OpInputs& in) { return PrepareGemmSwiGlu(in, sizes, n); },
+           n > 256});
     }
   }
   return cases;

@@ -123,6 +123,16 @@ OpCost CostOf(const GemmArgs& args) {
           2 * rows * inputs * outputs};
 }
 
+OpCost CostOf(const GemmSwiGluArgs& args) {
+  const double rows = args.num_rows;
+  const double inputs = args.weights->num_inputs();
+  const double outputs = args.weights->num_outputs();
+  return {double(args.weights->bytes()) +
+              rows * inputs * OperandBytes(args.input.type) +
+              rows * outputs / 2 * OperandBytes(args.output.type),
+          2 * rows * inputs * outputs + 5 * rows * outputs / 2};
+}
+
 OpCost CostOf(const SaveHiddenArgs& args) {
   return {2.0 * args.rows.batch * args.hidden_size * kFloat,
           double(args.rows.batch) * args.hidden_size};

@@ -31,6 +31,7 @@ OpCost CostOf(const LearnerArgs& args,
               absl::Span<const SequenceRows> sequences);
 OpCost CostOf(const NormGateArgs& args);
 OpCost CostOf(const SwiGluArgs& args);
+OpCost CostOf(const GemmSwiGluArgs& args);
 OpCost CostOf(const GemmArgs& args);
 OpCost CostOf(const SaveHiddenArgs& args);
 OpCost CostOf(const GatherHiddenArgs& args);

@@ -100,6 +100,14 @@ class OpInputs {
         backend_.PackWeights(values.data(), num_outputs, num_inputs).value());
     return weights_.back().get();
   }
+  // Of GemmSwiGlu.
+  const GemmWeights* GateUp(int32_t inner, int32_t num_inputs) {
+    const std::vector<float> values =
+        Random(int64_t{2} * inner * num_inputs, 0.05f);
+    weights_.push_back(
+        backend_.PackGateUp(values.data(), 2 * inner, num_inputs).value());
+    return weights_.back().get();
+  }
 
  private:
   // As bfloat16, rounded towards zero.

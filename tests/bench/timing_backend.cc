@@ -152,6 +152,9 @@ absl::Status TimingBackend::SwiGlu(const SwiGluArgs& args) {
 absl::Status TimingBackend::Gemm(const GemmArgs& args) {
   return TimeOp(OpKind::kGemm, &Backend::Gemm, args);
 }
+absl::Status TimingBackend::GemmSwiGlu(const GemmSwiGluArgs& args) {
+  return TimeOp(OpKind::kGemm, &Backend::GemmSwiGlu, args);
+}
 absl::Status TimingBackend::SaveHidden(const SaveHiddenArgs& args) {
   return TimeOp(OpKind::kSaveHidden, &Backend::SaveHidden, args);
 }

@@ -66,6 +66,10 @@ class TimingBackend : public ForwardingBackend {
       absl::FunctionRef<absl::Status()> work) override;
   absl::Status Run(const Recording& recording) override;
 
+  absl::StatusOr<std::unique_ptr<GemmWeights>> PackGateUp(
+      const float* weights, int32_t num_outputs, int32_t num_inputs) override {
+    return target_.PackGateUp(weights, num_outputs, num_inputs);
+  }
   absl::Status CopyToDevice(void* device, const void* host,
                             int64_t size) override;
   absl::Status CopyToHost(void* host, const void* device,
@@ -79,6 +83,8 @@ class TimingBackend : public ForwardingBackend {
   absl::Status NormGate(const NormGateArgs& args) override;
   absl::Status SwiGlu(const SwiGluArgs& args) override;
   absl::Status Gemm(const GemmArgs& args) override;
+  // A kGemm, too.
+  absl::Status GemmSwiGlu(const GemmSwiGluArgs& args) override;
   absl::Status SaveHidden(const SaveHiddenArgs& args) override;
   absl::Status GatherHidden(const GatherHiddenArgs& args) override;
   absl::Status SampleTokens(const SampleTokensArgs& args) override;

@@ -339,6 +339,74 @@ TEST_P(GemmTest, ReadsNothingPastItsInput) {
   munmap(pages, 2 * page);
 }
 
+TEST_P(GemmTest, GatedProductsHaveTheBitsOfAProductAndThenSwiGlu) {
+  // In pairs of eights, and where a backend has to do one after the other.
+  std::vector<Shape> shapes = {{2 * 24, 64}, {2 * 20, 64}, {2 * 16, 41}};
+  std::vector<int> row_counts = {1, 3};
+  if (GetParam().kind == BackendKind::kCuda) {
+    shapes.insert(shapes.end(),
+                  {{4096, 768}, {2 * 2736, 1032}, {2 * 1000, 200}});
+    row_counts = {0, 1, 16, 17, 33, 64, 100, 128, 200, 256, 257, 700};
+  }
+  for (const Shape& shape : shapes) {
+    const int32_t inner = shape.num_outputs / 2;
+    const Floats weights =
+        Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+    const auto packed =
+        backend_
+            ->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
+            .value();
+    const auto gate_up =
+        backend_
+            ->PackGateUp(weights.data(), shape.num_outputs, shape.num_inputs)
+            .value();
+    for (const int num_rows : row_counts) {
+      const Floats input = Random(size_t(num_rows) * shape.num_inputs, 2);
+      Array<float> sums(*backend_, Multiply(*backend_, *packed, input));
+      Array<float> floats(*backend_, input);
+      Array<uint16_t> halves(*backend_, ToBFloat16(input));
+      Array<float> scratch(*backend_, Floats(sums.size()));
+      // As bits of either type.
+      const std::vector<uint16_t> nothing(size_t(num_rows) * inner *
+                                          (is_float() ? 2 : 1));
+      Array<uint16_t> wanted(*backend_, nothing);
+      Array<uint16_t> output(*backend_, nothing);
+      ASSERT_THAT(
+          backend_->SwiGlu({.gate_up = sums.data(),
+                            .output = {wanted.data(), backend_->operand_type()},
+                            .num_rows = num_rows,
+                            .inner = inner}),
+          IsOk());
+      ASSERT_THAT(backend_->GemmSwiGlu(
+                      {.input = {is_float() ? static_cast<void*>(floats.data())
+                                            : halves.data(),
+                                 backend_->operand_type()},
+                       .weights = gate_up.get(),
+                       .scratch = scratch.data(),
+                       .output = {output.data(), backend_->operand_type()},
+                       .num_rows = num_rows}),
+                  IsOk());
+      ASSERT_EQ(output.Read(), wanted.Read())
+          << num_rows << " rows, " << shape.num_outputs << " x "
+          << shape.num_inputs;
+    }
+  }
+}
+
+TEST_P(GemmTest, RefusesWeightsThatItCannotRead) {
+  if (GetParam().kind != BackendKind::kCuda || is_float()) return;
+  const Floats weights = Random(32 * 64, 1);
+  const auto gate_up = backend_->PackGateUp(weights.data(), 32, 64).value();
+  Array<float> values(*backend_, Floats(64));
+  EXPECT_THAT(backend_->Gemm({.input = {values.data(), DType::kBFloat16},
+                              .weights = gate_up.get(),
+                              .output = values.data(),
+                              .output_stride = 32,
+                              .num_rows = 1,
+                              .accumulate = false}),
+              StatusIs(absl::StatusCode::kInvalidArgument, "of PackGateUp"));
+}
+
 TEST_P(GemmTest, DoesNothingForNoRows) {
   const Floats weights = Random(64 * 64, 1);
   const auto packed = backend_->PackWeights(weights.data(), 64, 64).value();

@@ -171,6 +171,16 @@ TEST(ValidateTest, Gemm) {
               Refuses("Gemm: num_rows is -1"));
 }
 
+TEST(ValidateTest, GemmSwiGlu) {
+  const FakeWeights weights;
+  GemmSwiGluArgs args = {};
+  EXPECT_THAT(args, Refuses("GemmSwiGlu: weights is null"));
+  args.weights = &weights;
+  EXPECT_THAT(args, Accepts());
+  EXPECT_THAT(With(args, &GemmSwiGluArgs::num_rows, -1),
+              Refuses("GemmSwiGlu: num_rows is -1"));
+}
+
 TEST(ValidateTest, HiddenVectors) {
   SaveHiddenArgs save = {};
   save.rows = kNoRows;
