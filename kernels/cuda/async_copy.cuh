@@ -30,7 +30,7 @@ class CopyBarrier {
         "{\n"
         ".reg .b32 there;\n"
         "mapa.shared::cluster.u32 there, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
         "}\n" ::"r"(address()),
         "r"(rank)
         : "memory");
@@ -50,6 +50,21 @@ class CopyBarrier {
         ".reg .pred done;\n"
         "again:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra end;\n"
+        "bra again;\n"
+        "end:\n"
+        "}\n" ::"r"(address()),
+        "r"(parity)
+        : "memory");
+  }
+  // The same where other blocks of the cluster write (StoreAt).
+  __device__ void WaitForCluster(uint32_t parity) {
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], "
+        "%1;\n"
         "@done bra end;\n"
         "bra again;\n"
         "end:\n"
@@ -120,10 +135,10 @@ __device__ inline uint32_t ClusterRank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;\n" : "=r"(rank));
   return rank;
 }
-// Every thread of the cluster arrives, then waits for the others; what they
-// wrote to shared memory before is seen after.
+// Every thread of the cluster arrives, then waits for the others. Barriers that
+// were initialised before are seen after, other memory need not be.
 __device__ inline void ClusterArrive() {
-  asm volatile("barrier.cluster.arrive.release;\n" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed;\n" ::: "memory");
 }
 __device__ inline void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire;\n" ::: "memory");
@@ -136,10 +151,14 @@ __device__ inline uint32_t AddressAt(const void* shared, uint32_t rank) {
                : "r"(SharedAddress(shared)), "r"(rank));
   return address;
 }
-__device__ inline void StoreAt(uint32_t address, float x, float y) {
-  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};\n" ::"r"(address),
-               "f"(x), "f"(y)
-               : "memory");
+// Writes there, and counts the bytes at a barrier there.
+__device__ inline void StoreAt(uint32_t address, float x, float y,
+                               uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 "
+      "[%0], {%1, %2}, [%3];\n" ::"r"(address),
+      "f"(x), "f"(y), "r"(barrier)
+      : "memory");
 }
 
 // Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.

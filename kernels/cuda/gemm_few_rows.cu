@@ -17,8 +17,10 @@ namespace {
 
 constexpr int kWarpSize = 32;
 constexpr int kWarpgroup = 4 * kWarpSize;
+constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarpgroupRows = 64;
 constexpr int kMmaInputs = 16;
+constexpr uint64_t kDescriptorStep = kMmaInputs * 2 / 16;  // a product on
 constexpr int kMmaOutputs = 8;  // that a thread has two neighbours of
 constexpr int kMaxStages = 32;
 constexpr int kAlignment = 1024;  // of swizzled tiles
@@ -27,7 +29,16 @@ constexpr int kAlignment = 1024;  // of swizzled tiles
 constexpr int kOverreadBytes = 6 * 1024;
 constexpr int kRingBytes = 208 * 1024;
 constexpr int kSharedBytes = kRingBytes + kOverreadBytes + kAlignment +
-                             2 * kMaxStages * int(sizeof(CopyBarrier));
+                             (2 * kMaxStages + 1) * int(sizeof(CopyBarrier));
+
+// What a block of a cluster finishes: every fourth strip, two columns each.
+constexpr int OwnColumns(int columns) {
+  return (columns / 2 + kMostParts - 1) / kMostParts * 2;
+}
+constexpr int OwnerOf(int column) { return column / 2 % kMostParts; }
+constexpr int OwnColumnOf(int column) {
+  return column / 2 / kMostParts * 2 + column % 2;
+}
 
 // What a block does; the same for all of a launch.
 struct Plan {
@@ -49,16 +60,15 @@ struct Shape {
   static constexpr int kThreads = kConsumers + kWarpSize;
   static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
   static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
+  // What other blocks send: float [kMostParts, OwnColumns, rows, kMmaOutputs],
+  // after the ring if there is room, else where the ring was.
+  static constexpr int kPartBytes = OwnColumns(kColumns) * kWarpgroups *
+                                    kWarpgroupRows * kMmaOutputs *
+                                    int(sizeof(float));
+  static constexpr bool kSendsEarly = kWarpgroups == 1;
+  static constexpr int kTilesBytes =  // of the ring
+      kRingBytes - (kIsCut && kSendsEarly ? kMostParts * kPartBytes : 0);
 };
-
-// What a block of a cluster finishes: every fourth strip, two columns each.
-constexpr int OwnColumns(int columns) {
-  return (columns / 2 + kMostParts - 1) / kMostParts * 2;
-}
-constexpr int OwnerOf(int column) { return column / 2 % kMostParts; }
-constexpr int OwnColumnOf(int column) {
-  return column / 2 / kMostParts * 2 + column % 2;
-}
 
 template <typename S>
 class Block {
@@ -81,6 +91,7 @@ class Block {
     ring_ = shared + (over == 0 ? 0 : kAlignment - over);
     full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes + kOverreadBytes);
     empty_ = full_ + kMaxStages;
+    received_ = empty_ + kMaxStages;
   }
 
   __device__ void Init() {
@@ -89,10 +100,12 @@ class Block {
         full_[stage].Init(1);
         empty_[stage].Init(S::kWarpgroups * plan_.share);
       }
+      if constexpr (S::kIsCut) received_->Init(1);
       FenceBarrierInit();
+      if constexpr (S::kIsCut) received_->ArriveAndExpect(PartsBytes());
     }
     __syncthreads();
-    if (plan_.share > 1) ClusterArrive();  // Others may copy to this block.
+    if (HasOthers()) ClusterArrive();  // They may write to this block.
   }
 
   // A warp, of which one thread works. Asks for the weights of the first stages
@@ -110,10 +123,7 @@ class Block {
       for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
       LoadRest(ahead);
     }
-    if constexpr (S::kIsCut) {
-      JoinCluster();
-      JoinCluster();
-    }
+    if constexpr (S::kIsCut) JoinSenders();
   }
 
   // A warpgroup.
@@ -126,14 +136,15 @@ class Block {
     uint32_t parity = 0;
     for (int tile = 0; tile < num_tiles_; ++tile) {
       full_[stage].Wait(parity);
-      const uint32_t weights = SharedAddress(ring_ + stage * stage_bytes_);
-      const uint32_t rows =
-          weights + weight_bytes_ + warpgroup * kWarpgroupRows * kRowBytes;
+      const uint32_t at = SharedAddress(ring_ + stage * stage_bytes_);
+      const uint64_t weights = TileDescriptor(at);
+      const uint64_t rows = TileDescriptor(
+          at + weight_bytes_ + warpgroup * kWarpgroupRows * kRowBytes);
       WarpgroupArrive();
 #pragma unroll
       for (int k = 0; k < kTileInputs / kMmaInputs; ++k) {
-        MultiplyAdd(sums, TileDescriptor(rows + k * kMmaInputs * 2),
-                    TileDescriptor(weights + k * kMmaInputs * 2));
+        MultiplyAdd(sums, rows + k * kDescriptorStep,
+                    weights + k * kDescriptorStep);
       }
       WarpgroupCommit();
       WarpgroupWait<1>();
@@ -157,6 +168,8 @@ class Block {
   }
 
  private:
+  __device__ bool HasOthers() const { return S::kIsCut || plan_.share > 1; }
+
   // Of all threads of the cluster.
   __device__ static void JoinCluster() {
     __syncwarp();
@@ -261,10 +274,22 @@ class Block {
     }
   }
 
-  // Each block gets, of every block of its cluster, the sums that it finishes:
-  // [kMostParts, OwnColumns, rows, kMmaOutputs] where the ring was.
+  // What this block receives of all blocks of its cluster.
+  __device__ uint32_t PartsBytes() const {
+    const int strips = (strips_ + kMostParts - 1 - rank_) / kMostParts;
+    return kMostParts * strips * kStripOutputs * args_.num_rows *
+           int(sizeof(float));
+  }
+  // Until every block can take what it is sent.
+  __device__ static void JoinSenders() {
+    __syncwarp();
+    ClusterWait();                                 // Its barriers are there,
+    if constexpr (!S::kSendsEarly) JoinCluster();  // and its ring is read.
+  }
+
+  // Each block gets, of every block of its cluster, the sums that it finishes.
   __device__ void AddParts(int warpgroup, const float (&sums)[S::kSums]) {
-    JoinCluster();  // All rings have been read to their ends.
+    JoinSenders();
     SendSums(warpgroup, sums);
     // For each of its columns a thread finishes a pair of two rows.
     constexpr int kOwn = OwnColumns(S::kColumns);
@@ -281,7 +306,7 @@ class Block {
         before[i % 2][i / 2] = Pair(rows[i % 2], column_of(i / 2), pair).Load();
       }
     }
-    JoinCluster();
+    received_->WaitForCluster(0);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (rows[i] >= args_.num_rows) return;
@@ -307,7 +332,7 @@ class Block {
   }
   __device__ float2 SumOfParts(int own_column, int row, int pair) const {
     const std::byte* const at =
-        ring_ + SumsOffset(0, own_column, row) + pair * sizeof(float2);
+        Parts() + SumsOffset(0, own_column, row) + pair * sizeof(float2);
     float2 sum = *reinterpret_cast<const float2*>(at);
 #pragma unroll
     for (int part = 1; part < kMostParts; ++part) {
@@ -321,10 +346,12 @@ class Block {
     const int thread = threadIdx.x % kWarpgroup;
     const int32_t first_row = warpgroup * kWarpgroupRows +
                               thread / kWarpSize * 16 + thread % kWarpSize / 4;
-    uint32_t rings[kMostParts];
+    uint32_t parts[kMostParts];
+    uint32_t received[kMostParts];
 #pragma unroll
     for (int rank = 0; rank < kMostParts; ++rank) {
-      rings[rank] = AddressAt(ring_, rank);
+      parts[rank] = AddressAt(Parts(), rank);
+      received[rank] = AddressAt(received_, rank);
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -332,18 +359,23 @@ class Block {
       if (row >= args_.num_rows) return;
 #pragma unroll
       for (int column = 0; column < S::kColumns; ++column) {
-        StoreAt(rings[OwnerOf(column)] +
+        if (column >= strips_ * 2) break;
+        StoreAt(parts[OwnerOf(column)] +
                     SumsOffset(rank_, OwnColumnOf(column), row) +
                     thread % 4 * int(sizeof(float2)),
-                sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]);
+                sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1],
+                received[OwnerOf(column)]);
       }
     }
+  }
+  __device__ std::byte* Parts() const {
+    return S::kSendsEarly ? ring_ + S::kTilesBytes : ring_;
   }
   // In bytes.
   __device__ static int SumsOffset(int part, int own_column, int row) {
     constexpr int kRows = S::kWarpgroups * kWarpgroupRows;
-    return ((part * OwnColumns(S::kColumns) + own_column) * kRows + row) *
-           kMmaOutputs * int(sizeof(float));
+    return part * S::kPartBytes +
+           (own_column * kRows + row) * kMmaOutputs * int(sizeof(float));
   }
 
   const Product& product_;
@@ -359,6 +391,7 @@ class Block {
   std::byte* ring_;
   CopyBarrier* full_;
   CopyBarrier* empty_;
+  CopyBarrier* received_;  // parts, of a matrix that is cut
 };
 
 // grid [blocks], or [clusters * kMostParts] of a matrix that is cut.
@@ -370,7 +403,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   Block<S> block(product, plan, few_rows_shared);
   block.Init();
   if (threadIdx.x < S::kConsumers) {
-    block.Consume(threadIdx.x / kWarpgroup);
+    block.Consume(__shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0));
   } else {
     block.Produce();
   }
@@ -401,8 +434,12 @@ int32_t Share(const PackedMatrix& weights, int32_t num_rows) {
 int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 template <typename S>
-cudaError_t Launch(const Product& product, const Plan& plan, int32_t units,
+cudaError_t Launch(const Product& product, Plan plan, int32_t units,
                    cudaStream_t stream) {
+  const int32_t stage_bytes =
+      plan.strips * kTileBytes + plan.share * plan.box_rows * kRowBytes;
+  plan.num_stages = S::kTilesBytes / stage_bytes;
+  if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
   return LaunchClusters(GemmFewRowsKernel<S>,
                         dim3(S::kIsCut ? units * kMostParts : units),
                         S::kIsCut ? kMostParts : plan.share, S::kThreads,
@@ -505,10 +542,6 @@ cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
     units = DivideUp(plan.num_strips, plan.share) * plan.share;
   }
   plan.strips = DivideUp(plan.num_strips, units);
-  const int32_t stage_bytes =
-      plan.strips * kTileBytes + plan.share * plan.box_rows * kRowBytes;
-  plan.num_stages = kRingBytes / stage_bytes;
-  if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
   const auto launch = [&](auto shape) {
     return Launch<decltype(shape)>(product, plan, units, stream);
   };

@@ -18,12 +18,14 @@ constexpr int kWarpSize = 32;
 constexpr int kWarpgroup = 4 * kWarpSize;
 constexpr int kConsumers = 2;  // warpgroups; one more brings the operands
 constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
+constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarpgroupRows = 64;
 constexpr int kRows = kConsumers * kWarpgroupRows;  // of a block
 constexpr int kCluster = 2;
 constexpr uint16_t kBothBlocks = 3;
 constexpr int kGroup = 8;  // clusters that share their outputs
 constexpr int kMmaInputs = 16;
+constexpr uint64_t kDescriptorStep = kMmaInputs * 2 / 16;  // a product on
 constexpr int kMmaOutputs = 8;  // that a thread has two neighbours of
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
@@ -181,13 +183,14 @@ class Block {
     for (int tile = 0; tile < num_tiles; ++tile) {
       full_[stage].Wait(parity);
       const uint32_t at = SharedAddress(ring_ + stage * S::kStageBytes);
-      const uint32_t rows = at + warpgroup * kWarpgroupRows * kRowBytes;
-      const uint32_t weights = at + kRowTileBytes;
+      const uint64_t rows =
+          TileDescriptor(at + warpgroup * kWarpgroupRows * kRowBytes);
+      const uint64_t weights = TileDescriptor(at + kRowTileBytes);
       WarpgroupArrive();
 #pragma unroll
       for (int k = 0; k < kTileInputs / kMmaInputs; ++k) {
-        MultiplyAdd(sums, TileDescriptor(rows + k * kMmaInputs * 2),
-                    TileDescriptor(weights + k * kMmaInputs * 2));
+        MultiplyAdd(sums, rows + k * kDescriptorStep,
+                    weights + k * kDescriptorStep);
       }
       WarpgroupCommit();
       WarpgroupWait<1>();
@@ -270,7 +273,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   Block<S> block(product, plan, many_rows_shared);
   block.Init();
   WaitForKernelsBefore();
-  const int warpgroup = threadIdx.x / kWarpgroup;
+  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);
   if (warpgroup == kConsumers) {
     asm volatile(
         "setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kProducerRegisters));
@@ -315,7 +318,7 @@ cudaError_t Prepare() {
 template <int32_t kCount>
 int32_t BestStrips(const int32_t (&choices)[kCount], const Product& product,
                    const GemmDevice& device) {
-  constexpr int64_t kTileStrips = 2;
+  constexpr int64_t kTileStrips = 4;
   const int32_t row_pairs = DivideUp(product.args.num_rows, kCluster * kRows);
   const int32_t num_strips =
       DivideUp(product.weights.num_outputs, kStripOutputs);
