@@ -67,12 +67,13 @@ struct Shared {
   uint4 low1[kLow];
   uint4 low2[kLow];
   // Of each warp: what its inner channels give of the output, [rows, head_dim]
-  // by OutputIndex; and of the scores of the second layer, [3, 8, 8]:
+  // by OutputPlace; and of the scores of the second layer, [3, 8, 8]:
   // rows 0 to 7 with keys 0 to 7, rows 8 to 15 with keys 0 to 7 and 8 to 15.
   float outputs[S::kWarps][kMaxMiniBatch * kHeadDim];
   float scores[S::kWarps][3 * 64];
   RowTile<kHeadDim> keys;
   RowTile<kHeadDim> queries;
+  RowTile<kHeadDim> targets;
   // Gradients of the output times their rates; zero of a row that is broken or
   // not there. These and the next three are in the places of output tiles.
   RowTile<kHeadDim> gradients;
@@ -80,6 +81,7 @@ struct Shared {
   float norm_weight[kHeadDim];
   float norm_bias[kHeadDim];
   float bias1[S::kInner];
+  float rates[kMaxMiniBatch];
   float token_scale[kMaxMiniBatch];
   uint32_t is_broken[kMaxMiniBatch];  // its gradient is not finite
 };
@@ -116,11 +118,31 @@ __device__ inline void Multiply(float (&sums)[4], const uint32_t (&a)[4],
         "f"(0.0f));
 }
 
+// Of a sum over steps, from 0 on.
+__device__ inline void MultiplyStep(int step, float (&sums)[4],
+                                    const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
+  if (step == 0) {
+    Multiply(sums, a, b0, b1);
+  } else {
+    MultiplyAdd(sums, a, b0, b1);
+  }
+}
+
 __device__ inline void CopyAsync8(void* shared, const void* global) {
   asm volatile(
       "cp.async.ca.shared.global [%0], [%1], 8;\n" ::"r"(SharedAddress(shared)),
       "l"(global)
       : "memory");
+}
+
+// A group of those that the thread started since the last group.
+__device__ inline void CloseCopies() {
+  asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
+// Until all groups but the last have ended.
+__device__ inline void WaitForAllCopiesButOne() {
+  asm volatile("cp.async.wait_group 1;\n" ::: "memory");
 }
 
 // Asks the L2 cache for memory that will be read. Of any contents: a hint.
@@ -180,6 +202,19 @@ __device__ inline float RowSum(float value) {
   return value;
 }
 
+// Asks for the high halves of a head.
+template <int kHeadDim>
+__device__ void PrefetchWeights(const LearnerArgs& args,
+                                const SequenceRows& sequence, int64_t head) {
+  constexpr uint32_t kHighBytes = 2 * Shape<kHeadDim>::kMatrix;
+  if (sequence.num_rows == 0) return;
+  for (const StatePlane& plane : {args.w1, args.w2}) {
+    PrefetchBulk(
+        SlotOf<std::byte>(plane, sequence.slot) + head * (2 * kHighBytes),
+        kHighBytes);
+  }
+}
+
 // One head of one sequence.
 template <int kHeadDim>
 class MlpHead {
@@ -198,43 +233,44 @@ class MlpHead {
   }
 
   __device__ __forceinline__ void Run() {
-    MiniBatchRows rows = MiniBatchAt(sequence_, 0, args_.mini_batch);
+    MiniBatchRows rows = FirstMiniBatch(sequence_, args_.mini_batch);
     const bool commits_any =
         rows.begin + sequence_.num_rows >= args_.mini_batch;
-    Incoming incoming = LoadIncoming(rows);
     LoadWeights();
+    CopyRows(rows);
+    CopyConstants();
+    CloseCopies();
     if (S::kKeepsLow && commits_any) CopyLow();
-    LoadConstants();
+    if (thread_ == 0) PrefetchAhead();
+    PairWeights();
     while (true) {
-      Locate();
-      StoreIncoming(incoming);
+      CloseCopies();
+      WaitForAllCopiesButOne();
       __syncthreads();
+      Locate();
       ReadKeys(rows);
       __syncthreads();
       Locate();
-      FindGradients(rows, incoming);
+      FindGradients(rows);
       __syncthreads();
       Locate();
       ReadQueries(rows);
       __syncthreads();
       Locate();
-      const MiniBatchRows now = rows;
-      const int32_t row = now.first + now.num_added();
-      const int32_t left = sequence_.num_rows - row;
-      if (left > 0) {
-        rows = {0, min(left, args_.mini_batch), row};
-        incoming = LoadIncoming(rows);
-      }
-      WriteOutputs(now);
+      WriteOutputs(rows);
       Locate();
-      if (now.end < args_.mini_batch) {
-        KeepRows(now);
+      if (rows.end < args_.mini_batch) {
+        KeepRows(rows);
         break;
       }
       Commit();
       __syncthreads();
+      Locate();
       CommitOutputBias();
-      if (left == 0) break;
+      if (rows.first + rows.num_added() == sequence_.num_rows) break;
+      rows = NextMiniBatch(rows, sequence_.num_rows, args_.mini_batch);
+      CopyRows(rows);
+      CloseCopies();
     }
     Locate();
     if (commits_any) SaveWeights();
@@ -251,13 +287,14 @@ class MlpHead {
     quad_ = lane_ % 4;
   }
 
-  // What a thread loads of a mini-batch ahead of its use: 16 bytes of a row of
-  // keys or queries, and the targets and rates of the rows it normalises.
-  struct Incoming {
-    uint4 unit;
-    uint32_t targets[S::kLaneRows][S::kPairs];
-    float rates[S::kLaneRows];
-  };
+  // For the block that will run here when this one has ended, or about that.
+  __device__ void PrefetchAhead() const {
+    const uint32_t index = blockIdx.y * gridDim.x + blockIdx.x + kBlocksAhead;
+    const uint32_t sequence = index / gridDim.x;
+    if (sequence >= gridDim.y) return;
+    PrefetchWeights<kHeadDim>(args_, args_.rows.sequences[sequence],
+                              index % gridDim.x);
+  }
 
   // Of this head in row `row` of the sequence.
   __device__ int64_t RowIndex(int32_t row) const {
@@ -287,6 +324,12 @@ class MlpHead {
   __device__ uint16_t* Weights(const StatePlane& plane) const {
     return SlotOf<uint16_t>(plane, sequence_.slot) +
            int64_t{head_} * (2 * S::kMatrix);
+  }
+  __device__ float* Bias1() const {
+    return SlotOf<float>(args_.b1, sequence_.slot) + head_ * S::kInner;
+  }
+  __device__ float* Bias2() const {
+    return SlotOf<float>(args_.b2, sequence_.slot) + head_ * kHeadDim;
   }
   // Of the runs of channels that a lane has of W1: its column of all inner
   // tiles, in the row that is place 2 quad + odd of a tile of head_dim.
@@ -329,96 +372,107 @@ class MlpHead {
     return S::kTiles * (place % 8) + place / 8;
   }
 
-  // Where column `column` of an output tile stands in Shared::outputs, so that
-  // the lanes of StoreOutputs and of Gather meet in no bank.
-  __device__ static int OutputIndex(int row, int tile, int column) {
-    return row * kHeadDim + 8 * (tile ^ (row & 3)) + column;
+  // Where an output tile begins in a row of Shared::outputs, of the four that
+  // are 32 floats: so the lanes of StoreOutputs and of Gather meet in no bank.
+  __device__ static int OutputPlace(int row, int tile) {
+    return 8 * (tile ^ (row & 3));
   }
 
-  __device__ __forceinline__ Incoming
-  LoadIncoming(const MiniBatchRows& rows) const {
+  // Starts to copy the rows of a mini-batch; what is not there becomes zero.
+  __device__ __forceinline__ void CopyRows(const MiniBatchRows& rows) {
     constexpr int kUnits = RowTile<kHeadDim>::kUnits;
     static_assert(2 * kMaxMiniBatch * kUnits == S::kThreads,
-                  "a thread a unit of keys and queries");
-    Incoming incoming = {};
-    const bool is_key = thread_ < S::kThreads / 2;
+                  "a thread a unit of keys and targets, or of queries");
     const int unit = thread_ % kUnits;
     const int row = thread_ / kUnits % kMaxMiniBatch;
-    if (row < rows.end && (is_key || row >= rows.begin)) {
-      const __nv_bfloat16* const from = RowAt(
-          args_.pending_keys, is_key ? args_.keys : args_.queries, rows, row);
-      incoming.unit = reinterpret_cast<const uint4*>(from)[unit];
+    const int index = RowTile<kHeadDim>::Index(row, unit);
+    const auto copy = [&](RowTile<kHeadDim>& to, const __nv_bfloat16* from,
+                          bool is_valid) {
+      CopyAsync16(&to.units[index], from + 8 * unit, is_valid);
+    };
+    if (thread_ < S::kThreads / 2) {
+      copy(shared_.keys, RowAt(args_.pending_keys, args_.keys, rows, row),
+           row < rows.end);
+      copy(shared_.targets,
+           RowAt(args_.pending_targets, args_.targets, rows, row),
+           row < rows.end);
+    } else {
+      copy(shared_.queries, RowAt(args_.pending_keys, args_.queries, rows, row),
+           row >= rows.begin && row < rows.end);
     }
-#pragma unroll
-    for (int n = 0; n < S::kLaneRows; ++n) {
-      const int lane_row = LaneRow(n);
-      if (lane_row >= rows.end) continue;
-      const auto* const targets = reinterpret_cast<const uint16_t*>(
-          RowAt(args_.pending_targets, args_.targets, rows, lane_row));
-#pragma unroll
-      for (int j = 0; j < S::kPairs; ++j) {
-        const int channel = ChannelAt(2 * LanePair(j));
-        incoming.targets[n][j] =
-            LowHalves(targets[channel], targets[channel + S::kTiles]);
-      }
-      incoming.rates[n] =
-          lane_row < rows.begin
-              ? *PendingRate(lane_row)
-              : args_.rates[RowIndex(rows.first + lane_row - rows.begin)];
+    if (thread_ < kMaxMiniBatch) {
+      const int t = thread_;
+      const float* const from =
+          t < rows.begin ? PendingRate(t)
+                         : args_.rates + RowIndex(rows.first + t - rows.begin);
+      CopyAsync4(shared_.rates + t, from, t < rows.end);
     }
-    return incoming;
   }
 
-  __device__ __forceinline__ void StoreIncoming(const Incoming& incoming) {
-    constexpr int kUnits = RowTile<kHeadDim>::kUnits;
-    const int unit = thread_ % kUnits;
-    const int row = thread_ / kUnits % kMaxMiniBatch;
-    RowTile<kHeadDim>& tile =
-        thread_ < S::kThreads / 2 ? shared_.keys : shared_.queries;
-    tile.units[RowTile<kHeadDim>::Index(row, unit)] = incoming.unit;
-  }
-
+  // The runs of a tile, one after the other, for PairWeights.
   __device__ __forceinline__ void LoadWeights() {
     const uint16_t* const high1 = High1();
     const uint16_t* const high2 = High2();
 #pragma unroll
     for (int tile = 0; tile < S::kTiles; ++tile) {
-      uint32_t even[S::kRun1], odd[S::kRun1];
-      LoadRun(high1 + Run1(tile, 0), even);
-      LoadRun(high1 + Run1(tile, 1), odd);
 #pragma unroll
-      for (int i = 0; i < S::kRun1; ++i) {
-        w1_[tile][2 * i] = LowHalves(even[i], odd[i]);
-        w1_[tile][2 * i + 1] = HighHalves(even[i], odd[i]);
+      for (int odd = 0; odd < 2; ++odd) {
+        uint32_t run[S::kRun1];
+        LoadRun(high1 + Run1(tile, odd), run);
+#pragma unroll
+        for (int i = 0; i < S::kRun1; ++i) {
+          w1_[tile][odd * S::kRun1 + i] = run[i];
+        }
       }
     }
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) {
-      uint32_t even[S::kRun2], odd[S::kRun2];
-      LoadRun(high2 + Run2(tile, 0), even);
-      LoadRun(high2 + Run2(tile, 1), odd);
 #pragma unroll
-      for (int i = 0; i < S::kRun2; ++i) {
-        w2_[tile][2 * i] = LowHalves(even[i], odd[i]);
-        w2_[tile][2 * i + 1] = HighHalves(even[i], odd[i]);
+      for (int odd = 0; odd < 2; ++odd) {
+        uint32_t run[S::kRun2];
+        LoadRun(high2 + Run2(tile, odd), run);
+#pragma unroll
+        for (int i = 0; i < S::kRun2; ++i) {
+          w2_[tile][odd * S::kRun2 + i] = run[i];
+        }
       }
     }
   }
 
-  __device__ __forceinline__ void LoadConstants() {
+  __device__ __forceinline__ void PairWeights() {
+#pragma unroll
+    for (int tile = 0; tile < S::kTiles; ++tile) PairRuns(w1_[tile]);
+#pragma unroll
+    for (int tile = 0; tile < kInnerTiles; ++tile) PairRuns(w2_[tile]);
+  }
+
+  // Of two runs, side by side, the pairs of one place in both.
+  template <int kWords>
+  __device__ __forceinline__ static void PairRuns(uint32_t (&words)[kWords]) {
+    constexpr int kRun = kWords / 2;
+    uint32_t pairs[kWords];
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      pairs[2 * i] = LowHalves(words[i], words[kRun + i]);
+      pairs[2 * i + 1] = HighHalves(words[i], words[kRun + i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) words[i] = pairs[i];
+  }
+
+  __device__ __forceinline__ void CopyConstants() {
     static_assert(S::kInner == S::kThreads, "a thread an inner channel");
-    shared_.bias1[thread_] =
-        SlotOf<float>(args_.b1, sequence_.slot)[head_ * S::kInner + thread_];
+    CopyAsync4(shared_.bias1 + thread_, Bias1() + thread_, true);
     if (thread_ < kHeadDim) {
       const int c = head_ * kHeadDim + thread_;
       const int place = PlaceOf(thread_);
-      shared_.bias2[place] = SlotOf<float>(args_.b2, sequence_.slot)[c];
-      shared_.norm_weight[place] = args_.norm_weight[c];
-      shared_.norm_bias[place] = args_.norm_bias[c];
+      CopyAsync4(shared_.bias2 + place, Bias2() + thread_, true);
+      CopyAsync4(shared_.norm_weight + place, args_.norm_weight + c, true);
+      CopyAsync4(shared_.norm_bias + place, args_.norm_bias + c, true);
     }
     if (thread_ < kMaxMiniBatch) {
-      shared_.token_scale[thread_] =
-          thread_ < args_.mini_batch ? args_.token_scale[thread_] : 0.0f;
+      CopyAsync4(shared_.token_scale + thread_, args_.token_scale + thread_,
+                 thread_ < args_.mini_batch);
     }
   }
 
@@ -553,12 +607,9 @@ class MlpHead {
         SaveLow2(tile, even, odd);
       }
     }
-    SlotOf<float>(args_.b1, sequence_.slot)[head_ * S::kInner + thread_] =
-        shared_.bias1[thread_];
-    if (thread_ < kHeadDim) {
-      SlotOf<float>(args_.b2, sequence_.slot)[head_ * kHeadDim + thread_] =
-          shared_.bias2[PlaceOf(thread_)];
-    }
+    Bias1()[thread_] = shared_.bias1[thread_];
+    if (thread_ < kHeadDim)
+      Bias2()[ChannelAt(thread_)] = shared_.bias2[thread_];
   }
 
   // The operand A of 16 rows, of places 16 step to 16 step + 15.
@@ -567,8 +618,9 @@ class MlpHead {
     LoadMatrices(to, rows.At(lane_ % 16, 16 * step + lane_ / 16 * 8));
   }
 
-  // z = b1 of the lane's columns, in all rows.
-  __device__ __forceinline__ void StartInner(float (&z)[kInnerTiles][4]) const {
+  // z = rows W1 + b1.
+  __device__ __forceinline__ void MultiplyInputs(
+      const RowTile<kHeadDim>& rows, float (&z)[kInnerTiles][4]) const {
     static_assert(kInnerTiles == 4, "a vector a column");
     const float* const bias =
         shared_.bias1 + kWarpInner * warp_ + 2 * kInnerTiles * quad_;
@@ -581,27 +633,35 @@ class MlpHead {
 #pragma unroll
       for (int i = 0; i < 4; ++i) z[tile][i] = columns[i % 2][tile];
     }
+#pragma unroll
+    for (int step = 0; step < S::kSteps; ++step) {
+      uint32_t a[4];
+      LoadRows(a, rows, step);
+#pragma unroll
+      for (int tile = 0; tile < kInnerTiles; ++tile) {
+        MultiplyAdd(z[tile], a, w1_[2 * step][tile], w1_[2 * step + 1][tile]);
+      }
+    }
   }
 
   // What the warp's inner channels give of the output, for rows 0 to 7 and rows
   // 8 to 15 if they are wanted.
   __device__ __forceinline__ void StoreOutputs(
       const uint32_t (&x)[kInnerTiles][2], bool has_first, bool has_second) {
-    float* const to = shared_.outputs[warp_];
+    float* const row = shared_.outputs[warp_] + group_ * kHeadDim + 2 * quad_;
 #pragma unroll
-    for (int tile = 0; tile < S::kTiles; ++tile) {
+    for (int i = 0; i < S::kTiles; ++i) {
+      // Those of one place at a time.
+      const int tile = i % (S::kTiles / 4) * 4 + i / (S::kTiles / 4);
       float sums[4];
       Multiply(sums, {x[0][0], x[0][1], x[1][0], x[1][1]}, w2_[0][tile],
                w2_[1][tile]);
       MultiplyAdd(sums, {x[2][0], x[2][1], x[3][0], x[3][1]}, w2_[2][tile],
                   w2_[3][tile]);
-      if (has_first) {
-        *reinterpret_cast<float2*>(
-            to + OutputIndex(group_, tile, 2 * quad_)) = {sums[0], sums[1]};
-      }
+      float* const to = row + OutputPlace(group_, tile % 4) + tile / 4 * 32;
+      if (has_first) *reinterpret_cast<float2*>(to) = {sums[0], sums[1]};
       if (has_second) {
-        *reinterpret_cast<float2*>(
-            to + OutputIndex(group_ + 8, tile, 2 * quad_)) = {sums[2], sums[3]};
+        *reinterpret_cast<float2*>(to + 8 * kHeadDim) = {sums[2], sums[3]};
       }
     }
   }
@@ -609,10 +669,12 @@ class MlpHead {
   // A row of the output in its lanes: b2 and what the warps gave.
   __device__ __forceinline__ void Gather(int row,
                                          float (&z)[S::kPairs][2]) const {
+    const int lane = thread_ % kLanesOfRow;
 #pragma unroll
     for (int j = 0; j < S::kPairs; ++j) {
       const int pair = LanePair(j);
-      const int index = OutputIndex(row, pair / 4, 2 * (pair % 4));
+      const int index =
+          row * kHeadDim + OutputPlace(row, lane / 4) + 2 * (lane % 4) + 32 * j;
       const float2 bias =
           *reinterpret_cast<const float2*>(shared_.bias2 + 2 * pair);
       z[j][0] = bias.x;
@@ -652,6 +714,12 @@ class MlpHead {
     return scale;
   }
 
+  __device__ static float Value(const RowTile<kHeadDim>& rows, int row,
+                                int channel) {
+    return __bfloat162float(
+        *static_cast<const __nv_bfloat16*>(rows.At(row, channel)));
+  }
+
   // Of the n-th pair of the thread.
   __device__ float2 NormWeight(int n) const {
     return *reinterpret_cast<const float2*>(shared_.norm_weight +
@@ -666,41 +734,36 @@ class MlpHead {
 
   __device__ __forceinline__ void ReadKeys(const MiniBatchRows& rows) {
     float z[kInnerTiles][4];
-    StartInner(z);
-#pragma unroll
-    for (int step = 0; step < S::kSteps; ++step) {
-      uint32_t k[4];
-      LoadRows(k, shared_.keys, step);
-#pragma unroll
-      for (int tile = 0; tile < kInnerTiles; ++tile) {
-        MultiplyAdd(z[tile], k, w1_[2 * step][tile], w1_[2 * step + 1][tile]);
-      }
-    }
+    MultiplyInputs(shared_.keys, z);
     const bool has_second = rows.end > 8;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
+    ActivateKeys(z, 0);
+    if (has_second) {
+      ActivateKeys(z, 1);
+    } else {
 #pragma unroll
       for (int tile = 0; tile < kInnerTiles; ++tile) {
-        float* const slopes = slopes_[tile] + 2 * half;
-        if (half == 1 && !has_second) {
-          inner_keys_[tile][half] = 0;
-          slopes[0] = slopes[1] = 0.0f;
-          continue;
-        }
-        const InnerActivation even(z[tile][2 * half]);
-        const InnerActivation odd(z[tile][2 * half + 1]);
-        inner_keys_[tile][half] = PackPair(even.value, odd.value);
-        slopes[0] = even.slope;
-        slopes[1] = odd.slope;
+        inner_keys_[tile][1] = 0;
+        slopes_[tile][2] = slopes_[tile][3] = 0.0f;
       }
     }
     StoreOutputs(inner_keys_, true, has_second);
   }
 
+  __device__ __forceinline__ void ActivateKeys(const float (&z)[kInnerTiles][4],
+                                               int half) {
+#pragma unroll
+    for (int tile = 0; tile < kInnerTiles; ++tile) {
+      const InnerActivation even(z[tile][2 * half]);
+      const InnerActivation odd(z[tile][2 * half + 1]);
+      inner_keys_[tile][half] = PackPair(even.value, odd.value);
+      slopes_[tile][2 * half] = even.slope;
+      slopes_[tile][2 * half + 1] = odd.slope;
+    }
+  }
+
   // Of the loss of each row with respect to the learner's output, times the
   // rate.
-  __device__ __forceinline__ void FindGradients(const MiniBatchRows& rows,
-                                                const Incoming& incoming) {
+  __device__ __forceinline__ void FindGradients(const MiniBatchRows& rows) {
 #pragma unroll
     for (int n = 0; n < S::kLaneRows; ++n) {
       if (FirstRowOfWarp(n) >= kMaxMiniBatch) break;
@@ -708,7 +771,7 @@ class MlpHead {
       bool is_finite = true;
       const int row = LaneRow(n);
       if (FirstRowOfWarp(n) < rows.end) {
-        FindGradient(row, incoming.targets[n], incoming.rates[n], gradient);
+        FindGradient(row, gradient);
 #pragma unroll
         for (int j = 0; j < S::kPairs; ++j) {
           is_finite = is_finite && fabsf(gradient[j][0]) <= kMaxFinite &&
@@ -729,8 +792,7 @@ class MlpHead {
   }
 
   __device__ __forceinline__ void FindGradient(
-      int row, const uint32_t (&targets)[S::kPairs], float rate,
-      float (&gradient)[S::kPairs][2]) const {
+      int row, float (&gradient)[S::kPairs][2]) const {
     float z[S::kPairs][2];
     Gather(row, z);
     const float scale = Normalise(z);
@@ -740,14 +802,17 @@ class MlpHead {
     for (int j = 0; j < S::kPairs; ++j) {
       const float2 weight = NormWeight(j);
       const float2 normal = Affine(j, z[j]);
-      gradient[j][0] = (normal.x - LowOfPair(targets[j])) * weight.x;
-      gradient[j][1] = (normal.y - HighOfPair(targets[j])) * weight.y;
+      const int c = ChannelAt(2 * LanePair(j));
+      gradient[j][0] = (normal.x - Value(shared_.targets, row, c)) * weight.x;
+      gradient[j][1] =
+          (normal.y - Value(shared_.targets, row, c + S::kTiles)) * weight.y;
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         sum_u += gradient[j][c];
         sum_uz = fmaf(gradient[j][c], z[j][c], sum_uz);
       }
     }
+    const float rate = shared_.rates[row];
     const float mean_u = RowSum(sum_u) * (1.0f / kHeadDim);
     const float mean_uz = RowSum(sum_uz) * (1.0f / kHeadDim);
 #pragma unroll
@@ -773,15 +838,15 @@ class MlpHead {
   // Gradients of the inner channels, times the rates: operands [rows, inner]
   // turned.
   __device__ __forceinline__ void FindInnerGradients() {
-    float sums[kInnerTiles][4] = {};
+    float sums[kInnerTiles][4];
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t g[4];
       LoadRows(g, shared_.gradients, step);
 #pragma unroll
       for (int tile = 0; tile < kInnerTiles; ++tile) {
-        MultiplyAdd(sums[tile], g, Turn(w2_[tile][2 * step]),
-                    Turn(w2_[tile][2 * step + 1]));
+        MultiplyStep(step, sums[tile], g, Turn(w2_[tile][2 * step]),
+                     Turn(w2_[tile][2 * step + 1]));
       }
     }
 #pragma unroll
@@ -803,52 +868,55 @@ class MlpHead {
                             shared_.is_broken[lane_ % kMaxMiniBatch] != 0) &
               0xffffu;
     FindInnerGradients();
+    uint32_t scores[4];
+    FindScores(scores);
     float z[kInnerTiles][4];
-    StartInner(z);
-    float scores[2][4] = {};
+    MultiplyInputs(shared_.queries, z);
+    CorrectInner(scores, z);
+    // Of the halves of rows that have no query, zero.
+    uint32_t x[kInnerTiles][2] = {};
+    const bool has_first = rows.begin < 8;
+    const bool has_second = rows.end > 8;
+    if (has_first) ActivateQueries(z, 0, x);
+    if (has_second) ActivateQueries(z, 1, x);
+    StoreScores(x);
+    StoreOutputs(x, has_first, has_second);
+  }
+
+  __device__ __forceinline__ static void ActivateQueries(
+      const float (&z)[kInnerTiles][4], int half,
+      uint32_t (&x)[kInnerTiles][2]) {
+#pragma unroll
+    for (int tile = 0; tile < kInnerTiles; ++tile) {
+      x[tile][half] = PackPair(InnerActivation(z[tile][2 * half]).value,
+                               InnerActivation(z[tile][2 * half + 1]).value);
+    }
+  }
+
+  // q_t . k_s + 1 for s <= t, else zero: an operand A.
+  __device__ __forceinline__ void FindScores(uint32_t (&a)[4]) const {
+    float sums[2][4];
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t q[4], k[4];
       LoadRows(q, shared_.queries, step);
       shared_.keys.Load(k, step, lane_);
-      MultiplyAdd(scores[0], q, k[0], k[1]);
-      MultiplyAdd(scores[1], q, k[2], k[3]);
-#pragma unroll
-      for (int tile = 0; tile < kInnerTiles; ++tile) {
-        MultiplyAdd(z[tile], q, w1_[2 * step][tile], w1_[2 * step + 1][tile]);
-      }
+      MultiplyStep(step, sums[0], q, k[0], k[1]);
+      MultiplyStep(step, sums[1], q, k[2], k[3]);
     }
-    CorrectInner(scores, z);
-    // Of the halves of rows that have no query, zero.
-    uint32_t x[kInnerTiles][2];
-    const bool has_first = rows.begin < 8;
-    const bool has_second = rows.end > 8;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int tile = 0; tile < kInnerTiles; ++tile) {
-        x[tile][half] =
-            (half == 0 ? has_first : has_second)
-                ? PackPair(InnerActivation(z[tile][2 * half]).value,
-                           InnerActivation(z[tile][2 * half + 1]).value)
-                : 0;
-      }
-    }
-    StoreScores(x);
-    StoreOutputs(x, has_first, has_second);
-  }
-
-  // z_t -= tau_t sum_{s <= t} (q_t . k_s + 1) times the inner gradient of s.
-  __device__ __forceinline__ void CorrectInner(
-      const float (&scores)[2][4], float (&z)[kInnerTiles][4]) const {
     const bool has_even = 2 * quad_ <= group_;  // s <= t within eight of each
     const bool has_odd = 2 * quad_ + 1 <= group_;
-    const uint32_t a[4] = {PackPair(has_even ? scores[0][0] + 1.0f : 0.0f,
-                                    has_odd ? scores[0][1] + 1.0f : 0.0f),
-                           PackPair(scores[0][2] + 1.0f, scores[0][3] + 1.0f),
-                           0,
-                           PackPair(has_even ? scores[1][2] + 1.0f : 0.0f,
-                                    has_odd ? scores[1][3] + 1.0f : 0.0f)};
+    a[0] = PackPair(has_even ? sums[0][0] + 1.0f : 0.0f,
+                    has_odd ? sums[0][1] + 1.0f : 0.0f);
+    a[1] = PackPair(sums[0][2] + 1.0f, sums[0][3] + 1.0f);
+    a[2] = 0;
+    a[3] = PackPair(has_even ? sums[1][2] + 1.0f : 0.0f,
+                    has_odd ? sums[1][3] + 1.0f : 0.0f);
+  }
+
+  // z_t -= tau_t sum_s a_ts times the inner gradient of s.
+  __device__ __forceinline__ void CorrectInner(
+      const uint32_t (&a)[4], float (&z)[kInnerTiles][4]) const {
     const float scale[2] = {TokenScale(group_), TokenScale(group_ + 8)};
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) {
@@ -894,15 +962,11 @@ class MlpHead {
       for (int j = 0; j < S::kPairs; ++j) {
         const float2 normal = Affine(j, z[j]);
         const int c = ChannelAt(2 * LanePair(j));
-        output[c] = Query(row, c) + normal.x;
-        output[c + S::kTiles] = Query(row, c + S::kTiles) + normal.y;
+        output[c] = Value(shared_.queries, row, c) + normal.x;
+        output[c + S::kTiles] =
+            Value(shared_.queries, row, c + S::kTiles) + normal.y;
       }
     }
-  }
-
-  __device__ float Query(int row, int channel) const {
-    return __bfloat162float(
-        *static_cast<const __nv_bfloat16*>(shared_.queries.At(row, channel)));
   }
 
   // z_t -= tau_t sum_{s <= t} (x_t . x_s + 1) times the gradient of s, with x
@@ -941,6 +1005,26 @@ class MlpHead {
   __device__ __forceinline__ void Commit() {
     const float scale = TokenScale(args_.mini_batch - 1);
     if (S::kKeepsLow) WaitForCopies();
+    if (broken_ == 0) {
+      CommitInputs(scale);
+      CommitOutputs(scale);
+    } else {
+      BreakWeights();
+    }
+#pragma unroll
+    for (int i = 0; i < S::kRun1; ++i) {
+      float sums[4];
+      MultiplyInner(sums, i, kOnes, kOnes);
+      if (quad_ == 0) {
+        float* const bias =
+            shared_.bias1 + kWarpInner * warp_ + kInnerTiles * group_ + 2 * i;
+        bias[0] = fmaf(-scale, sums[0], bias[0]);
+        bias[1] = fmaf(-scale, sums[2], bias[1]);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void CommitInputs(float scale) {
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t k[4];
@@ -960,17 +1044,9 @@ class MlpHead {
         KeepLow1(tile, even, odd);
       }
     }
-#pragma unroll
-    for (int i = 0; i < S::kRun1; ++i) {
-      float sums[4];
-      MultiplyInner(sums, i, kOnes, kOnes);
-      if (quad_ == 0) {
-        float* const bias =
-            shared_.bias1 + kWarpInner * warp_ + kInnerTiles * group_ + 2 * i;
-        bias[0] = fmaf(-scale, sums[0], bias[0]);
-        bias[1] = fmaf(-scale, sums[2], bias[1]);
-      }
-    }
+  }
+
+  __device__ __forceinline__ void CommitOutputs(float scale) {
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) {
       const uint32_t x[2] = {Turn(inner_keys_[tile][0]),
@@ -990,6 +1066,26 @@ class MlpHead {
     }
   }
 
+  // The NaN of the arithmetic is not one in its high half alone.
+  __device__ __forceinline__ void BreakWeights() {
+    constexpr uint32_t kNanPair = 0x7fc07fc0;
+    const uint32_t zero1[S::kRun1] = {};
+    const uint32_t zero2[S::kRun2] = {};
+#pragma unroll
+    for (int tile = 0; tile < S::kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < kInnerTiles; ++i) {
+        w1_[tile][i] = kNanPair;
+        w2_[i][tile] = kNanPair;
+      }
+      KeepLow1(tile, zero1, zero1);
+    }
+#pragma unroll
+    for (int tile = 0; tile < kInnerTiles; ++tile) {
+      KeepLow2(tile, zero2, zero2);
+    }
+  }
+
   // sums[columns of inner tiles 2 i and 2 i + 1, 8] of the inner gradients and
   // an operand of the rows.
   __device__ __forceinline__ void MultiplyInner(float (&sums)[4], int i,
@@ -1003,26 +1099,28 @@ class MlpHead {
 
   // Takes scale * sums[16, 8] from the weights of two tiles, whose low halves
   // stand as in the slot.
-  __device__ __forceinline__ void Update(float scale, const float (&sums)[4],
-                                         uint32_t& first, uint32_t& second,
-                                         uint32_t& even, uint32_t& odd) const {
-    const uint32_t first_low = LowHalves(even, odd);
-    const uint32_t second_low = HighHalves(even, odd);
-    float values[4] = {
-        JoinFirst(first, first_low), JoinSecond(first, first_low),
-        JoinFirst(second, second_low), JoinSecond(second, second_low)};
+  __device__ __forceinline__ static void Update(float scale,
+                                                const float (&sums)[4],
+                                                uint32_t& first,
+                                                uint32_t& second,
+                                                uint32_t& even, uint32_t& odd) {
+    // A value plus 0x8000 is the high half, and the low half with its first bit
+    // turned.
+    const uint32_t even_turned = even ^ 0x80008000u;
+    const uint32_t odd_turned = odd ^ 0x80008000u;
+    const uint32_t raised[4] = {LowHalves(even_turned, first),
+                                __byte_perm(odd_turned, first, 0x7610),
+                                __byte_perm(even_turned, second, 0x5432),
+                                HighHalves(odd_turned, second)};
+    float values[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      // The NaN of the arithmetic would not be one in its high half.
-      values[i] = broken_ != 0 ? __uint_as_float(0x7fc00000)
-                               : fmaf(-scale, sums[i], values[i]);
+      values[i] = fmaf(-scale, sums[i], __uint_as_float(raised[i] - 0x8000u));
     }
     first = SplitHighPair(values[0], values[1]);
     second = SplitHighPair(values[2], values[3]);
-    const uint32_t first_new = SplitLowPair(values[0], values[1]);
-    const uint32_t second_new = SplitLowPair(values[2], values[3]);
-    even = LowHalves(first_new, second_new);
-    odd = HighHalves(first_new, second_new);
+    even = SplitLowPair(values[0], values[2]);
+    odd = SplitLowPair(values[1], values[3]);
   }
 
   __device__ __forceinline__ void CommitOutputBias() {
@@ -1044,16 +1142,13 @@ class MlpHead {
     const int unit = thread_ % kUnits;
     const int row = thread_ / kUnits % kMaxMiniBatch;
     if (row >= rows.begin && row < rows.end) {
-      const StatePlane& plane =
-          is_key ? args_.pending_keys : args_.pending_targets;
-      const Operand& added = is_key ? args_.keys : args_.targets;
-      reinterpret_cast<uint4*>(PendingRow(plane, row))[unit] =
-          reinterpret_cast<const uint4*>(RowAt(plane, added, rows, row))[unit];
+      const int index = RowTile<kHeadDim>::Index(row, unit);
+      auto* const to = reinterpret_cast<uint4*>(
+          PendingRow(is_key ? args_.pending_keys : args_.pending_targets, row));
+      to[unit] = (is_key ? shared_.keys : shared_.targets).units[index];
     }
-    const int t = rows.begin + thread_;
-    if (t < rows.end) {
-      *PendingRate(t) = args_.rates[RowIndex(rows.first + thread_)];
-    }
+    const int t = thread_;
+    if (t >= rows.begin && t < rows.end) *PendingRate(t) = shared_.rates[t];
   }
 
   const LearnerArgs& args_;
@@ -1078,31 +1173,17 @@ class MlpHead {
   uint32_t broken_;  // a bit a row
 };
 
-// Asks for the fast weights that block `index` of the grid will read.
-template <int kHeadDim>
-__device__ void PrefetchWeights(const LearnerArgs& args, uint32_t index) {
-  constexpr uint32_t kHighBytes = 2 * Shape<kHeadDim>::kMatrix;
-  if (index >= uint32_t(args.rows.batch) * args.num_heads) return;
-  const SequenceRows sequence = args.rows.sequences[index / args.num_heads];
-  if (sequence.num_rows == 0) return;
-  const int64_t offset = int64_t{index % args.num_heads} * (2 * kHighBytes);
-  for (const StatePlane& plane : {args.w1, args.w2}) {
-    PrefetchBulk(SlotOf<std::byte>(plane, sequence.slot) + offset, kHighBytes);
-  }
-}
-
 // grid [num_heads, batch].
 template <int kHeadDim>
 __global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
                                   Shape<kHeadDim>::kBlocks)
     LearnerMlpKernel(const __grid_constant__ LearnerArgs args) {
   extern __shared__ uint4 memory[];
-  const uint32_t index = blockIdx.y * gridDim.x + blockIdx.x;
-  // No kernel writes the sequences, and a hint may come too early.
-  if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, index);
-  WaitForKernelsBefore();
-  if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, index + kBlocksAhead);
+  // No kernel writes the sequences, and a hint may come before what it is for
+  // has been written.
   const SequenceRows sequence = args.rows.sequences[blockIdx.y];
+  if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, sequence, blockIdx.x);
+  WaitForKernelsBefore();
   if (sequence.num_rows == 0) return;
   MlpHead<kHeadDim>(args, sequence, blockIdx.x,
                     *reinterpret_cast<Shared<kHeadDim>*>(memory))
@@ -1117,11 +1198,26 @@ cudaError_t Launch(const LearnerArgs& args, cudaStream_t stream) {
                           stream, args);
 }
 
+// Of a multiprocessor, less what the system takes of each block.
+constexpr int kMaxSharedBytes = 228 * 1024;
+constexpr int kSystemSharedBytes = 1024;
+
 template <int kHeadDim>
 cudaError_t Prepare() {
+  constexpr int kBytes = sizeof(Shared<kHeadDim>);
+  static_assert(Shape<kHeadDim>::kBlocks * (kBytes + kSystemSharedBytes) <=
+                    kMaxSharedBytes,
+                "as many blocks as wanted");
+  if (const cudaError_t error =
+          cudaFuncSetAttribute(LearnerMlpKernel<kHeadDim>,
+                               cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared);
+      error != cudaSuccess) {
+    return error;
+  }
   return cudaFuncSetAttribute(LearnerMlpKernel<kHeadDim>,
                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              sizeof(Shared<kHeadDim>));
+                              kBytes);
 }
 
 }  // namespace
