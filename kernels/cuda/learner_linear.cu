@@ -29,6 +29,7 @@ struct Form {
   static constexpr int kBlocks = kWarps == 1 ? 6 : kHeadDim == 64 ? 4 : 2;
   static_assert(kOwnTiles % kWords == 0 && kTilesOfUnit % kWords == 0,
                 "a load is of one unit, a warp of whole ones or of one");
+  static_assert(kWarps > 1 || !kIsResident, "barriers are those of exchanges");
 };
 
 // The arrays of one item in shared memory.
@@ -41,14 +42,13 @@ struct Item {
     RowTile<kHeadDim> queries;
     float rates[kMaxMiniBatch];
   };
-  static constexpr int kShared = kWarps == 1 ? 1 : F::kTiles;
-
   Stage stages[kIsResident ? 2 : 1];
-  float norm[2][kHeadDim];  // weight, bias
-  // Of each tile, what the warps show each other: the columns of a lane.
-  float4 learnt[2 * kShared][kWarpSize];
-  float4 sums[kShared][2][kWarpSize];
-  float4 reads[2 * kShared][kWarpSize];
+  float norm[2][kHeadDim];               // weight, bias
+  float token_scale[2 * kMaxMiniBatch];  // zero beyond the mini-batch
+  // What the warps show each other: of each column of a lane, two values of a
+  // tile; and what they make of them, of each row.
+  float2 shown[kColumns][F::kTiles][kWarps == 1 ? 1 : kWarpSize];
+  float4 of_rows[kMaxMiniBatch / 2];
 };
 
 template <int kHeadDim, int kWarps, bool kIsResident>
@@ -75,6 +75,10 @@ class LinearHead {
             first_tile_ / F::kTilesOfUnit * kOutputsOfTile * F::kTilesOfUnit +
             g() * 2 * F::kTilesOfUnit + first_tile_ % F::kTilesOfUnit * 2),
         shared_(shared) {
+    if (thread < 2 * kMaxMiniBatch) {
+      CopyAsync4(&shared.token_scale[thread], args.token_scale + thread,
+                 thread < args.mini_batch);
+    }
     constexpr int kUnits = kHeadDim / 4;  // of 4 floats
     if (thread < 2 * kUnits) {
       const float* const from =
@@ -164,10 +168,9 @@ class LinearHead {
 
   __device__ void RunResident() {
     MiniBatchRows rows = FirstMiniBatch(sequence_, args_.mini_batch);
-    const bool commits = rows.end == args_.mini_batch;
     CopyRows(rows, 0);
     LoadBias();
-    LoadResident(commits);
+    LoadResident(rows.end == args_.mini_batch);
     WaitForCopies();
     Barrier();
     for (int stage = 0;; stage ^= 1) {
@@ -183,7 +186,7 @@ class LinearHead {
       if (!goes_on) break;
       rows = next;
     }
-    if (commits) {
+    if (rows.first > 0 || rows.end == args_.mini_batch) {
       SaveResident();
       SaveBias();
     }
@@ -192,6 +195,9 @@ class LinearHead {
   __device__ void RunStreamed() {
     MiniBatchRows rows = FirstMiniBatch(sequence_, args_.mini_batch);
     while (true) {
+      // The compiler would keep addresses of the slot in registers, for which
+      // there is no room.
+      asm volatile("" : "+r"(sequence_.slot));
       rows.end = min(rows.end, rows.begin + 8);
       RunMiniBatch<1>(rows, 0);
       rows = NextMiniBatch(rows, sequence_.num_rows, args_.mini_batch);
@@ -219,30 +225,36 @@ class LinearHead {
     return SlotOf<float>(args_.pending_rates, sequence_.slot) + PendingOffset();
   }
 
-  // Starts to copy the rows of a mini-batch. Queries beyond them hold anything,
-  // which stays in their columns.
+  // Starts to copy the rows of a mini-batch; keys and targets beyond them
+  // become zero. Queries beyond them hold anything, which stays in their
+  // columns.
   __device__ void CopyRows(const MiniBatchRows& rows, int stage) {
-    constexpr int kThreads = F::kItemThreads;
-    // Hidden from the compiler, which would keep the addresses of each thread
-    // from one mini-batch to the next.
-    int thread = thread_;
-    if (!kIsResident) asm volatile("" : "+r"(thread));
+    using Tile = RowTile<kHeadDim>;
     Stage& to = shared_.stages[stage];
-    const int64_t from = RowOffset(rows.first);
-    const int64_t stride = int64_t{args_.num_heads} * kHeadDim;
-    const auto copy = [&](const Operand& added, const StatePlane& pending,
-                          RowTile<kHeadDim>& tile) {
-      tile.template CopyPending<kThreads>(thread, PendingRows(pending),
-                                          rows.begin, rows.end);
-      tile.template CopyAdded<kThreads>(thread, Rows(added) + from, stride,
-                                        rows.begin, rows.end);
-    };
-    copy(args_.keys, args_.pending_keys, to.keys);
-    copy(args_.targets, args_.pending_targets, to.targets);
-    to.queries.template CopyAdded<kThreads>(thread, Rows(args_.queries) + from,
-                                            stride, 0, rows.num_added());
-    if (thread < kMaxMiniBatch) {
-      const int row = thread;
+    for (int i = thread_; i < kMaxMiniBatch * Tile::kUnits;
+         i += F::kItemThreads) {
+      const int row = i / Tile::kUnits;
+      const int unit = i % Tile::kUnits;
+      const int at = Tile::Index(row, unit);
+      if (row < rows.begin) {
+        const int from = row * kHeadDim + unit * 8;
+        CopyAsync16(&to.keys.units[at], PendingRows(args_.pending_keys) + from,
+                    true);
+        CopyAsync16(&to.targets.units[at],
+                    PendingRows(args_.pending_targets) + from, true);
+      } else if (row < rows.end) {
+        const int added = row - rows.begin;
+        const int64_t from = RowOffset(rows.first + added) + unit * 8;
+        CopyAsync16(&to.keys.units[at], Rows(args_.keys) + from, true);
+        CopyAsync16(&to.targets.units[at], Rows(args_.targets) + from, true);
+        CopyAsync16(&to.queries.units[Tile::Index(added, unit)],
+                    Rows(args_.queries) + from, true);
+      } else {
+        to.keys.units[at] = to.targets.units[at] = {0, 0, 0, 0};
+      }
+    }
+    if (thread_ < kMaxMiniBatch) {
+      const int row = thread_;
       const int32_t added = sequence_.first_row + rows.first + row - rows.begin;
       const float* const rate =
           row < rows.begin || row >= rows.end
@@ -387,13 +399,15 @@ class LinearHead {
     const bool commits = rows.end == args_.mini_batch;
     if (commits) Commit(stage, gradients, is_bad);
     Correct<kQueryTiles>(rows, scores, gradients, is_bad, reads);
-    if constexpr (kWarps > 1) Show(reads, shared_.reads);
     uint32_t queries[kLoads][2 * kQueryTiles][kWords];
     LoadQueries<kQueryTiles>(stage, queries);
     if (!commits) KeepRows(rows, stage);
     if constexpr (kIsResident) WaitForCopies();
-    if constexpr (kIsResident || kWarps > 1) Barrier();
-    Write<kQueryTiles>(rows, reads, queries);
+    if (kWarps == 1 && rows.num_added() == 1) {
+      Write<1>(rows, reads, queries);
+    } else {
+      Write<2 * kQueryTiles>(rows, reads, queries);
+    }
   }
 
   // weights(tile, step, a) gives the operand A of a tile and 16 inputs.
@@ -457,44 +471,78 @@ class LinearHead {
     return tile[column / 2][2 * h + column % 2];
   }
 
-  // Of kCount columns from kFirst on, over all tiles of the head.
+  // Of kCount columns from kFirst on, over all tiles of the head. With several
+  // warps each finds some, between two barriers.
   template <int kFirst, int kCount, int kN>
-  __device__ void NormsOf(const float (&own)[kOwnTiles][kN][4],
-                          const float4 (*shown)[kWarpSize],
-                          ColumnNorm (&norms)[kCount]) const {
-    float columns[kCount][kOutputsOfLane];
+  __device__ void FindNorms(const float (&own)[kOwnTiles][kN][4],
+                            ColumnNorm (&norms)[kCount]) {
+    if constexpr (kWarps == 1) {
 #pragma unroll
-    for (int output = 0; output < kOutputsOfLane; ++output) {
-      if constexpr (kWarps == 1) {
+      for (int i = 0; i < kCount; ++i) {
+        float column[kOutputsOfLane];
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-          columns[i][output] = At(own[output / 2], kFirst + i, output % 2);
+        for (int output = 0; output < kOutputsOfLane; ++output) {
+          column[output] = At(own[output / 2], kFirst + i, output % 2);
         }
-      } else {
-        const float4 four = shown[output][lane_];
-        columns[0][output] = four.x;
-        columns[1][output] = four.y;
-        if constexpr (kCount == kColumns) {
-          columns[2][output] = four.z;
-          columns[3][output] = four.w;
+        norms[i] = NormOfColumn(column);
+      }
+    } else {
+      float2 results[kCount];
+      Exchange(
+          [&](int t, int i) {
+            return float2{At(own[t], i, 0), At(own[t], i, 1)};
+          },
+          [&](const float2(&tiles)[F::kTiles]) {
+            float column[kOutputsOfLane];
+#pragma unroll
+            for (int t = 0; t < F::kTiles; ++t) {
+              column[2 * t] = tiles[t].x;
+              column[2 * t + 1] = tiles[t].y;
+            }
+            const ColumnNorm norm = NormOfColumn(column);
+            return float2{norm.scale, norm.scaled_mean};
+          },
+          results);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) norms[i] = {results[i].x, results[i].y};
+    }
+  }
+
+  // results[i] = find(those of all tiles of the head) of column i, where this
+  // warp shows show(t, i) of its own tiles.
+  template <int kCount, typename ShowTile, typename Find>
+  __device__ void Exchange(ShowTile show, Find find,
+                           float2 (&results)[kCount]) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+#pragma unroll
+      for (int t = 0; t < kOwnTiles; ++t) {
+        shared_.shown[i][first_tile_ + t][lane_] = show(t, i);
+      }
+    }
+    Barrier();
+    constexpr int kOwnColumns = (kCount + kWarps - 1) / kWarps;
+    const int first = first_tile_ / kOwnTiles * kOwnColumns;
+    if (kOwnColumns * kWarps == kCount || first < kCount) {
+#pragma unroll
+      for (int i = first; i < first + kOwnColumns; ++i) {
+        float2 tiles[F::kTiles];
+#pragma unroll
+        for (int t = 0; t < F::kTiles; ++t) {
+          tiles[t] = shared_.shown[i][t][lane_];
+        }
+        const float2 result = find(tiles);
+        if (g() == 0) {
+          reinterpret_cast<float2*>(shared_.of_rows)[RowOf(i)] = result;
         }
       }
     }
+    Barrier();
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) norms[i] = NormOfColumn(columns[i]);
-  }
-  // To the other warps of the item, after a barrier.
-  template <int kN>
-  __device__ void Show(const float (&own)[kOwnTiles][kN][4],
-                       float4 (*shown)[kWarpSize]) const {
-#pragma unroll
-    for (int t = 0; t < kOwnTiles; ++t) {
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        shown[2 * (first_tile_ + t) + h][lane_] = {
-            At(own[t], 0, h), At(own[t], 1, h), At(own[t], 2 * kN - 2, h),
-            At(own[t], 2 * kN - 1, h)};
-      }
+    for (int i = 0; i < kCount; i += 2) {
+      const float4 two = shared_.of_rows[RowOf(i) / 2];
+      results[i] = {two.x, two.y};
+      results[i + 1] = {two.z, two.w};
     }
   }
 
@@ -506,8 +554,6 @@ class LinearHead {
                                 uint32_t (&gradients)[kOwnTiles][4],
                                 bool (&is_bad)[kColumns]) {
     if constexpr (kWarps > 1) {
-      Show(learnt, shared_.learnt);
-      Barrier();
       FindColumns<0, kColumns>(rows, stage, learnt, gradients, is_bad);
     } else {
       FindColumns<0, 2>(rows, stage, learnt, gradients, is_bad);
@@ -529,14 +575,14 @@ class LinearHead {
                               bool (&is_bad)[kColumns]) {
     float scales[kCount];
     float u[kOwnTiles][2][kCount];  // as in the specification, 5.1
-    Sums sums[kCount];
+    float2 sums[kCount];            // of u, and of u times what was learnt
     {
       float norm_weight[kOwnTiles][2];
       float norm_bias[kOwnTiles][2];
       LoadNorm(norm_weight, norm_bias);
-      Sums tile_sums[kOwnTiles][kCount];
+      float2 tile_sums[kOwnTiles][kCount];
       ColumnNorm norms[kCount];
-      NormsOf<kFirst>(learnt, shared_.learnt, norms);
+      FindNorms<kFirst>(learnt, norms);
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
         uint32_t targets[kLoads][kWords];
@@ -552,10 +598,12 @@ class LinearHead {
           for (int h = 0; h < 2; ++h) {
             float& z = At(learnt[t], kFirst + i, h);
             z = norms[i](z);
-            u[t][h][i] = norm_weight[t][h] *
-                         fmaf(norm_weight[t][h], z,
-                              norm_bias[t][h] - (h == 0 ? LowOfPair(target)
-                                                        : HighOfPair(target)));
+            const float error =
+                fmaf(norm_weight[t][h], z,
+                     norm_bias[t][h] -
+                         (h == 0 ? LowOfPair(target) : HighOfPair(target)));
+            // Not to be fused with the sums in one kernel and not in another.
+            u[t][h][i] = __fmul_rn(norm_weight[t][h], error);
           }
           const float z0 = At(learnt[t], kFirst + i, 0);
           const float z1 = At(learnt[t], kFirst + i, 1);
@@ -564,16 +612,14 @@ class LinearHead {
         }
         scales[i] = norms[i].scale * stage.rates[row];
       }
-      AddTiles(tile_sums, sums);
+      FindSums(tile_sums, sums);
     }
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
-      const float sum_u = ColumnSum(sums[i].u);
-      const float sum_uz = ColumnSum(sums[i].uz);
-      is_bad[kFirst + i] = !isfinite(fabsf(sum_u) + fabsf(sum_uz));
+      is_bad[kFirst + i] = !isfinite(fabsf(sums[i].x) + fabsf(sums[i].y));
       const bool is_used = RowOf(kFirst + i) < rows.end && !is_bad[kFirst + i];
-      const float mean_u = sum_u * (1.0f / kHeadDim) * scales[i];
-      const float mean_uz = sum_uz * (1.0f / kHeadDim) * scales[i];
+      const float mean_u = sums[i].x * (1.0f / kHeadDim) * scales[i];
+      const float mean_uz = sums[i].y * (1.0f / kHeadDim) * scales[i];
 #pragma unroll
       for (int t = 0; t < kOwnTiles; ++t) {
 #pragma unroll
@@ -594,47 +640,33 @@ class LinearHead {
     }
   }
 
-  // Over a column: of u, and of u times what was learnt.
-  struct Sums {
-    float u;
-    float uz;
-  };
-  // Over the tiles in order.
+  // Over columns, the tiles in order.
   template <int kCount>
-  __device__ void AddTiles(const Sums (&tile_sums)[kOwnTiles][kCount],
-                           Sums (&sums)[kCount]) {
+  __device__ void FindSums(const float2 (&tile_sums)[kOwnTiles][kCount],
+                           float2 (&sums)[kCount]) {
     if constexpr (kWarps == 1) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        sums[i] = tile_sums[0][i];
+        float2 column[kOwnTiles];
 #pragma unroll
-        for (int t = 1; t < kOwnTiles; ++t) {
-          sums[i].u += tile_sums[t][i].u;
-          sums[i].uz += tile_sums[t][i].uz;
-        }
+        for (int t = 0; t < kOwnTiles; ++t) column[t] = tile_sums[t][i];
+        sums[i] = SumOfTiles(column);
       }
     } else {
-#pragma unroll
-      for (int t = 0; t < kOwnTiles; ++t) {
-        const Sums(&from)[kCount] = tile_sums[t];
-        float4(&to)[2][kWarpSize] = shared_.sums[first_tile_ + t];
-        to[0][lane_] = {from[0].u, from[1].u, from[2].u, from[3].u};
-        to[1][lane_] = {from[0].uz, from[1].uz, from[2].uz, from[3].uz};
-      }
-      Barrier();
-#pragma unroll
-      for (int t = 0; t < F::kTiles; ++t) {
-        const float4 u = shared_.sums[t][0][lane_];
-        const float4 uz = shared_.sums[t][1][lane_];
-        const Sums more[kCount] = {
-            {u.x, uz.x}, {u.y, uz.y}, {u.z, uz.z}, {u.w, uz.w}};
-#pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-          sums[i].u = t == 0 ? more[i].u : sums[i].u + more[i].u;
-          sums[i].uz = t == 0 ? more[i].uz : sums[i].uz + more[i].uz;
-        }
-      }
+      Exchange(
+          [&](int t, int i) { return tile_sums[t][i]; },
+          [&](const float2(&tiles)[F::kTiles]) { return SumOfTiles(tiles); },
+          sums);
     }
+  }
+  __device__ static float2 SumOfTiles(const float2 (&tiles)[F::kTiles]) {
+    float2 sum = tiles[0];
+#pragma unroll
+    for (int t = 1; t < F::kTiles; ++t) {
+      sum.x += tiles[t].x;
+      sum.y += tiles[t].y;
+    }
+    return {ColumnSum(sum.x), ColumnSum(sum.y)};
   }
 
   // reads -= tau_t sum_{s <= t} (q_t . k_s + 1) gradients_s.
@@ -644,6 +676,11 @@ class LinearHead {
                           const uint32_t (&gradients)[kOwnTiles][4],
                           const bool (&is_bad)[kColumns],
                           float (&reads)[kOwnTiles][kQueryTiles][4]) {
+    float ones[kColumns];
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) ones[i] = is_bad[i] ? nanf("") : 1.0f;
+    const int last = rows.begin + g() - 2 * q();
+    const float* const token_scale = shared_.token_scale + rows.begin + 2 * q();
 #pragma unroll
     for (int m = 0; m < kQueryTiles; ++m) {
       uint32_t b[2];
@@ -652,19 +689,12 @@ class LinearHead {
         float weights[2];
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
-          const int s = 8 * n + 2 * q() + c;
-          const int t = rows.begin + 8 * m + g();
-          const float weight =
-              is_bad[2 * n + c] ? nanf("") : scores[n][2 * m + c] + 1.0f;
-          weights[c] = s <= t ? weight : 0.0f;
+          // Row s = 8 n + 2 q + c is not after t = begin + 8 m + g.
+          weights[c] = 8 * (n - m) + c <= last
+                           ? scores[n][2 * m + c] + ones[2 * n + c]
+                           : 0.0f;
         }
         b[n] = PackPair(weights[0], weights[1]);
-      }
-      float token_scale[2];
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        const int t = rows.begin + 8 * m + 2 * q() + c;
-        token_scale[c] = t < rows.end ? args_.token_scale[t] : 0.0f;
       }
 #pragma unroll
       for (int t = 0; t < kOwnTiles; ++t) {
@@ -673,7 +703,7 @@ class LinearHead {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           reads[t][m][i] =
-              fmaf(-token_scale[i % 2], correction[i], reads[t][m][i]);
+              fmaf(-token_scale[8 * m + i % 2], correction[i], reads[t][m][i]);
         }
       }
     }
@@ -686,7 +716,7 @@ class LinearHead {
                          const bool (&is_bad)[kColumns]) {
     const bool any_is_bad =
         __any_sync(kAllLanes, is_bad[0] || is_bad[1] || is_bad[2] || is_bad[3]);
-    const float tau = args_.token_scale[args_.mini_batch - 1];
+    const float tau = shared_.token_scale[args_.mini_batch - 1];
     const float bias_tau = any_is_bad ? nanf("") : tau;
     if constexpr (!kIsResident) LoadBias();
 #pragma unroll
@@ -770,6 +800,7 @@ class LinearHead {
         reinterpret_cast<uint4*>(PendingRows(args_.pending_keys));
     auto* const targets =
         reinterpret_cast<uint4*>(PendingRows(args_.pending_targets));
+#pragma unroll 1
     for (int i = rows.begin * kUnits + thread_; i < rows.end * kUnits;
          i += F::kItemThreads) {
       const int from = RowTile<kHeadDim>::Index(i / kUnits, i % kUnits);
@@ -795,8 +826,8 @@ class LinearHead {
     }
   }
 
-  // The outputs of the step's rows.
-  template <int kQueryTiles>
+  // The outputs of the step's rows, which are in kCount columns.
+  template <int kCount, int kQueryTiles>
   __device__ void Write(
       const MiniBatchRows& rows,
       const float (&reads)[kOwnTiles][kQueryTiles][4],
@@ -804,10 +835,10 @@ class LinearHead {
     float norm_weight[kOwnTiles][2];
     float norm_bias[kOwnTiles][2];
     LoadNorm(norm_weight, norm_bias);
-    ColumnNorm norms[2 * kQueryTiles];
-    NormsOf<0>(reads, shared_.reads, norms);
+    ColumnNorm norms[kCount];
+    FindNorms<0>(reads, norms);
 #pragma unroll
-    for (int i = 0; i < 2 * kQueryTiles; ++i) {
+    for (int i = 0; i < kCount; ++i) {
       const int row = RowOf(i);
       if (row >= rows.num_added()) continue;
       float* const output = args_.output + RowOffset(rows.first + row);
@@ -877,10 +908,10 @@ constexpr int32_t SharedBytes() {
 template <int kHeadDim, int kWarps, bool kIsResident>
 cudaError_t Launch(const LearnerArgs& args, cudaStream_t stream) {
   using F = Form<kHeadDim, kWarps, kIsResident>;
-  const int32_t items = args.num_heads * args.rows.batch;
+  const dim3 grid((args.num_heads + F::kItems - 1) / F::kItems,
+                  args.rows.batch);
   return LaunchOverlapped(
-      LearnerLinearKernel<kHeadDim, kWarps, kIsResident>,
-      dim3((items + F::kItems - 1) / F::kItems), F::kThreads,
+      LearnerLinearKernel<kHeadDim, kWarps, kIsResident>, grid, F::kThreads,
       SharedBytes<kHeadDim, kWarps, kIsResident>(), stream, args);
 }
 
@@ -892,16 +923,22 @@ cudaError_t Prepare() {
       SharedBytes<kHeadDim, kWarps, kIsResident>());
 }
 
-// Of items, above which each is better off with one warp: three for each
-// multiprocessor of an H200.
-constexpr int32_t kMostSpreadItems = 3 * 132;
+// Items of a step up to which as many warps as can be share each; above, the
+// multiprocessors of an H200 have enough of them.
+constexpr int32_t kMostSpreadItems = 2 * 132;
+constexpr int32_t kMostSpreadDecodeItems = 3 * 132;
 
-template <int kHeadDim, int kStreamedWarps>
+template <int kHeadDim, int kManyWarps, int kStreamedWarps>
 cudaError_t LaunchForm(const LearnerArgs& args, cudaStream_t stream) {
+  const int32_t items = args.rows.batch * args.num_heads;
   const bool is_decode = args.rows.num_rows <= args.rows.batch;
-  return is_decode && args.rows.batch * args.num_heads > kMostSpreadItems
-             ? Launch<kHeadDim, kStreamedWarps, false>(args, stream)
-             : Launch<kHeadDim, kHeadDim / kOutputsOfTile, true>(args, stream);
+  if (is_decode && items > kMostSpreadDecodeItems) {
+    return Launch<kHeadDim, kStreamedWarps, false>(args, stream);
+  }
+  if (!is_decode && items > kMostSpreadItems) {
+    return Launch<kHeadDim, kManyWarps, true>(args, stream);
+  }
+  return Launch<kHeadDim, kHeadDim / kOutputsOfTile, true>(args, stream);
 }
 
 }  // namespace
@@ -910,18 +947,19 @@ cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream) {
   if (args.rows.num_rows == 0) return cudaSuccess;
   switch (args.head_dim) {
     case 32:
-      return LaunchForm<32, 1>(args, stream);
+      return LaunchForm<32, 2, 1>(args, stream);
     case 64:
-      return LaunchForm<64, 1>(args, stream);
+      return LaunchForm<64, 2, 1>(args, stream);
     default:
-      return LaunchForm<96, 3>(args, stream);
+      return LaunchForm<96, 6, 3>(args, stream);
   }
 }
 
 cudaError_t PrepareLearnerLinear() {
   for (cudaError_t (*prepare)() :
        {Prepare<32, 1, false>, Prepare<32, 2, true>, Prepare<64, 1, false>,
-        Prepare<64, 4, true>, Prepare<96, 3, false>, Prepare<96, 6, true>}) {
+        Prepare<64, 2, true>, Prepare<64, 4, true>, Prepare<96, 3, false>,
+        Prepare<96, 6, true>}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }
   return cudaSuccess;

@@ -28,12 +28,12 @@ namespace {
 constexpr int kWarpInner = 32;   // inner channels of a warp
 constexpr int kInnerTiles = 4;   // of 8 of them
 constexpr int kLanesOfRow = 16;  // that normalise one
-// How far ahead fast weights are asked for: about as many blocks as run at
-// once.
-constexpr int kBlocksAhead = 264;
+constexpr int kMultiprocessors = 132;
 // Larger ones round to infinity.
 constexpr float kMaxFinite = 3.38e38f;
-constexpr uint32_t kOnes = 0x3f803f80;  // two bfloat16
+// Of two bfloat16.
+constexpr uint32_t kOnes = 0x3f803f80;
+constexpr uint32_t kNanPair = 0x7fc07fc0;
 
 template <int kHeadDim>
 struct Shape {
@@ -41,6 +41,9 @@ struct Shape {
   static constexpr int kWarps = kInner / kWarpInner;
   static constexpr int kThreads = kWarps * kWarpSize;
   static constexpr int kBlocks = kHeadDim < 96 ? 2 : 1;  // a multiprocessor
+  // How far ahead fast weights are asked for: about as many blocks as run at
+  // once.
+  static constexpr int kBlocksAhead = kMultiprocessors * kBlocks;
   static constexpr int kTiles = kHeadDim / 8;
   static constexpr int kSteps = kHeadDim / 16;
   static constexpr int kMatrix = kHeadDim * kInner;
@@ -145,7 +148,10 @@ __device__ inline void WaitForAllCopiesButOne() {
   asm volatile("cp.async.wait_group 1;\n" ::: "memory");
 }
 
-// Asks the L2 cache for memory that will be read. Of any contents: a hint.
+// Ask the L2 cache for memory that will be read: hints.
+__device__ inline void Prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(global));
+}
 __device__ inline void PrefetchBulk(const void* global, uint32_t bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(global),
                "r"(bytes));
@@ -233,15 +239,18 @@ class MlpHead {
   }
 
   __device__ __forceinline__ void Run() {
+    LoadWeights();
     MiniBatchRows rows = FirstMiniBatch(sequence_, args_.mini_batch);
     const bool commits_any =
         rows.begin + sequence_.num_rows >= args_.mini_batch;
-    LoadWeights();
     CopyRows(rows);
     CopyConstants();
     CloseCopies();
     if (S::kKeepsLow && commits_any) CopyLow();
-    if (thread_ == 0) PrefetchAhead();
+    if (thread_ == 0) {
+      if (!S::kKeepsLow && commits_any) PrefetchLow();
+      PrefetchAhead();
+    }
     PairWeights();
     while (true) {
       CloseCopies();
@@ -257,20 +266,24 @@ class MlpHead {
       ReadQueries(rows);
       __syncthreads();
       Locate();
+      const bool is_last = rows.first + rows.num_added() == sequence_.num_rows;
+      const MiniBatchRows next =
+          NextMiniBatch(rows, sequence_.num_rows, args_.mini_batch);
+      if (!is_last) PrefetchRows(next);
       WriteOutputs(rows);
       Locate();
       if (rows.end < args_.mini_batch) {
         KeepRows(rows);
         break;
       }
-      Commit();
+      CommitInputs();
       __syncthreads();
       Locate();
-      CommitOutputBias();
-      if (rows.first + rows.num_added() == sequence_.num_rows) break;
-      rows = NextMiniBatch(rows, sequence_.num_rows, args_.mini_batch);
-      CopyRows(rows);
+      if (!is_last) CopyRows(next);
       CloseCopies();
+      CommitOutputs();
+      if (is_last) break;
+      rows = next;
     }
     Locate();
     if (commits_any) SaveWeights();
@@ -287,9 +300,14 @@ class MlpHead {
     quad_ = lane_ % 4;
   }
 
+  __device__ void PrefetchLow() const {
+    PrefetchBulk(Weights(args_.w1) + S::kMatrix, 2 * S::kMatrix);
+    PrefetchBulk(Weights(args_.w2) + S::kMatrix, 2 * S::kMatrix);
+  }
   // For the block that will run here when this one has ended, or about that.
   __device__ void PrefetchAhead() const {
-    const uint32_t index = blockIdx.y * gridDim.x + blockIdx.x + kBlocksAhead;
+    const uint32_t index =
+        blockIdx.y * gridDim.x + blockIdx.x + S::kBlocksAhead;
     const uint32_t sequence = index / gridDim.x;
     if (sequence >= gridDim.y) return;
     PrefetchWeights<kHeadDim>(args_, args_.rows.sequences[sequence],
@@ -378,28 +396,45 @@ class MlpHead {
     return 8 * (tile ^ (row & 3));
   }
 
-  // Starts to copy the rows of a mini-batch; what is not there becomes zero.
-  __device__ __forceinline__ void CopyRows(const MiniBatchRows& rows) {
+  // visit(tile, index, from, is_there) for the units of a mini-batch's rows
+  // that are the thread's.
+  template <typename Visit>
+  __device__ __forceinline__ void VisitUnits(const MiniBatchRows& rows,
+                                             Visit visit) {
     constexpr int kUnits = RowTile<kHeadDim>::kUnits;
     static_assert(2 * kMaxMiniBatch * kUnits == S::kThreads,
                   "a thread a unit of keys and targets, or of queries");
     const int unit = thread_ % kUnits;
     const int row = thread_ / kUnits % kMaxMiniBatch;
     const int index = RowTile<kHeadDim>::Index(row, unit);
-    const auto copy = [&](RowTile<kHeadDim>& to, const __nv_bfloat16* from,
-                          bool is_valid) {
-      CopyAsync16(&to.units[index], from + 8 * unit, is_valid);
+    const auto at = [&](const StatePlane& pending, const Operand& added) {
+      return RowAt(pending, added, rows, row) + 8 * unit;
     };
     if (thread_ < S::kThreads / 2) {
-      copy(shared_.keys, RowAt(args_.pending_keys, args_.keys, rows, row),
-           row < rows.end);
-      copy(shared_.targets,
-           RowAt(args_.pending_targets, args_.targets, rows, row),
-           row < rows.end);
+      const bool is_there = row < rows.end;
+      visit(shared_.keys, index, at(args_.pending_keys, args_.keys), is_there);
+      visit(shared_.targets, index, at(args_.pending_targets, args_.targets),
+            is_there);
     } else {
-      copy(shared_.queries, RowAt(args_.pending_keys, args_.queries, rows, row),
-           row >= rows.begin && row < rows.end);
+      visit(shared_.queries, index, at(args_.pending_keys, args_.queries),
+            row >= rows.begin && row < rows.end);
     }
+  }
+
+  // Asks for what CopyRows will copy of a whole mini-batch.
+  __device__ __forceinline__ void PrefetchRows(const MiniBatchRows& rows) {
+    VisitUnits(rows,
+               [](RowTile<kHeadDim>&, int, const void* from, bool is_there) {
+                 if (is_there) Prefetch(from);
+               });
+  }
+
+  // Starts to copy the rows of a mini-batch; what is not there becomes zero.
+  __device__ __forceinline__ void CopyRows(const MiniBatchRows& rows) {
+    VisitUnits(rows, [](RowTile<kHeadDim>& to, int index, const void* from,
+                        bool is_there) {
+      CopyAsync16(&to.units[index], from, is_there);
+    });
     if (thread_ < kMaxMiniBatch) {
       const int t = thread_;
       const float* const from =
@@ -608,8 +643,9 @@ class MlpHead {
       }
     }
     Bias1()[thread_] = shared_.bias1[thread_];
-    if (thread_ < kHeadDim)
+    if (thread_ < kHeadDim) {
       Bias2()[ChannelAt(thread_)] = shared_.bias2[thread_];
+    }
   }
 
   // The operand A of 16 rows, of places 16 step to 16 step + 15.
@@ -694,7 +730,8 @@ class MlpHead {
     float sum = 0.0f;
 #pragma unroll
     for (int j = 0; j < S::kPairs; ++j) sum += z[j][0] + z[j][1];
-    const float mean = RowSum(sum) * (1.0f / kHeadDim);
+    // As others of its kind: not to be fused with a sum, here or elsewhere.
+    const float mean = __fmul_rn(RowSum(sum), 1.0f / kHeadDim);
     float squares = 0.0f;
 #pragma unroll
     for (int j = 0; j < S::kPairs; ++j) {
@@ -802,10 +839,12 @@ class MlpHead {
     for (int j = 0; j < S::kPairs; ++j) {
       const float2 weight = NormWeight(j);
       const float2 normal = Affine(j, z[j]);
-      const int c = ChannelAt(2 * LanePair(j));
-      gradient[j][0] = (normal.x - Value(shared_.targets, row, c)) * weight.x;
+      const int channel = ChannelAt(2 * LanePair(j));
+      gradient[j][0] =
+          __fmul_rn(normal.x - Value(shared_.targets, row, channel), weight.x);
       gradient[j][1] =
-          (normal.y - Value(shared_.targets, row, c + S::kTiles)) * weight.y;
+          __fmul_rn(normal.y - Value(shared_.targets, row, channel + S::kTiles),
+                    weight.y);
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
         sum_u += gradient[j][c];
@@ -813,8 +852,8 @@ class MlpHead {
       }
     }
     const float rate = shared_.rates[row];
-    const float mean_u = RowSum(sum_u) * (1.0f / kHeadDim);
-    const float mean_uz = RowSum(sum_uz) * (1.0f / kHeadDim);
+    const float mean_u = __fmul_rn(RowSum(sum_u), 1.0f / kHeadDim);
+    const float mean_uz = __fmul_rn(RowSum(sum_uz), 1.0f / kHeadDim);
 #pragma unroll
     for (int j = 0; j < S::kPairs; ++j) {
 #pragma unroll
@@ -1000,17 +1039,12 @@ class MlpHead {
     }
   }
 
-  // P <- P - tau sum_s lr_s (input_s^T g_s, g_s), of a whole mini-batch; b2 is
-  // CommitOutputBias's.
-  __device__ __forceinline__ void Commit() {
+  // P <- P - tau sum_s lr_s (input_s^T g_s, g_s), of a whole mini-batch: the
+  // first layer, then a barrier, then the second, which no longer reads rows.
+  // Both ask for the low halves of a tile before they keep those of the last.
+  __device__ __forceinline__ void CommitInputs() {
     const float scale = TokenScale(args_.mini_batch - 1);
     if (S::kKeepsLow) WaitForCopies();
-    if (broken_ == 0) {
-      CommitInputs(scale);
-      CommitOutputs(scale);
-    } else {
-      BreakWeights();
-    }
 #pragma unroll
     for (int i = 0; i < S::kRun1; ++i) {
       float sums[4];
@@ -1022,67 +1056,83 @@ class MlpHead {
         bias[1] = fmaf(-scale, sums[2], bias[1]);
       }
     }
-  }
-
-  __device__ __forceinline__ void CommitInputs(float scale) {
+    if (broken_ != 0) return BreakInputs();
+    uint32_t even[2][S::kRun1], odd[2][S::kRun1];
+    LoadLow1(0, even[0], odd[0]);
+    uint32_t k[4];
 #pragma unroll
-    for (int step = 0; step < S::kSteps; ++step) {
-      uint32_t k[4];
-      shared_.keys.LoadTurned(k, step, lane_);
-#pragma unroll
-      for (int part = 0; part < 2; ++part) {
-        const int tile = 2 * step + part;
-        uint32_t even[S::kRun1], odd[S::kRun1];
-        LoadLow1(tile, even, odd);
-#pragma unroll
-        for (int i = 0; i < S::kRun1; ++i) {
-          float sums[4];
-          MultiplyInner(sums, i, k[part], k[2 + part]);
-          Update(scale, sums, w1_[tile][2 * i], w1_[tile][2 * i + 1], even[i],
-                 odd[i]);
-        }
-        KeepLow1(tile, even, odd);
+    for (int tile = 0; tile < S::kTiles; ++tile) {
+      const int part = tile % 2;
+      if (part == 0) shared_.keys.LoadTurned(k, tile / 2, lane_);
+      if (tile + 1 < S::kTiles) {
+        LoadLow1(tile + 1, even[1 - part], odd[1 - part]);
       }
+#pragma unroll
+      for (int i = 0; i < S::kRun1; ++i) {
+        float sums[4];
+        MultiplyInner(sums, i, k[part], k[2 + part]);
+        Update(scale, sums, w1_[tile][2 * i], w1_[tile][2 * i + 1],
+               even[part][i], odd[part][i]);
+      }
+      KeepLow1(tile, even[part], odd[part]);
     }
   }
 
-  __device__ __forceinline__ void CommitOutputs(float scale) {
+  __device__ __forceinline__ void CommitOutputs() {
+    const float scale = TokenScale(args_.mini_batch - 1);
+    CommitOutputBias(scale);
+    if (broken_ != 0) return BreakOutputs();
+    uint32_t even[2][S::kRun2], odd[2][S::kRun2];
+    LoadLow2(0, even[0], odd[0]);
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) {
+      const int part = tile % 2;
       const uint32_t x[2] = {Turn(inner_keys_[tile][0]),
                              Turn(inner_keys_[tile][1])};
-      uint32_t even[S::kRun2], odd[S::kRun2];
-      LoadLow2(tile, even, odd);
+      if (tile + 1 < kInnerTiles) {
+        LoadLow2(tile + 1, even[1 - part], odd[1 - part]);
+      }
 #pragma unroll
       for (int i = 0; i < S::kRun2; ++i) {
         uint32_t g[4];
         shared_.gradients.LoadTurned(g, i, lane_);
         float sums[4];
         Multiply(sums, g, x[0], x[1]);
-        Update(scale, sums, w2_[tile][2 * i], w2_[tile][2 * i + 1], even[i],
-               odd[i]);
+        Update(scale, sums, w2_[tile][2 * i], w2_[tile][2 * i + 1],
+               even[part][i], odd[part][i]);
       }
-      KeepLow2(tile, even, odd);
+      KeepLow2(tile, even[part], odd[part]);
     }
   }
 
+  __device__ __forceinline__ void CommitOutputBias(float scale) {
+    if (thread_ >= kHeadDim) return;
+    float sum = 0.0f;
+#pragma unroll
+    for (int s = 0; s < kMaxMiniBatch; ++s) {
+      const uint32_t pair = GradientPair(s, thread_ / 2);
+      sum += thread_ % 2 == 0 ? LowOfPair(pair) : HighOfPair(pair);
+    }
+    shared_.bias2[thread_] = fmaf(-scale, sum, shared_.bias2[thread_]);
+  }
+
   // The NaN of the arithmetic is not one in its high half alone.
-  __device__ __forceinline__ void BreakWeights() {
-    constexpr uint32_t kNanPair = 0x7fc07fc0;
-    const uint32_t zero1[S::kRun1] = {};
-    const uint32_t zero2[S::kRun2] = {};
+  __device__ __forceinline__ void BreakInputs() {
+    const uint32_t zero[S::kRun1] = {};
 #pragma unroll
     for (int tile = 0; tile < S::kTiles; ++tile) {
 #pragma unroll
-      for (int i = 0; i < kInnerTiles; ++i) {
-        w1_[tile][i] = kNanPair;
-        w2_[i][tile] = kNanPair;
-      }
-      KeepLow1(tile, zero1, zero1);
+      for (int i = 0; i < kInnerTiles; ++i) w1_[tile][i] = kNanPair;
+      KeepLow1(tile, zero, zero);
     }
+  }
+  __device__ __forceinline__ void BreakOutputs() {
+    const uint32_t zero[S::kRun2] = {};
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) {
-      KeepLow2(tile, zero2, zero2);
+#pragma unroll
+      for (int i = 0; i < S::kTiles; ++i) w2_[tile][i] = kNanPair;
+      KeepLow2(tile, zero, zero);
     }
   }
 
@@ -1121,18 +1171,6 @@ class MlpHead {
     second = SplitHighPair(values[2], values[3]);
     even = SplitLowPair(values[0], values[2]);
     odd = SplitLowPair(values[1], values[3]);
-  }
-
-  __device__ __forceinline__ void CommitOutputBias() {
-    if (thread_ >= kHeadDim) return;
-    float sum = 0.0f;
-#pragma unroll
-    for (int s = 0; s < kMaxMiniBatch; ++s) {
-      const uint32_t pair = GradientPair(s, thread_ / 2);
-      sum += thread_ % 2 == 0 ? LowOfPair(pair) : HighOfPair(pair);
-    }
-    shared_.bias2[thread_] =
-        fmaf(-TokenScale(args_.mini_batch - 1), sum, shared_.bias2[thread_]);
   }
 
   // The step's rows of a mini-batch that goes on.

@@ -165,8 +165,7 @@ struct RowTile {
   uint4 units[kMaxMiniBatch * kUnits];
 
   __device__ static int Index(int row, int unit) {
-    const int swizzle = kUnits % 8 == 0 ? row & 7 : row >> 1 & 3;
-    return row * kUnits + (unit ^ swizzle);
+    return row * kUnits + (unit ^ (kSwizzle == 7 ? row & 7 : row >> 1 & 3));
   }
   // Of a channel that is even at least.
   __device__ void* At(int row, int channel) {
@@ -175,33 +174,6 @@ struct RowTile {
   }
   __device__ const void* At(int row, int channel) const {
     return const_cast<RowTile*>(this)->At(row, channel);
-  }
-
-  // By kThreads threads, of which this is `thread`; asynchronous. Rows [begin,
-  // end) from `added` on, `stride` values apart.
-  template <int kThreads>
-  __device__ void CopyAdded(int thread, const __nv_bfloat16* added,
-                            int64_t stride, int32_t begin, int32_t end) {
-    static_assert(kThreads % kUnits == 0, "a thread has one unit of its rows");
-    const int unit = thread % kUnits;
-    int row = thread / kUnits;
-    const __nv_bfloat16* from = added + row * stride + unit * 8;
-#pragma unroll 1
-    for (row += begin; row < end; row += kThreads / kUnits) {
-      CopyAsync16(&units[Index(row, unit)], from, true);
-      from += kThreads / kUnits * stride;
-    }
-  }
-  // Rows [0, begin) from `pending`, and zero from end on.
-  template <int kThreads>
-  __device__ void CopyPending(int thread, const __nv_bfloat16* pending,
-                              int32_t begin, int32_t end) {
-#pragma unroll
-    for (int i = thread; i < kMaxMiniBatch * kUnits; i += kThreads) {
-      const int row = i / kUnits;
-      if (row >= begin && row < end) continue;
-      CopyAsync16(&units[Index(row, i % kUnits)], pending + i * 8, row < begin);
-    }
   }
 
   // Of channels 16 step to 16 step + 15: the operands B {rows 0 to 7, low
@@ -217,8 +189,13 @@ struct RowTile {
   }
 
  private:
+  static constexpr int kSwizzle = kUnits % 8 == 0 ? 7 : 3;
+
+  // Index(row, 2 step + lane / 8 % 2), of which the lane's part is the same for
+  // every step.
   __device__ const void* Matrix(int step, int lane) const {
-    return &units[Index(lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2)];
+    const int first = Index(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+    return &units[(first ^ (2 * step & kSwizzle)) + (2 * step & ~kSwizzle)];
   }
 };
 
@@ -249,7 +226,8 @@ __device__ ColumnNorm NormOfColumn(const float (&values)[kValues]) {
   float sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < kValues; ++i) sum += values[i];
-  const float mean = sum * (1.0f / kValues);
+  // Not to be fused with the subtractions in one kernel and not in another.
+  const float mean = __fmul_rn(sum, 1.0f / kValues);
   float squares = 0.0f;
 #pragma unroll
   for (int i = 0; i < kValues; ++i) {

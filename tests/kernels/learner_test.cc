@@ -324,10 +324,17 @@ TEST_P(LearnerTest, NormalisesSmallOutputsWithTheEpsilonOfTheModel) {
 
 TEST_P(LearnerTest, HasTheSameBitsForEveryChunking) {
   constexpr int kTokens = 41;
-  for (const Dims& dims :
-       {Dims{3, 64, 16, false}, Dims{1, 64, 16, true}, Dims{1, 96, 16, false},
-        Dims{2, 32, 7, false}, Dims{1, 32, 3, true}, Dims{1, 64, 1, false},
-        Dims{1, 64, 5, false}}) {
+  std::vector<Dims> all = {{3, 64, 16, false}, {1, 64, 16, true},
+                           {1, 96, 16, false}, {2, 32, 7, false},
+                           {1, 32, 3, true},   {1, 64, 1, false},
+                           {1, 64, 5, false}};
+  if (GetParam().is_bfloat16()) {
+    for (const Dims& dims : {Dims{1, 96, 16, true}, Dims{1, 96, 5, true},
+                             Dims{2, 64, 5, true}, Dims{1, 64, 1, true}}) {
+      all.push_back(dims);
+    }
+  }
+  for (const Dims& dims : all) {
     Learners whole(GetParam(), dims, 1);
     whole.Step({kTokens});
     for (int chunk = 1; chunk <= 40; ++chunk) {
@@ -374,8 +381,10 @@ TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
   const bool is_cuda = GetParam().kind == BackendKind::kCuda;
   const int num_sessions = is_cuda ? 52 : 3;
   constexpr int kSteps = 20;
-  for (const Dims& dims : {Dims{8, 64, 16, false}, Dims{8, 96, 16, false},
-                           Dims{8, 32, 5, false}}) {
+  std::vector<Dims> all = {
+      {8, 64, 16, false}, {8, 96, 16, false}, {8, 32, 5, false}};
+  if (is_cuda) all.push_back({8, 64, 16, true});
+  for (const Dims& dims : all) {
     const auto num_first = [](int session) { return 7 * session % 17; };
     Learners together(GetParam(), dims, num_sessions);
     std::vector<int> num_tokens(num_sessions);
@@ -425,7 +434,7 @@ TEST_P(LearnerTest, SmallStepsAddUp) {
       step = std::max(step, std::abs(before[i] - wanted.fast_weights[i]));
     }
     EXPECT_GT(step, 1e-5);
-    EXPECT_LE(error, 0.02 * step) << Describe(dims);
+    EXPECT_LE(error, 0.05 * step) << Describe(dims);
   }
 }
 
