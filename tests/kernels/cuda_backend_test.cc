@@ -107,7 +107,7 @@ TEST_P(CudaMemoryTest, CopiesBesideTheOpsInTheOrderOfWhatWasQueued) {
     EXPECT_EQ(out.number, round + 1);
     ASSERT_THAT(backend_->Wait(out), IsOk());
     EXPECT_TRUE(backend_->HasEnded(out).value());
-    ASSERT_EQ(std::memcmp(first, values.data(), kBytes), 0);
+    ASSERT_TRUE(std::equal(values.begin(), values.end(), first));
     // Comes back before what is told to await it.
     std::memcpy(second, first, kBytes);
     second[round] += 1.0f;
@@ -116,7 +116,7 @@ TEST_P(CudaMemoryTest, CopiesBesideTheOpsInTheOrderOfWhatWasQueued) {
     ASSERT_THAT(backend_->QueueAfter(back), IsOk());
     Floats read(kFloats);
     ASSERT_THAT(backend_->CopyToHost(read.data(), b.data(), kBytes), IsOk());
-    ASSERT_EQ(std::memcmp(read.data(), second, kBytes), 0);
+    ASSERT_TRUE(std::equal(read.begin(), read.end(), second));
     EXPECT_TRUE(backend_->HasEnded(back).value());
   }
   EXPECT_TRUE(backend_->HasEnded(DeviceCopy{}).value());
@@ -143,7 +143,7 @@ TEST_P(CudaMemoryTest, ManyCopiesBesideTheOpsEndInTheirOrder) {
   }
   ASSERT_THAT(backend_->Wait(copies.back()), IsOk());
   const Floats values = array.Read();
-  EXPECT_EQ(std::memcmp(host->data(), values.data(), values.size() * 4), 0);
+  EXPECT_TRUE(std::equal(values.begin(), values.end(), host->as<float>()));
 }
 
 // In a process of its own, as none can use the device after that.

@@ -134,7 +134,9 @@ TEST_P(ParkedStateTest, ExportBeginsWithTheFastWeights) {
   const auto bytes = states_->Export(states_->Park(slot).value(), 40).value();
   const std::vector<float> w1 = f_.Plane(slot, "w1");
   ASSERT_GT(bytes.size(), w1.size() * sizeof(float));
-  EXPECT_EQ(std::memcmp(bytes.data(), w1.data(), w1.size() * sizeof(float)), 0);
+  std::vector<float> first(w1.size());
+  std::memcpy(first.data(), bytes.data(), w1.size() * sizeof(float));
+  EXPECT_EQ(first, w1);
 }
 
 // A device of another precision, or a CPU, reads what this one wrote.
