@@ -5,6 +5,8 @@
 // block a part, which then add their sums in order, each for a quarter of the
 // outputs. Of any other matrix a block walks all inputs, and the blocks of a
 // cluster bring each other the rows.
+#include <algorithm>
+
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
 #include "kernels/cuda/gemm_store.cuh"
@@ -56,15 +58,15 @@ template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix>
 struct Shape {
   static constexpr bool kIsCut = kIsCutMatrix;
   static constexpr int kWarpgroups = kWarpgroupsOfBlock;
+  static constexpr int kRows = kWarpgroups * kWarpgroupRows;
   static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
   static constexpr int kThreads = kConsumers + kWarpSize;
   static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
   static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
   // What other blocks send: float [kMostParts, OwnColumns, rows, kMmaOutputs],
   // after the ring if there is room, else where the ring was.
-  static constexpr int kPartBytes = OwnColumns(kColumns) * kWarpgroups *
-                                    kWarpgroupRows * kMmaOutputs *
-                                    int(sizeof(float));
+  static constexpr int kPartBytes =
+      OwnColumns(kColumns) * kRows * kMmaOutputs * int(sizeof(float));
   static constexpr bool kSendsEarly = kWarpgroups == 1;
   static constexpr int kTilesBytes =  // of the ring
       kRingBytes - (kIsCut && kSendsEarly ? kMostParts * kPartBytes : 0);
@@ -80,6 +82,8 @@ class Block {
         rank_(ClusterRank()),
         weight_bytes_(plan.strips * kTileBytes),
         stage_bytes_(weight_bytes_ + plan.share * plan.box_rows * kRowBytes) {
+    first_row_ = blockIdx.y * S::kRows;
+    num_rows_ = min(S::kRows, args_.num_rows - first_row_);
     const int unit = S::kIsCut ? blockIdx.x / kMostParts : blockIdx.x;
     const int units = S::kIsCut ? gridDim.x / kMostParts : gridDim.x;
     first_strip_ = unit * plan.num_strips / units;
@@ -199,12 +203,12 @@ class Block {
     const int column = (first_tile_ + tile) * kTileInputs;
     std::byte* const to = ring_ + stage * stage_bytes_ + weight_bytes_;
     if (plan_.share == 1) {
-      CopyBox(to, product_.input, column, 0, full_[stage]);
+      CopyBox(to, product_.input, column, first_row_, full_[stage]);
       return;
     }
-    const int first_row = rank_ * plan_.box_rows;
-    CopyBoxToBlocks(to + first_row * kRowBytes, product_.input, column,
-                    first_row, full_[stage], (1 << plan_.share) - 1);
+    const int first = rank_ * plan_.box_rows;
+    CopyBoxToBlocks(to + first * kRowBytes, product_.input, column,
+                    first_row_ + first, full_[stage], (1 << plan_.share) - 1);
   }
 
   __device__ void LoadRest(int first) {
@@ -239,7 +243,7 @@ class Block {
                product_.weights.num_outputs);
   }
   __device__ OutputPair Pair(int32_t row, int column, int pair) const {
-    return {args_, end_output(), row, OutputOf(column, pair)};
+    return {args_, end_output(), first_row_ + row, OutputOf(column, pair)};
   }
 
   __device__ void Store(int warpgroup, const float (&sums)[S::kSums]) const {
@@ -249,15 +253,16 @@ class Block {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int32_t row = first_row + half * 8;
-      if (row >= args_.num_rows) return;
+      if (row >= num_rows_) return;
       const auto sum = [&](int column) -> float2 {
         return {sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
       };
       if (product_.gated != nullptr) {
 #pragma unroll
         for (int column = 0; column < S::kColumns; column += 2) {
-          StoreGated(product_, end_output(), row, OutputOf(column, thread % 4),
-                     sum(column), sum(column + 1));
+          StoreGated(product_, end_output(), first_row_ + row,
+                     OutputOf(column, thread % 4), sum(column),
+                     sum(column + 1));
         }
         continue;
       }
@@ -277,8 +282,7 @@ class Block {
   // What this block receives of all blocks of its cluster.
   __device__ uint32_t PartsBytes() const {
     const int strips = (strips_ + kMostParts - 1 - rank_) / kMostParts;
-    return kMostParts * strips * kStripOutputs * args_.num_rows *
-           int(sizeof(float));
+    return kMostParts * strips * kStripOutputs * num_rows_ * int(sizeof(float));
   }
   // Until every block can take what it is sent.
   __device__ static void JoinSenders() {
@@ -309,11 +313,11 @@ class Block {
     received_->WaitForCluster(0);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (rows[i] >= args_.num_rows) return;
+      if (rows[i] >= num_rows_) return;
       if (product_.gated != nullptr) {
 #pragma unroll
         for (int own = 0; own < kOwn; own += 2) {
-          StoreGated(product_, end_output(), rows[i],
+          StoreGated(product_, end_output(), first_row_ + rows[i],
                      OutputOf(column_of(own), pair),
                      SumOfParts(own, rows[i], pair),
                      SumOfParts(own + 1, rows[i], pair));
@@ -356,7 +360,7 @@ class Block {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int32_t row = first_row + half * 8;
-      if (row >= args_.num_rows) return;
+      if (row >= num_rows_) return;
 #pragma unroll
       for (int column = 0; column < S::kColumns; ++column) {
         if (column >= strips_ * 2) break;
@@ -373,9 +377,8 @@ class Block {
   }
   // In bytes.
   __device__ static int SumsOffset(int part, int own_column, int row) {
-    constexpr int kRows = S::kWarpgroups * kWarpgroupRows;
     return part * S::kPartBytes +
-           (own_column * kRows + row) * kMmaOutputs * int(sizeof(float));
+           (own_column * S::kRows + row) * kMmaOutputs * int(sizeof(float));
   }
 
   const Product& product_;
@@ -384,6 +387,8 @@ class Block {
   const int32_t rank_;          // in its cluster
   const int32_t weight_bytes_;  // of a stage
   const int32_t stage_bytes_;
+  int32_t first_row_;
+  int32_t num_rows_;  // of this block
   int32_t first_strip_;
   int32_t strips_;
   int32_t first_tile_;
@@ -394,7 +399,8 @@ class Block {
   CopyBarrier* received_;  // parts, of a matrix that is cut
 };
 
-// grid [blocks], or [clusters * kMostParts] of a matrix that is cut.
+// grid [blocks, rows / S::kRows], or [clusters * kMostParts, ..] of a matrix
+// that is cut.
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
     GemmFewRowsKernel(const __grid_constant__ Product product,
@@ -419,8 +425,10 @@ bool IsCut(const PackedMatrix& weights) {
   return NumParts(weights.num_outputs, weights.padded_inputs) > 1;
 }
 
-// Of a stage.
-int32_t PaddedRows(int32_t num_rows) {
+// Of a stage. Where the inputs of a block are a quarter it has more outputs
+// instead of more than 128 rows: together these are fewer bytes.
+int32_t RowsOfBlock(const PackedMatrix& weights, int32_t num_rows) {
+  if (num_rows > 128) return IsCut(weights) ? 128 : 256;
   int32_t rows = 16;
   while (rows < num_rows) rows *= 2;
   return rows;
@@ -441,7 +449,8 @@ cudaError_t Launch(const Product& product, Plan plan, int32_t units,
   plan.num_stages = S::kTilesBytes / stage_bytes;
   if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
   return LaunchClusters(GemmFewRowsKernel<S>,
-                        dim3(S::kIsCut ? units * kMostParts : units),
+                        dim3(S::kIsCut ? units * kMostParts : units,
+                             DivideUp(product.args.num_rows, S::kRows)),
                         S::kIsCut ? kMostParts : plan.share, S::kThreads,
                         kSharedBytes, stream, product, plan);
 }
@@ -469,20 +478,17 @@ cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
 }
 template <bool kIsCut, typename Visit>
 cudaError_t VisitShape(int32_t warpgroups, int32_t strips, const Visit& visit) {
-  switch (warpgroups) {
-    case 1:
-      return VisitStrips<1, kIsCut>(strips, visit);
-    case 2:
-      return VisitStrips<2, kIsCut>(strips, visit);
-    default:
-      return VisitStrips<4, kIsCut>(strips, visit);
-  }
+  if (warpgroups == 1) return VisitStrips<1, kIsCut>(strips, visit);
+  if (warpgroups == 2) return VisitStrips<2, kIsCut>(strips, visit);
+  if constexpr (!kIsCut) return VisitStrips<4, false>(strips, visit);
+  return cudaErrorInvalidValue;
 }
 
 template <bool kIsCut>
 cudaError_t PrepareAll() {
   const auto prepare = [](auto shape) { return Prepare<decltype(shape)>(); };
   for (const int32_t warpgroups : {1, 2, 4}) {
+    if (kIsCut && warpgroups > 2) continue;
     for (const int32_t strips : {2, 3, 4, 6, 8, 12, 16}) {
       if (strips > MostStrips(warpgroups, kIsCut)) continue;
       if (const cudaError_t error =
@@ -515,7 +521,7 @@ cudaError_t CountClusters(int32_t blocks, int32_t* clusters) {
 }  // namespace
 
 int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows) {
-  return PaddedRows(num_rows) / Share(weights, num_rows);
+  return RowsOfBlock(weights, num_rows) / Share(weights, num_rows);
 }
 
 cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
@@ -529,12 +535,14 @@ cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
   plan.num_tiles = weights.padded_inputs / kTileInputs;
   plan.share = Share(weights, num_rows);
   plan.box_rows = FewRowsBox(weights, num_rows);
-  const int32_t warpgroups = num_rows <= 64 ? 1 : num_rows <= 128 ? 2 : 4;
+  const int32_t rows = RowsOfBlock(weights, num_rows);
+  const int32_t warpgroups = DivideUp(rows, kWarpgroupRows);
   // Whole waves of blocks, or of clusters, and no more than there are strips.
-  const int32_t at_once = is_cut            ? device.clusters_of_4
-                          : plan.share == 4 ? device.clusters_of_4 * 4
-                          : plan.share == 2 ? device.clusters_of_2 * 2
-                                            : device.num_multiprocessors;
+  int32_t at_once = is_cut            ? device.clusters_of_4
+                    : plan.share == 4 ? device.clusters_of_4 * 4
+                    : plan.share == 2 ? device.clusters_of_2 * 2
+                                      : device.num_multiprocessors;
+  at_once = std::max(at_once / DivideUp(num_rows, rows), 1);
   const int32_t waves = DivideUp(
       DivideUp(plan.num_strips, MostStrips(warpgroups, is_cut)), at_once);
   int32_t units = waves * at_once;
