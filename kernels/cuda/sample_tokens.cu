@@ -1,100 +1,23 @@
-#include "kernels/cuda/device_rows.cuh"
+#include <cstddef>
+
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/sample_cut.cuh"
+#include "kernels/cuda/sample_row.cuh"
 
 namespace ttt {
+namespace sampling {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr int kWarps = kThreads / kWarpSize;
-constexpr int kDigitBits = 8;
-constexpr int kDigits = 1 << kDigitBits;
 // Weights are whole numbers of 2^-44, so that their sums are exact in any
 // order: 2^17 of them of at most 1 stay below 2^62.
 constexpr double kWeightUnit = 17592186044416.0;  // 2^44
 constexpr float kLeastWeight = 1e-37f;            // less is 0
-// More candidates are found one by one.
-constexpr int kMaxSortedCandidates = 1024;
-
-using Count = unsigned long long;
-
-struct Shared {
-  Count histograms[kWarps][kDigits];
-  Count scan[kWarps];
-  double double_scan[kWarps];
-  uint64_t keys[kMaxSortedCandidates];
-  int32_t ids[kTokenRingSize];
-  int32_t found;
-  float raw;  // logit of the token, before bias and penalties
-  int32_t num_keys;
-};
-
-// Greater is better; of equals none. -0.0 is 0.0. A NaN must not get here.
-__device__ uint32_t OrderOf(float value) {
-  const uint32_t bits = __float_as_uint(value + 0.0f);
-  return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
-}
-// Ties go to the lowest id.
-__device__ uint64_t KeyOf(float value, int32_t id) {
-  return uint64_t{OrderOf(value)} << 32 | uint32_t(~id);
-}
-__device__ int32_t IdOf(uint64_t key) { return int32_t(~uint32_t(key)); }
-
-template <typename T>
-__device__ T WarpMax(T value) {
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    const T other = __shfl_xor_sync(kAllLanes, value, offset);
-    value = other > value ? other : value;
-  }
-  return value;
-}
-
-// Each of these returns the same in all threads of the block.
-__device__ uint64_t BlockMax(Shared& shared, uint64_t value) {
-  value = WarpMax(value);
-  __syncthreads();
-  if (threadIdx.x % kWarpSize == 0) {
-    shared.scan[threadIdx.x / kWarpSize] = value;
-  }
-  __syncthreads();
-  uint64_t max = 0;
-  for (int warp = 0; warp < kWarps; ++warp) {
-    max = shared.scan[warp] > max ? shared.scan[warp] : max;
-  }
-  return max;
-}
-__device__ double BlockSum(Shared& shared, double value) {
-  for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, offset);
-  }
-  __syncthreads();
-  if (threadIdx.x % kWarpSize == 0) {
-    shared.double_scan[threadIdx.x / kWarpSize] = value;
-  }
-  __syncthreads();
-  double sum = 0.0;
-  for (int warp = 0; warp < kWarps; ++warp) sum += shared.double_scan[warp];
-  return sum;
-}
-// The sum over the threads before this one, and over all.
-__device__ Count SumBefore(Shared& shared, Count value, Count* total) {
-  const int lane = threadIdx.x % kWarpSize;
-  Count sum = value;
-  for (int offset = 1; offset < kWarpSize; offset *= 2) {
-    const Count other = __shfl_up_sync(kAllLanes, sum, offset);
-    if (lane >= offset) sum += other;
-  }
-  __syncthreads();
-  if (lane == kWarpSize - 1) shared.scan[threadIdx.x / kWarpSize] = sum;
-  __syncthreads();
-  Count before = sum - value;
-  *total = 0;
-  for (int warp = 0; warp < kWarps; ++warp) {
-    if (warp < threadIdx.x / kWarpSize) before += shared.scan[warp];
-    *total += shared.scan[warp];
-  }
-  return before;
-}
+// Beyond this far below the largest, in units of the temperature, weights are
+// less than kLeastWeight.
+constexpr float kLeastExponent = 88.0f;
+// A row of more logits stays in global memory.
+constexpr int32_t kMaxStagedLogits = 40960;
 
 // Philox4x32-10 with key `seed` and counter `position`: 53 bits / 2^53.
 __device__ double UniformOf(uint64_t seed, int64_t position) {
@@ -114,105 +37,16 @@ __device__ double UniformOf(uint64_t seed, int64_t position) {
   return double(bits >> 11) / 9007199254740992.0;  // 2^53
 }
 
-// Tokens that are kept: those above `order`, and of those at it the first
-// `num_equal` by id.
-struct Cut {
-  uint32_t order;
-  Count num_equal;
-};
-constexpr Cut kKeepAll = {0, ~Count{0}};
-
-// The row of logits that is drawn from, after bias and penalties. A thread owns
-// [begin, end) of its ids.
-struct Row {
-  const float* logits;
-  int32_t vocab_size;
-  int32_t begin;
-  int32_t end;
+// What a row is drawn by: after bias and penalties.
+struct Weights {
   float max;
   float temperature;
 
-  __device__ Count WeightOf(int32_t id) const {
-    const float weight = expf((logits[id] - max) / temperature);
+  __device__ Count Of(float logit) const {
+    const float weight = expf((logit - max) / temperature);
     return weight < kLeastWeight ? 0 : Count(double(weight) * kWeightUnit);
   }
 };
-
-// The threads' own tokens that a cut keeps, each given to `visit`.
-template <typename Visit>
-__device__ void VisitKept(Shared& shared, const Row& row, Cut cut,
-                          Visit visit) {
-  Count equal = 0;
-  for (int32_t id = row.begin; id < row.end; ++id) {
-    equal += OrderOf(row.logits[id]) == cut.order;
-  }
-  Count all_equal = 0;
-  Count rank = SumBefore(shared, equal, &all_equal);
-  for (int32_t id = row.begin; id < row.end; ++id) {
-    const uint32_t order = OrderOf(row.logits[id]);
-    if (order < cut.order) continue;
-    if (order == cut.order && rank++ >= cut.num_equal) continue;
-    visit(id, order);
-  }
-}
-
-// The cut that keeps the fewest tokens of `kept`, best first, whose values sum
-// to at least `wanted` > 0: finds its order from the highest digit down.
-template <typename Value>
-__device__ Cut CutAt(Shared& shared, const Row& row, Cut kept, double wanted,
-                     Value value) {
-  uint32_t prefix = 0;
-  Count above = 0;
-  for (int shift = 32 - kDigitBits; shift >= 0; shift -= kDigitBits) {
-    __syncthreads();
-    for (int i = threadIdx.x; i < kWarps * kDigits; i += kThreads) {
-      shared.histograms[i / kDigits][i % kDigits] = 0;
-    }
-    __syncthreads();
-    Count* const histogram = shared.histograms[threadIdx.x / kWarpSize];
-    VisitKept(shared, row, kept, [&](int32_t id, uint32_t order) {
-      if (shift + kDigitBits < 32 &&
-          order >> (shift + kDigitBits) != prefix >> (shift + kDigitBits)) {
-        return;
-      }
-      atomicAdd(&histogram[order >> shift & (kDigits - 1)], value(id));
-    });
-    __syncthreads();
-    for (int digit = threadIdx.x; digit < kDigits; digit += kThreads) {
-      for (int warp = 1; warp < kWarps; ++warp) {
-        shared.histograms[0][digit] += shared.histograms[warp][digit];
-      }
-    }
-    __syncthreads();
-    int lowest = kDigits - 1;  // that has any, should rounding ask for more
-    int digit = kDigits - 1;
-    Count lowest_above = above;
-    for (; digit >= 0; --digit) {
-      const Count sum = shared.histograms[0][digit];
-      if (sum == 0) continue;
-      lowest = digit;
-      lowest_above = above;
-      if (double(above + sum) >= wanted) break;
-      above += sum;
-    }
-    above = lowest_above;
-    prefix |= uint32_t(lowest) << shift;
-  }
-  // All at the cut are of one value.
-  Count each = 0;
-  for (int32_t id = row.begin; id < row.end; ++id) {
-    if (OrderOf(row.logits[id]) == prefix) each = value(id);
-  }
-  each = BlockMax(shared, each);
-  Count num_equal = 1;
-  if (each > 0 && wanted > double(above)) {
-    num_equal = Count(ceil((wanted - double(above)) / double(each)));
-  }
-  if (kept.order == prefix && num_equal > kept.num_equal) {
-    num_equal = kept.num_equal;
-  }
-  return {prefix, num_equal < 1 ? 1 : num_equal};
-}
 
 // The logits that a thread of Adjust may change, as they were.
 struct RawLogits {
@@ -277,122 +111,118 @@ __device__ void Adjust(const SampleTokensArgs& args, const SampleRow& sample,
   logit -= sample.presence_penalty + count * sample.frequency_penalty;
 }
 
-// Steps 4 to 8 of cpu/sample_tokens.h.
-__device__ int32_t ChooseToken(const SampleTokensArgs& args,
-                               const SampleRow& sample, Shared& shared,
-                               const float* logits) {
-  const int32_t n = args.vocab_size;
-  uint64_t best = 0;
-  for (int32_t id = threadIdx.x; id < n; id += kThreads) {
-    const uint64_t key = KeyOf(logits[id], id);
-    best = key > best ? key : best;
-  }
-  best = BlockMax(shared, best);
-  const float max = logits[IdOf(best)];
-  if (sample.temperature == 0.0f || !isfinite(max)) return IdOf(best);
-
-  const int32_t share = (n + kThreads - 1) / kThreads;
-  const int32_t begin = min(n, int32_t(threadIdx.x) * share);
-  const Row row = {
-      logits, n, begin, min(n, begin + share), max, sample.temperature};
-  Cut cut = kKeepAll;
-  if (sample.top_k > 0 && sample.top_k < n) {
-    cut =
-        CutAt(shared, row, cut, sample.top_k, [](int32_t) { return Count{1}; });
-  }
-  if (sample.top_p < 1.0f) {
-    Count own = 0;
-    VisitKept(shared, row, cut,
-              [&](int32_t id, uint32_t) { own += row.WeightOf(id); });
-    Count total = 0;
-    SumBefore(shared, own, &total);
-    cut = CutAt(shared, row, cut, sample.top_p * double(total),
-                [&](int32_t id) { return row.WeightOf(id); });
-  }
-  const auto weight_of = [&](int32_t id) {
-    const Count weight = row.WeightOf(id);
-    return double(weight) < double(sample.min_p) * kWeightUnit ? 0 : weight;
-  };
+// Step 8: of the tokens whose keys are `kept` or more, the first, by id, whose
+// running sum of weights exceeds its part of their total; `best` if rounding
+// leaves none.
+template <typename Value>
+__device__ int32_t Draw(Shared& shared, const Row& row, uint64_t kept,
+                        double random, int32_t best, Value value) {
   Count own = 0;
-  VisitKept(shared, row, cut,
-            [&](int32_t id, uint32_t) { own += weight_of(id); });
-  Count total = 0;
-  Count sum = SumBefore(shared, own, &total);
-  const double wanted = UniformOf(sample.seed, sample.position) * double(total);
-  if (threadIdx.x == 0) shared.found = IdOf(best);
-  const bool is_here = double(sum) <= wanted && double(sum + own) > wanted;
-  __syncthreads();
-  VisitKept(shared, row, cut, [&](int32_t id, uint32_t) {
-    if (!is_here || double(sum) > wanted) return;
-    sum += weight_of(id);
-    if (double(sum) > wanted) shared.found = id;
+  row.ForEach([&](int32_t id, float logit) {
+    if (KeyOf(logit, id) >= kept) own += value(logit);
   });
+  Count total = 0;
+  SumBefore(shared, own, &total);
+  const double wanted = random * double(total);
+  if (threadIdx.x == 0) shared.found = best;
+  Count sum = 0;
+  for (int32_t begin = 0; begin < row.size; begin += 4 * kThreads) {
+    const int32_t first = begin + 4 * threadIdx.x;
+    const auto visit_own = [&](auto visit) {
+      if (first >= row.size) return;
+      row.VisitFour(first, row.Four(first), [&](int32_t id, float logit) {
+        if (KeyOf(logit, id) >= kept) visit(id, value(logit));
+      });
+    };
+    own = 0;
+    visit_own([&](int32_t, Count weight) { own += weight; });
+    Count all = 0;
+    Count before = sum + SumBefore(shared, own, &all);
+    sum += all;
+    if (double(sum) <= wanted) continue;
+    if (double(before) <= wanted && double(before + own) > wanted) {
+      visit_own([&](int32_t id, Count weight) {
+        if (double(before) > wanted) return;
+        before += weight;
+        if (double(before) > wanted) shared.found = id;
+      });
+    }
+    break;
+  }
   __syncthreads();
   return shared.found;
 }
 
-// The largest key below `bound` of the row.
-__device__ uint64_t BestBelow(Shared& shared, const float* logits, int32_t n,
-                              uint64_t bound) {
+// The key of the best token.
+__device__ uint64_t BestKey(Shared& shared, const Row& row) {
   uint64_t best = 0;
-  for (int32_t id = threadIdx.x; id < n; id += kThreads) {
-    const uint64_t key = KeyOf(logits[id], id);
-    if (key < bound && key > best) best = key;
-  }
+  row.ForEach([&](int32_t id, float logit) {
+    const uint64_t key = KeyOf(logit, id);
+    best = key > best ? key : best;
+  });
   return BlockMax(shared, best);
 }
 
-// Puts the keys of the best `count` tokens, best first, in shared.keys.
-__device__ void SortBest(Shared& shared, const float* logits, int32_t n,
-                         int32_t count) {
-  const int32_t share = (n + kThreads - 1) / kThreads;
-  const int32_t begin = min(n, int32_t(threadIdx.x) * share);
-  const Row row = {logits, n, begin, min(n, begin + share), 0.0f, 1.0f};
-  const Cut cut =
-      CutAt(shared, row, kKeepAll, count, [](int32_t) { return Count{1}; });
-  __syncthreads();
-  if (threadIdx.x == 0) shared.num_keys = 0;
-  for (int i = threadIdx.x; i < kMaxSortedCandidates; i += kThreads) {
-    shared.keys[i] = 0;
+// Steps 4 to 8 of cpu/sample_tokens.h.
+__device__ int32_t ChooseToken(const SampleRow& sample, Shared& shared,
+                               const Row& row, uint64_t best) {
+  const float max = row.logits[IdOf(best)];
+  if (sample.temperature == 0.0f || !isfinite(max)) return IdOf(best);
+  const Weights weights = {max, sample.temperature};
+  const bool has_top_k = sample.top_k > 0 && sample.top_k < row.size;
+  const bool has_top_p = sample.top_p < 1.0f;
+  uint64_t kept = 0;
+  const float reach = has_top_k || has_top_p ? ReachOf(shared, row, max) : 0.0f;
+  if (has_top_k) {
+    kept = CutAt(shared, row, kept, sample.top_k, max, reach,
+                 [](float) { return Count{1}; });
   }
-  __syncthreads();
-  VisitKept(shared, row, cut, [&](int32_t id, uint32_t) {
-    const int32_t i = atomicAdd(&shared.num_keys, 1);
-    if (i < kMaxSortedCandidates) shared.keys[i] = KeyOf(logits[id], id);
-  });
-  __syncthreads();
-  // Bitonic, largest first.
-  for (int size = 2; size <= kMaxSortedCandidates; size *= 2) {
-    for (int stride = size / 2; stride > 0; stride /= 2) {
-      for (int i = threadIdx.x; i < kMaxSortedCandidates; i += kThreads) {
-        const int other = i ^ stride;
-        if (other < i) continue;  // Its thread does both.
-        const bool descends = (i & size) == 0;
-        const uint64_t a = shared.keys[i];
-        const uint64_t b = shared.keys[other];
-        if ((a < b) == descends) {
-          shared.keys[i] = b;
-          shared.keys[other] = a;
-        }
-      }
-      __syncthreads();
-    }
+  const auto weight_of = [&](float logit) { return weights.Of(logit); };
+  if (has_top_p) {
+    Count own = 0;
+    row.ForEach([&](int32_t id, float logit) {
+      if (KeyOf(logit, id) >= kept) own += weight_of(logit);
+    });
+    Count total = 0;
+    SumBefore(shared, own, &total);
+    kept = CutAt(shared, row, kept, sample.top_p * double(total), max,
+                 fminf(reach, kLeastExponent * sample.temperature), weight_of);
   }
+  const double least = double(sample.min_p) * kWeightUnit;
+  return Draw(shared, row, kept, UniformOf(sample.seed, sample.position),
+              IdOf(best), [&](float logit) {
+                const Count weight = weight_of(logit);
+                return double(weight) < least ? 0 : weight;
+              });
 }
 
-__device__ void ReportCandidates(const SampleTokensArgs& args, int32_t row,
-                                 Shared& shared, const float* logits,
-                                 double log_total) {
+// The largest key below `bound` of the row.
+__device__ uint64_t BestBelow(Shared& shared, const Row& row, uint64_t bound) {
+  uint64_t best = 0;
+  row.ForEach([&](int32_t id, float logit) {
+    const uint64_t key = KeyOf(logit, id);
+    if (key < bound && key > best) best = key;
+  });
+  return BlockMax(shared, best);
+}
+
+__device__ void ReportCandidates(const SampleTokensArgs& args, Shared& shared,
+                                 const Row& row, float max, double log_total) {
   const int32_t count =
-      min(args.samples[row].num_candidates, args.max_candidates);
+      min(args.samples[blockIdx.x].num_candidates, args.max_candidates);
   if (count <= 0) return;
-  const int64_t first = int64_t{row} * args.max_candidates;
+  const int64_t first = int64_t{blockIdx.x} * args.max_candidates;
   const auto report = [&](int32_t i, uint64_t key) {
     args.candidate_ids[first + i] = IdOf(key);
-    args.candidate_logprobs[first + i] = float(logits[IdOf(key)] - log_total);
+    args.candidate_logprobs[first + i] =
+        float(row.logits[IdOf(key)] - log_total);
   };
-  if (count <= kMaxSortedCandidates) {
-    SortBest(shared, logits, args.vocab_size, count);
+  if (count <= kMaxKeys) {
+    const uint64_t cut =
+        CutAt(shared, row, 0, count, max, ReachOf(shared, row, max),
+              [](float) { return Count{1}; });
+    CollectKeys(shared, row, [&](uint64_t key, float) { return key >= cut; });
+    SortKeys(shared, count);
     for (int32_t i = threadIdx.x; i < count; i += kThreads) {
       report(i, shared.keys[i]);
     }
@@ -400,79 +230,117 @@ __device__ void ReportCandidates(const SampleTokensArgs& args, int32_t row,
   }
   uint64_t key = ~uint64_t{0};
   for (int32_t i = 0; i < count; ++i) {
-    key = BestBelow(shared, logits, args.vocab_size, key);
+    key = BestBelow(shared, row, key);
     if (threadIdx.x == 0) report(i, key);
   }
 }
 
-// grid [num_rows]; a block owns a row.
-__global__ void __launch_bounds__(kThreads)
-    SampleTokensKernel(const __grid_constant__ SampleTokensArgs args) {
-  extern __shared__ uint64_t memory[];
-  Shared& shared = *reinterpret_cast<Shared*>(memory);
-  WaitForKernelsBefore();
-  const int32_t row = blockIdx.x;
-  const int32_t n = args.vocab_size;
-  const SampleRow sample = args.samples[row];
-  float* const logits = args.logits + int64_t{row} * n;
-  uint32_t order = 0;
+// Brings the row to shared memory, if `staged` is not null. Returns whether all
+// of it is finite, and its best key.
+__device__ bool Stage(Shared& shared, const Row& row, float* staged,
+                      uint64_t* best) {
+  constexpr int kFours = 8;  // on their way at a time
   bool finite = true;
-  for (int32_t id = threadIdx.x; id < n; id += kThreads) {
-    finite = finite && isfinite(logits[id]);
-    order = max(order, OrderOf(logits[id]));
+  uint64_t own = 0;
+  for (int32_t begin = 4 * threadIdx.x; begin < row.size;
+       begin += 4 * kFours * kThreads) {
+    float4 fours[kFours];
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) {
+      const int32_t id = begin + 4 * i * kThreads;
+      if (id < row.size) fours[i] = row.Four(id);
+    }
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) {
+      const int32_t id = begin + 4 * i * kThreads;
+      if (id >= row.size) break;
+      if (staged != nullptr) StoreFour(staged + id, fours[i]);
+      row.VisitFour(id, fours[i], [&](int32_t of, float logit) {
+        finite = finite && isfinite(logit);
+        const uint64_t key = KeyOf(logit, of);
+        own = key > own ? key : own;
+      });
+    }
   }
   finite = __syncthreads_and(finite);
+  *best = BlockMax(shared, own);
+  return finite;
+}
+
+// grid [num_rows]; a block owns a row.
+__global__ void __launch_bounds__(kThreads)
+    SampleTokensKernel(const __grid_constant__ SampleTokensArgs args,
+                       bool is_staged) {
+  extern __shared__ __align__(16) std::byte memory[];
+  Shared& shared = *reinterpret_cast<Shared*>(memory);
+  float* const staged =
+      is_staged ? reinterpret_cast<float*>(memory + sizeof(Shared)) : nullptr;
+  WaitForKernelsBefore();
+  const int32_t n = args.vocab_size;
+  const SampleRow sample = args.samples[blockIdx.x];
+  float* const logits = args.logits + int64_t{blockIdx.x} * n;
+  uint64_t best = 0;
+  const bool finite = Stage(shared, {logits, n, n % 4 == 0}, staged, &best);
   if (threadIdx.x == 0) {
-    args.finite[row] = finite;
-    args.token_ids[row] = kNoToken;
-    args.logprobs[row] = 0.0f;
+    args.finite[blockIdx.x] = finite;
+    args.token_ids[blockIdx.x] = kNoToken;
+    args.logprobs[blockIdx.x] = 0.0f;
   }
   if (!finite) return;
-  const uint64_t best = BlockMax(shared, order);
-  const float max = __uint_as_float(
-      best >> 31 != 0 ? uint32_t(best) & 0x7fffffffu : ~uint32_t(best));
+  const Row row = {is_staged ? staged : logits, n, is_staged || n % 4 == 0};
+  const float max = ValueOf(uint32_t(best >> 32));
   double own = 0.0;
-  for (int32_t id = threadIdx.x; id < n; id += kThreads) {
-    own += expf(logits[id] - max);
-  }
+  row.ForEach([&](int32_t, float logit) { own += expf(logit - max); });
   const double log_total = max + log(BlockSum(shared, own));
-  ReportCandidates(args, row, shared, logits, log_total);
+  ReportCandidates(args, shared, row, max, log_total);
   if (sample.given_token == kNoToken) return;
   if (sample.given_token != kSampleToken) {
     if (threadIdx.x != 0) return;
-    args.token_ids[row] = sample.given_token;
-    args.logprobs[row] = float(logits[sample.given_token] - log_total);
+    args.token_ids[blockIdx.x] = sample.given_token;
+    args.logprobs[blockIdx.x] =
+        float(row.logits[sample.given_token] - log_total);
     return;
   }
-  const RawLogits raw = ReadRaw(args, sample, logits);
-  __syncthreads();
-  Adjust(args, sample, raw, shared, logits);
-  __syncthreads();
-  const int32_t token = ChooseToken(args, sample, shared, logits);
-  if (threadIdx.x == 0) shared.raw = logits[token];
+  const bool is_adjusted =
+      sample.bias_end > sample.bias_begin || NumSeen(sample) > 0;
+  RawLogits raw;
+  if (is_adjusted) {
+    raw = ReadRaw(args, sample, row.logits);
+    __syncthreads();
+    Adjust(args, sample, raw, shared, row.logits);
+    __syncthreads();
+    best = BestKey(shared, row);
+  }
+  const int32_t token = ChooseToken(sample, shared, row, best);
+  if (threadIdx.x == 0) shared.raw = row.logits[token];
   __syncthreads();
   // Threads that have the same token have the same logit of it.
   if (raw.bias_id == token) shared.raw = raw.bias_logit;
   if (raw.seen_id == token) shared.raw = raw.seen_logit;
   __syncthreads();
   if (threadIdx.x != 0) return;
-  args.token_ids[row] = token;
-  args.logprobs[row] = float(shared.raw - log_total);
+  args.token_ids[blockIdx.x] = token;
+  args.logprobs[blockIdx.x] = float(shared.raw - log_total);
 }
 
 }  // namespace
+}  // namespace sampling
 
 cudaError_t PrepareSampleTokens() {
-  return cudaFuncSetAttribute(SampleTokensKernel,
-                              cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              sizeof(Shared));
+  return cudaFuncSetAttribute(
+      sampling::SampleTokensKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      sizeof(sampling::Shared) + sampling::kMaxStagedLogits * sizeof(float));
 }
 
 cudaError_t LaunchSampleTokens(const SampleTokensArgs& args,
                                cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  return LaunchOverlapped(SampleTokensKernel, dim3(args.num_rows), kThreads,
-                          sizeof(Shared), stream, args);
+  const bool is_staged = args.vocab_size <= sampling::kMaxStagedLogits;
+  const int32_t fours = is_staged ? (args.vocab_size + 3) / 4 : 0;
+  return LaunchOverlapped(sampling::SampleTokensKernel, dim3(args.num_rows),
+                          sampling::kThreads,
+                          sizeof(sampling::Shared) + fours * sizeof(float4),
+                          stream, args, is_staged);
 }
 
 }  // namespace ttt

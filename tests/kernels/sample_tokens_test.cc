@@ -367,34 +367,96 @@ TEST_P(SampleTokensTest, BiasComesBeforePenalties) {
   EXPECT_THAT(Run({1, -3}, {row}).tokens, ElementsAre(1));
 }
 
-TEST_P(SampleTokensTest, EveryBackendDrawsTheSame) {
-  const Floats logits = Random(5000, 3, -5.0f, 5.0f);
-  SampleRow row = Drawn(0.8f);
-  row.top_k = 100;
-  row.top_p = 0.9f;
-  const std::vector<int32_t> tokens = DrawMany(logits, row, 40);
-  // Exponentials differ in the last bit, which moves no draw here.
-  const std::unique_ptr<Backend> reference =
-      MakeBackend(BackendKind::kReference);
-  Array<float> values(*reference, logits);
-  std::vector<int32_t> wanted;
-  SampleScratch scratch;
-  for (row.position = 0; row.position < 40; ++row.position) {
-    int32_t token = 0;
-    float logprob = 0;
-    uint8_t finite = 0;
-    SampleTokensArgs args = {};
-    args.logits = values.data();
-    args.samples = &row;
-    args.token_ids = &token;
-    args.logprobs = &logprob;
-    args.finite = &finite;
-    args.num_rows = 1;
-    args.vocab_size = 5000;
-    SampleRowToken(args, 0, kReferenceSampleMath, scratch);
-    wanted.push_back(token);
+// Of many equal logits no range of values has few.
+TEST_P(SampleTokensTest, OfManyEqualsTheLowestIdsAreKept) {
+  constexpr int kSize = 5000;
+  Floats logits(kSize, 2.0f);
+  logits[4000] = 2.5f;
+  SampleRow row = Drawn();
+  row.top_k = 2001;
+  std::set<int32_t> tokens;
+  for (const int32_t token : DrawMany(logits, row, 60)) {
+    if (token != 4000) tokens.insert(token);
   }
-  EXPECT_EQ(tokens, wanted);
+  EXPECT_LT(*tokens.rbegin(), 2000);
+  EXPECT_GT(*tokens.rbegin(), 1800);
+  row.top_k = 0;
+  row.top_p = 0.5f;
+  tokens.clear();
+  for (const int32_t token : DrawMany(logits, row, 60)) {
+    if (token != 4000) tokens.insert(token);
+  }
+  EXPECT_LT(*tokens.rbegin(), 2501);
+  EXPECT_GT(*tokens.rbegin(), 2200);
+}
+
+// The token of one row, by plain loops.
+int32_t ReferenceToken(Floats logits, const SampleRow& row) {
+  SampleScratch scratch;
+  int32_t token = 0;
+  float logprob = 0;
+  uint8_t finite = 0;
+  SampleTokensArgs args = {};
+  args.logits = logits.data();
+  args.samples = &row;
+  args.token_ids = &token;
+  args.logprobs = &logprob;
+  args.finite = &finite;
+  args.num_rows = 1;
+  args.vocab_size = int32_t(logits.size());
+  SampleRowToken(args, 0, kReferenceSampleMath, scratch);
+  return token;
+}
+
+TEST_P(SampleTokensTest, EveryBackendDrawsTheSame) {
+  constexpr int kDraws = 20;
+  struct Filters {
+    int32_t top_k;
+    float top_p;
+    float min_p;
+  };
+  // Vocabularies that a GPU takes in at once, of fours or not, and one that it
+  // does not. Exponentials differ in the last bit, which moves no draw here.
+  for (const int size : {5000, 32000, 50001}) {
+    const Floats logits = Random(size, 3, -5.0f, 5.0f);
+    for (const Filters& filters : {Filters{0, 1.0f, 0.0f},
+                                   {100, 0.9f, 0.0f},
+                                   {0, 0.95f, 0.0f},
+                                   {40, 1.0f, 0.0f},
+                                   {0, 0.8f, 0.02f},
+                                   {700, 0.999f, 0.0f}}) {
+      SampleRow row = Drawn(0.8f);
+      row.top_k = filters.top_k;
+      row.top_p = filters.top_p;
+      row.min_p = filters.min_p;
+      const std::vector<int32_t> tokens = DrawMany(logits, row, kDraws);
+      for (row.position = 0; row.position < kDraws; ++row.position) {
+        EXPECT_EQ(tokens[row.position], ReferenceToken(logits, row))
+            << size << ", top_k " << row.top_k << ", top_p " << row.top_p;
+      }
+    }
+  }
+}
+
+TEST_P(SampleTokensTest, ALargeVocabularyHasBiasPenaltiesAndCandidates) {
+  constexpr int kSize = 50001;
+  Floats logits = Random(kSize, 4, -5.0f, 5.0f);
+  logits[kSize - 1] = 9.0f;
+  logits[kSize - 2] = 8.0f;
+  logits[123] = 7.0f;
+  bias_ids_ = {kSize - 1};
+  bias_values_ = {-4.0f};
+  ring_[0] = kSize - 2;
+  SampleRow row = Greedy();
+  row.slot = 0;
+  row.position = 1;
+  row.presence_penalty = 3.0f;
+  row.bias_end = 1;
+  row.num_candidates = 3;
+  const Sampled sampled = Run(logits, {row}, 3);
+  EXPECT_THAT(sampled.tokens, ElementsAre(123));
+  EXPECT_THAT(sampled.candidates, ElementsAre(kSize - 1, kSize - 2, 123));
+  EXPECT_FLOAT_EQ(sampled.logprobs[0], sampled.candidate_logprobs[2]);
 }
 
 TEST(UniformOfTest, FollowsPhilox) {
