@@ -46,8 +46,9 @@ struct FourInputs {
   float4 rope;
 };
 
-// Four channels of one thread.
-template <bool kShares>
+// Four channels of one thread. One that walks many rows loads ahead; others
+// spare the registers.
+template <bool kShares, bool kWalks>
 class FourChannels {
  public:
   __device__ FourChannels(const LearnerInputsArgs& args, int32_t c)
@@ -57,8 +58,8 @@ class FourChannels {
     return SlotOf<float>(args_.tail, sequence.slot) + c_;
   }
 
-  // Rows `span` of a sequence; `shared` are the sequence's inputs of the
-  // convolutions before them.
+  // Rows `span` of a sequence. `convolve` makes a query and a key of the shared
+  // projection.
   template <typename Convolutions>
   __device__ void Run(const SequenceRows& sequence, RowSpan span,
                       const Convolutions& convolve) const {
@@ -68,8 +69,9 @@ class FourChannels {
     for (int32_t row = span.begin; row < span.end; ++row) {
       const FourInputs in = next;
       phase = phase + 1 == args_.mini_batch ? 0 : phase + 1;
-      if (row + 1 < span.end) next = Load(first + row + 1, phase);
-      if (row + kRowsAhead < span.end && threadIdx.x % kThreadsPerLine == 0) {
+      if (kWalks && row + 1 < span.end) next = Load(first + row + 1, phase);
+      if (kWalks && row + kRowsAhead < span.end &&
+          threadIdx.x % kThreadsPerLine == 0) {
         Prefetch(first + row + kRowsAhead);
       }
       float4 query = in.query;
@@ -83,6 +85,7 @@ class FourChannels {
       StoreFour(args_.targets, out,
                 {in.value.x - key.x, in.value.y - key.y, in.value.z - key.z,
                  in.value.w - key.w});
+      if (!kWalks && row + 1 < span.end) next = Load(first + row + 1, phase);
     }
   }
 
@@ -118,7 +121,8 @@ class FourChannels {
 
 // grid [num_rows / rows, parts of the channels, and one for the rates]; a block
 // owns so many rows of the step in its channels, and of these a thread four.
-__global__ void __launch_bounds__(kThreads, 4)
+template <bool kWalks>
+__global__ void __launch_bounds__(kThreads, kWalks ? 4 : 6)
     SharedInputsKernel(const __grid_constant__ LearnerInputsArgs args,
                        int32_t rows) {
   LetNextKernelBegin();
@@ -133,7 +137,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   const int32_t c = 4 * (blockIdx.y * kThreads + threadIdx.x);
   if (c >= width) return;
   const SequenceRows first = SequenceOfRow(args.rows, begin);
-  const FourChannels<true> channels(args, c);
+  const FourChannels<true, kWalks> channels(args, c);
   const ConvFour conv_q(args.conv_q_weight + c, args.conv_q_bias + c, width);
   const ConvFour conv_k(args.conv_k_weight + c, args.conv_k_bias + c, width);
   if (begin == first.first_row && threadIdx.x % kThreadsPerLine == 0) {
@@ -187,7 +191,7 @@ __global__ void __launch_bounds__(kThreads)
   const SequenceRows sequence = SequenceOfRow(args.rows, row);
   WaitForKernelsBefore();
   const int32_t index = row - sequence.first_row;
-  FourChannels<false>(args, c).Run(sequence, {index, index + 1}, 0);
+  FourChannels<false, false>(args, c).Run(sequence, {index, index + 1}, 0);
 }
 
 // One channel pair of one thread, of any convolution.
@@ -282,9 +286,10 @@ cudaError_t LaunchLearnerInputs(const LearnerInputsArgs& args,
                             kThreads, 0, stream, args);
   }
   const int32_t rows = ConvRowsPerBlock(num_rows);
-  return LaunchOverlapped(SharedInputsKernel,
-                          dim3((num_rows + rows - 1) / rows, blocks(4)),
-                          kThreads, 0, stream, args, rows);
+  return LaunchOverlapped(
+      rows > 1 ? SharedInputsKernel<true> : SharedInputsKernel<false>,
+      dim3((num_rows + rows - 1) / rows, blocks(4)), kThreads, 0, stream, args,
+      rows);
 }
 
 }  // namespace ttt
