@@ -16,24 +16,27 @@ Executor::~Executor() {
 }
 
 void Executor::Post(std::function<void()> task) {
+  bool is_first;
   {
     MutexLock lock(mutex_);
+    is_first = tasks_.empty();
     tasks_.push_back(std::move(task));
   }
-  changed_.NotifyOne();
+  // Otherwise the thread is on its way.
+  if (is_first) changed_.NotifyOne();
 }
 
 void Executor::Run() {
   while (true) {
-    std::function<void()> task;
+    // All at once, so that it meets those who post but rarely.
+    std::vector<std::function<void()>> tasks;
     {
       MutexLock lock(mutex_);
       while (tasks_.empty() && !stopping_) changed_.Wait(mutex_);
       if (tasks_.empty()) return;
-      task = std::move(tasks_.front());
-      tasks_.pop_front();
+      tasks.swap(tasks_);
     }
-    task();
+    for (auto& task : tasks) std::exchange(task, nullptr)();
   }
 }
 

@@ -1,4 +1,6 @@
 // EmbedTokens, SaveHidden and GatherHidden.
+#include <cstring>
+
 #include "tests/kernels/op_test.h"
 
 namespace ttt {
