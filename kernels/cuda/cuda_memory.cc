@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/cuda_status.h"
+#include "kernels/cuda/small_copy.h"
 
 namespace ttt {
 namespace {
@@ -130,10 +131,9 @@ absl::Status PinnedReadback::Copy(int64_t offset_bytes, const void* device,
                      " do not fit in ", memory_->size_bytes()));
   }
   *copied_bytes_ += size_bytes;
-  if (absl::Status status =
-          CudaStatus(cudaMemcpyAsync(data() + offset_bytes, device, size_bytes,
-                                     cudaMemcpyDeviceToHost, stream_),
-                     "Readback");
+  if (absl::Status status = CudaStatus(
+          QueueCopyToHost(data() + offset_bytes, device, size_bytes, stream_),
+          "Readback");
       !status.ok()) {
     return status;
   }
@@ -205,8 +205,7 @@ absl::Status PinnedStaging::Copy(void* device, const void* host,
   std::byte* const staged = memory_ + half_ * kHalfBytes + used_bytes_;
   used_bytes_ += (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
   std::memcpy(staged, host, size_bytes);
-  return CudaStatus(cudaMemcpyAsync(device, staged, size_bytes,
-                                    cudaMemcpyHostToDevice, stream),
+  return CudaStatus(QueueCopyFromHost(device, staged, size_bytes, stream),
                     "CopyToDevice");
 }
 

@@ -74,6 +74,27 @@ TEST_P(CopyOpsTest, AReadbackHasWhatWasThereWhenItWasQueued) {
   }
 }
 
+TEST_P(CopyOpsTest, CopiesOfAllSizesAreWhole) {
+  constexpr int32_t kMost = 40000;
+  Array<int32_t> device(*backend_, std::vector<int32_t>(kMost));
+  const auto readback =
+      backend_->CreateReadback(kMost * int64_t{sizeof(int32_t)}).value();
+  int32_t next = 0;
+  for (const int32_t count :
+       {0, 1, 3, 4, 5, 1020, 1024, 1028, 2047, 16380, 16384, 16388, kMost}) {
+    std::vector<int32_t> ids(count);
+    for (int32_t& id : ids) id = ++next;
+    const int64_t bytes = count * int64_t{sizeof(int32_t)};
+    ASSERT_THAT(backend_->CopyToDevice(device.data(), ids.data(), bytes),
+                IsOk());
+    ASSERT_THAT(readback->Copy(0, device.data(), bytes), IsOk());
+    ASSERT_THAT(readback->Wait(), IsOk());
+    std::vector<int32_t> read(count);
+    std::memcpy(read.data(), readback->data(), bytes);
+    EXPECT_EQ(read, ids);
+  }
+}
+
 TEST_P(CopyOpsTest, EmbedTokensReadsWhatWasChosenBefore) {
   constexpr int32_t kVocabSize = 11;
   constexpr int32_t kHiddenSize = 8;
