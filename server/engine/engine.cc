@@ -135,7 +135,7 @@ void Engine::StartQueued() {
     Queued queued = std::move(queue_.front());
     queue_.pop_front();
     absl::StatusOr<StateSlot> slot = PrepareSlot(queued.turn.get());
-    absl::StatusOr<std::vector<int32_t>> context =
+    absl::StatusOr<std::unique_ptr<LastTokens>> context =
         slot.ok() ? TextContext(*queued.turn, slot->index()) : slot.status();
     if (!context.ok()) {
       // One with a reason is of the session or the pool.
@@ -177,12 +177,13 @@ absl::StatusOr<StateSlot> Engine::PrepareSlot(Turn* turn) {
 }
 
 // What the text of a turn goes on from; its slot holds the session's state.
-absl::StatusOr<std::vector<int32_t>> Engine::TextContext(const Turn& turn,
-                                                         int32_t slot) {
-  if (tokenizer_ == nullptr || turn.lease.tokens() == 0) {
-    return std::vector<int32_t>();
+absl::StatusOr<std::unique_ptr<LastTokens>> Engine::TextContext(
+    const Turn& turn, int32_t slot) {
+  if (tokenizer_ == nullptr || turn.lease.tokens() == 0 ||
+      turn.request.max_tokens == 0) {
+    return nullptr;
   }
-  return model_->LastTokens(*pool_, slot, turn.lease.tokens());
+  return model_->QueueLastTokens(*pool_, slot, turn.lease.tokens());
 }
 
 // Of running_.
@@ -287,8 +288,10 @@ void Engine::Complete(const StepInFlight& step, const StepResult& result,
         row.num_tokens, result.finite[i],
         results.subspan(row.first_request, row.num_requests), now);
     if (!status.ok()) {
-      metrics_->RecordNumericFault();
-      DropTurn(turn, status);
+      const bool is_of_device = ErrorReason(status).empty();
+      if (!is_of_device) metrics_->RecordNumericFault();
+      DropTurn(turn,
+               is_of_device ? DeviceError("STEP_FAILED", status) : status);
       continue;
     }
     if (generated == 0) input_tokens += row.num_tokens;

@@ -106,8 +106,8 @@ class Engine {
   void EndCancelledAndLate();
   void StartQueued();
   absl::StatusOr<StateSlot> PrepareSlot(Turn* turn);
-  absl::StatusOr<std::vector<int32_t>> TextContext(const Turn& turn,
-                                                   int32_t slot);
+  absl::StatusOr<std::unique_ptr<LastTokens>> TextContext(const Turn& turn,
+                                                          int32_t slot);
   std::vector<ScheduledRow> Plan() const;
   // False: no turn wants a step.
   bool BeginStep();

@@ -7,27 +7,21 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/base/error.h"
+#include "server/base/status_macros.h"
 
 namespace ttt {
 
 RunningTurn::RunningTurn(Args args)
     : turn_(std::move(args.turn)),
       slot_(std::move(args.slot)),
+      context_(std::move(args.context)),
+      tokenizer_(args.tokenizer),
       eos_token_id_(args.eos_token_id),
       arrival_(args.arrival),
       start_(args.start),
       queued_position_(base_tokens()),
       position_(base_tokens()),
-      last_progress_(args.start) {
-  const Request& request = turn_->request;
-  if (args.tokenizer != nullptr && !is_score()) {
-    std::vector<int32_t> before = std::move(args.context);
-    const bool at_start = base_tokens() <= static_cast<int64_t>(before.size());
-    before.insert(before.end(), request.input_ids.begin(),
-                  request.input_ids.end());
-    text_.emplace(args.tokenizer, at_start, before, request.stop.strings);
-  }
-}
+      last_progress_(args.start) {}
 
 int64_t RunningTurn::base_tokens() const {
   return is_score() ? turn_->view.tokens : turn_->lease.tokens();
@@ -138,6 +132,7 @@ absl::Status RunningTurn::Advance(int32_t num_tokens, bool finite,
     const auto input_tokens = static_cast<int64_t>(request.input_ids.size());
     is_ending_ = is_ending_ || num_read_ == input_tokens;
   } else if (!results.empty()) {
+    if (num_generated_ == 0) TTT_RETURN_IF_ERROR(StartText());
     TakeToken(results[0], now);
   }
   return absl::OkStatus();
@@ -158,6 +153,22 @@ void RunningTurn::TakeScores(absl::Span<const LogitsResult> results) {
       positions_.push_back(std::move(scored));
     }
   }
+}
+
+// The context was queued before the first step, and is there.
+absl::Status RunningTurn::StartText() {
+  if (tokenizer_ == nullptr) return absl::OkStatus();
+  std::vector<int32_t> before;
+  if (context_ != nullptr) {
+    TTT_ASSIGN_OR_RETURN(before, context_->Finish());
+    context_.reset();
+  }
+  const Request& request = turn_->request;
+  const bool at_start = base_tokens() <= static_cast<int64_t>(before.size());
+  before.insert(before.end(), request.input_ids.begin(),
+                request.input_ids.end());
+  text_.emplace(tokenizer_, at_start, before, request.stop.strings);
+  return absl::OkStatus();
 }
 
 bool RunningTurn::IsStopToken(int32_t id) const {

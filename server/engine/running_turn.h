@@ -29,9 +29,10 @@ class RunningTurn {
   struct Args {
     std::unique_ptr<Turn> turn;
     StateSlot slot;  // with the session's committed state, or empty
-    std::vector<int32_t> context;  // the last ids of the session, for its text
-    const Tokenizer* tokenizer;    // null: no text; must outlive the turn
-    int32_t eos_token_id;          // -1: none
+    // Of the session, for its text; null: it is empty, or there is none.
+    std::unique_ptr<LastTokens> context;
+    const Tokenizer* tokenizer;  // null: no text; must outlive the turn
+    int32_t eos_token_id;        // -1: none
     absl::Time arrival;
     absl::Time start;
   };
@@ -47,8 +48,9 @@ class RunningTurn {
   StepSequence Queue(int32_t index, int32_t num_tokens,
                      std::vector<LogitsRequest>* requests);
   // Takes what the oldest step that was queued and not taken made of
-  // `num_tokens`; `results` answer its requests in order. INTERNAL
-  // (NUMERIC_FAULT): a number was not finite; the turn must be dropped.
+  // `num_tokens`; `results` answer its requests in order. After an error the
+  // turn must be dropped. INTERNAL (NUMERIC_FAULT): a number was not finite.
+  // One without a reason is of the device.
   absl::Status Advance(int32_t num_tokens, bool finite,
                        absl::Span<const LogitsResult> results, absl::Time now);
   // Ends the turn with what it chose so far and what steps that are queued
@@ -88,6 +90,7 @@ class RunningTurn {
   bool WantsSample() const;
   void AppendScoreRequests(int32_t index, int32_t num_tokens,
                            std::vector<LogitsRequest>* requests) const;
+  absl::Status StartText();
   void TakeToken(const LogitsResult& result, absl::Time now);
   void TakeScores(absl::Span<const LogitsResult> results);
   bool IsStopToken(int32_t id) const;
@@ -95,6 +98,8 @@ class RunningTurn {
 
   const std::unique_ptr<Turn> turn_;
   StateSlot slot_;
+  std::unique_ptr<LastTokens> context_;  // until the text starts
+  const Tokenizer* const tokenizer_;     // or null
   const int32_t eos_token_id_;
   const absl::Time arrival_;
   const absl::Time start_;
@@ -116,7 +121,7 @@ class RunningTurn {
   bool starts_commit_ = false;
   bool has_ended_ = false;
   FinishReason finish_reason_ = FinishReason::kLength;
-  std::optional<TextOutput> text_;
+  std::optional<TextOutput> text_;  // from the first chosen token on
   std::optional<absl::Time> first_token_, last_token_;
   absl::Time last_progress_;
   std::vector<TokenPosition> positions_;  // of a Score call

@@ -16,35 +16,6 @@
 namespace ttt {
 namespace {
 
-std::vector<uint32_t> FingerprintWords(const std::string& model,
-                                       const std::string& numerics) {
-  std::string text = model + "/" + numerics;
-  text.resize((text.size() + 3) / 4 * 4);
-  std::vector<uint32_t> words(text.size() / 4);
-  std::memcpy(words.data(), text.data(), text.size());
-  return words;
-}
-
-std::vector<DigestPlane> DigestPlanes(const StateLayout& layout) {
-  std::vector<DigestPlane> planes;
-  for (const PlaneSpec& plane : layout.planes) {
-    if (plane.role == PlaneRole::kTokenRing || plane.num_words() == 0) continue;
-    if (plane.role == PlaneRole::kPendingRows) {
-      const int64_t run = (layout.mini_batch - 1) * plane.row_words;
-      planes.push_back({plane.offset_bytes, plane.num_words() / run, run,
-                        plane.row_words, true});
-    } else {
-      planes.push_back(
-          {plane.offset_bytes, 1, plane.num_words(), plane.num_words(), false});
-    }
-    planes.back().form = plane.form;
-    if (plane.form == PlaneForm::kSplit) {
-      planes.back().matrix_words = plane.matrix_words();
-    }
-  }
-  return planes;
-}
-
 // The part of a plane that belongs to one layer.
 StatePlane LayerPlane(const StatePool& pool, absl::string_view name,
                       int32_t layer) {
@@ -83,6 +54,8 @@ struct TttModel::Workspace {
   std::array<StepInFlight, kMaxStepsInFlight> in_flight;
   int64_t num_begun = 0;
   int64_t num_finished = 0;
+  // Of last tokens that were read: page-locked memory is slow to take.
+  std::vector<std::unique_ptr<Readback>> spare_readbacks;
   // Of steps of about one token a sequence, by where the states are. Null: the
   // backend records nothing.
   std::map<std::pair<const std::byte*, StepSizes>, std::unique_ptr<Recording>>
@@ -204,21 +177,16 @@ absl::Status TttModel::CopyState(const StatePool& pool, int32_t to,
                                 pool.layout().slot_bytes);
 }
 
-absl::StatusOr<std::vector<int32_t>> TttModel::LastTokens(const StatePool& pool,
-                                                          int32_t slot,
-                                                          int64_t tokens) {
-  TTT_RETURN_IF_ERROR(pool.AwaitImports(absl::MakeConstSpan(&slot, 1)));
-  const StatePlane ring = SessionPlane(pool, "token_ring");
-  std::vector<int32_t> ids(kTokenRingSize);
-  TTT_RETURN_IF_ERROR(backend_->CopyToHost(ids.data(),
-                                           ring.base + slot * ring.slot_stride,
-                                           ids.size() * sizeof(ids[0])));
-  if (tokens >= kTokenRingSize) {
-    std::rotate(ids.begin(), ids.begin() + tokens % kTokenRingSize, ids.end());
-  } else {
-    ids.resize(tokens);
-  }
-  return ids;
+absl::StatusOr<std::unique_ptr<LastTokens>> TttModel::QueueLastTokens(
+    const StatePool& pool, int32_t slot, int64_t tokens) {
+  return LastTokens::Queue(backend_, pool, slot, tokens,
+                           &work_->spare_readbacks);
+}
+
+absl::StatusOr<std::unique_ptr<StateDigests>> TttModel::QueueDigests(
+    const StatePool& pool, absl::Span<const int32_t> slots,
+    absl::Span<const int64_t> tokens) {
+  return StateDigests::Queue(backend_, pool, fingerprint_, slots, tokens);
 }
 
 int TttModel::num_in_flight() const {
@@ -522,43 +490,6 @@ absl::StatusOr<StepResult> TttModel::Finish() {
     }
   }
   return result;
-}
-
-absl::StatusOr<std::unique_ptr<StateDigests>> TttModel::QueueDigests(
-    const StatePool& pool, absl::Span<const int32_t> slots,
-    absl::Span<const int64_t> tokens) {
-  TTT_CHECK(slots.size() == tokens.size());
-  auto digests = std::make_unique<StateDigests>();
-  if (slots.empty()) return digests;
-  TTT_RETURN_IF_ERROR(pool.AwaitImports(slots));
-  const std::vector<DigestPlane> planes = DigestPlanes(pool.layout());
-  const std::vector<uint32_t> header =
-      FingerprintWords(fingerprint_, backend_->info().numerics_fingerprint);
-  digests->digests_.resize(slots.size());
-  digests->finite_.resize(slots.size());
-  TTT_ASSIGN_OR_RETURN(digests->queued_,
-                       backend_->QueueDigests(
-                           {.slots = pool.slots(),
-                            .slot_ids = slots.data(),
-                            .positions = tokens.data(),
-                            .planes = planes.data(),
-                            .num_planes = static_cast<int32_t>(planes.size()),
-                            .header = header.data(),
-                            .header_words = static_cast<int32_t>(header.size()),
-                            .digests = digests->digests_.data()->data(),
-                            .finite = digests->finite_.data(),
-                            .batch = static_cast<int32_t>(slots.size()),
-                            .mini_batch = config_.mini_batch_size}));
-  return digests;
-}
-
-absl::StatusOr<std::vector<std::optional<StateDigest>>> StateDigests::Finish() {
-  if (queued_ != nullptr) TTT_RETURN_IF_ERROR(queued_->Finish());
-  std::vector<std::optional<StateDigest>> results(digests_.size());
-  for (size_t i = 0; i < results.size(); ++i) {
-    if (finite_[i] != 0) results[i] = digests_[i];
-  }
-  return results;
 }
 
 absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(

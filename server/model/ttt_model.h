@@ -14,6 +14,7 @@
 #include "server/model/checkpoint.h"
 #include "server/model/config.h"
 #include "server/model/sampling_params.h"
+#include "server/model/state_reads.h"
 #include "server/session/state_layout.h"
 #include "server/session/state_pool.h"
 
@@ -54,21 +55,6 @@ struct StepResult {
   std::vector<bool> finite;  // one a sequence: its hidden state is finite
 };
 
-// Digests that the device computes. Must not outlive the model.
-class StateDigests {
- public:
-  // Returns when they are there, in the order of the slots; no value for a
-  // state that holds a number that is not finite. Once.
-  absl::StatusOr<std::vector<std::optional<StateDigest>>> Finish();
-
- private:
-  friend class TttModel;
-
-  std::vector<StateDigest> digests_;
-  std::vector<uint8_t> finite_;
-  std::unique_ptr<QueuedDigests> queued_;  // fills these; null: of no slot
-};
-
 // The forward pass over ragged batches of sessions. Not thread-safe: used by
 // the engine's thread. `backend` must outlive it.
 class TttModel {
@@ -92,10 +78,10 @@ class TttModel {
   // Writes the state of an empty session into the slot.
   absl::Status InitState(const StatePool& pool, int32_t slot);
   absl::Status CopyState(const StatePool& pool, int32_t to, int32_t from);
-  // The last ids of a session that holds `tokens`, at most kTokenRingSize, from
-  // its slot, oldest first.
-  absl::StatusOr<std::vector<int32_t>> LastTokens(const StatePool& pool,
-                                                  int32_t slot, int64_t tokens);
+  // Queues the read of the last ids of a session that holds `tokens`, from its
+  // slot. Must not outlive the model.
+  absl::StatusOr<std::unique_ptr<LastTokens>> QueueLastTokens(
+      const StatePool& pool, int32_t slot, int64_t tokens);
   // Reads each sequence's tokens into its slot and answers the requests, at
   // most Limits of each. The rows of one sequence do not depend on the others.
   absl::StatusOr<StepResult> Step(const StatePool& pool,
@@ -116,6 +102,7 @@ class TttModel {
   bool is_asynchronous() const { return backend_->is_asynchronous(); }
 
   // Queues the digests of the states in `slots`, whose sessions hold `tokens`.
+  // Must not outlive the model.
   absl::StatusOr<std::unique_ptr<StateDigests>> QueueDigests(
       const StatePool& pool, absl::Span<const int32_t> slots,
       absl::Span<const int64_t> tokens);

@@ -323,7 +323,7 @@ TEST(LateDeviceTest, BeginsTheNextStepBeforeItWaitsForTheLast) {
 }
 
 TEST(LateDeviceTest, WaitsForAllThatIsQueuedNotOnceInATurn) {
-  EngineFixture f({.is_late = true});
+  EngineFixture f(Options(Runner::kLateCpu, 8));
   f.Run(Plain(5, 3), "s");
   const int64_t before = f.late().num_synchronizations();
   PendingTurn other = f.Submit(Plain(20, 30), "t");
