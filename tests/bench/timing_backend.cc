@@ -164,6 +164,20 @@ absl::Status TimingBackend::GatherHidden(const GatherHiddenArgs& args) {
 absl::Status TimingBackend::SampleTokens(const SampleTokensArgs& args) {
   return TimeOp(OpKind::kSampleTokens, &Backend::SampleTokens, args);
 }
+absl::StatusOr<std::unique_ptr<QueuedDigests>> TimingBackend::QueueDigests(
+    const DigestStatesArgs& args) {
+  if (!is_asynchronous()) return ForwardingBackend::QueueDigests(args);
+  absl::StatusOr<std::unique_ptr<QueuedDigests>> queued = nullptr;
+  const absl::Status status = Time(
+      OpKind::kDigestStates,
+      [&] {
+        queued = target_.QueueDigests(args);
+        return queued.status();
+      },
+      [&] { return CostOf(args); });
+  if (!status.ok()) return status;
+  return queued;
+}
 absl::Status TimingBackend::DigestStates(const DigestStatesArgs& args) {
   return TimeOp(OpKind::kDigestStates, &Backend::DigestStates, args);
 }

@@ -90,10 +90,7 @@ class TimingBackend : public ForwardingBackend {
   absl::Status SampleTokens(const SampleTokensArgs& args) override;
   absl::Status DigestStates(const DigestStatesArgs& args) override;
   absl::StatusOr<std::unique_ptr<QueuedDigests>> QueueDigests(
-      const DigestStatesArgs& args) override {
-    return is_recording_ ? Backend::QueueDigests(args)
-                         : ForwardingBackend::QueueDigests(args);
-  }
+      const DigestStatesArgs& args) override;
 
  private:
   // Runs `call`; while recording, times it and asks `cost` what it took.

@@ -53,11 +53,15 @@ class LateBackend : public ForwardingBackend {
   // Not beside the ops.
   absl::StatusOr<DeviceCopy> StartCopyToHost(void* host, const void* device,
                                              int64_t size) override {
-    return Backend::StartCopyToHost(host, device, size);
+    const absl::Status status = CopyToHost(host, device, size);
+    if (!status.ok()) return status;
+    return DeviceCopy{};
   }
   absl::StatusOr<DeviceCopy> StartCopyToDevice(void* device, const void* host,
                                                int64_t size) override {
-    return Backend::StartCopyToDevice(device, host, size);
+    const absl::Status status = CopyToDevice(device, host, size);
+    if (!status.ok()) return status;
+    return DeviceCopy{};
   }
   absl::StatusOr<std::unique_ptr<Readback>> CreateReadback(
       int64_t size) override {

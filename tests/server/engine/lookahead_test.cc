@@ -17,8 +17,6 @@
 namespace ttt {
 namespace {
 
-using absl::StatusCode;
-
 constexpr int kSessions = 6;
 constexpr int kRounds = 10;
 constexpr int32_t kEos = 5;
