@@ -13,23 +13,25 @@ constexpr int64_t kSetsBytes = int64_t{128} << 20;  // more than the caches hold
 constexpr int32_t kMostDecodeRows = 256;
 constexpr int32_t kPromptRows = 2048;
 
-// Sequences of one row each, at different places of their mini-batches, or of
-// more rows than are decoded, prompts; in several sets of slots.
-struct SequencesOfRows {
-  SequencesOfRows(OpInputs& inputs, int32_t num_rows, int64_t slot_bytes)
-      : rows_each(num_rows <= kMostDecodeRows ? 1 : kPromptRows),
-        batch(num_rows / rows_each),
+// Sequences of num_tokens rows each, at different places of their mini-batches,
+// in several sets of slots.
+struct SequenceSets {
+  SequenceSets(OpInputs& inputs, int32_t batch, int64_t slot_bytes,
+               int32_t num_tokens = 1, int64_t sets_bytes = kSetsBytes)
+      : batch(batch),
+        num_tokens(num_tokens),
         num_sets(static_cast<int32_t>(
-            std::clamp<int64_t>(kSetsBytes / (slot_bytes * batch), 1, 1024))),
+            std::clamp<int64_t>(sets_bytes / (slot_bytes * batch), 1, 1024))),
         num_slots(int64_t{batch} * num_sets) {
     std::vector<SequenceRows> all;
     for (int32_t slot = 0; slot < num_slots; ++slot) {
-      all.push_back({slot % batch * rows_each, rows_each, slot, 32 + slot * 5});
+      all.push_back(
+          {slot % batch * num_tokens, num_tokens, slot, 32 + slot * 5});
     }
     sequences = inputs.Upload(all);
-    std::vector<int32_t> indices(int64_t{batch} * rows_each);
-    for (size_t i = 0; i < indices.size(); ++i) {
-      indices[i] = static_cast<int32_t>(i) / rows_each;
+    std::vector<int32_t> indices(int64_t{batch} * num_tokens);
+    for (size_t row = 0; row < indices.size(); ++row) {
+      indices[row] = static_cast<int32_t>(row / num_tokens);
     }
     row_sequence = inputs.Upload(indices);
   }
@@ -37,11 +39,11 @@ struct SequencesOfRows {
   StepRows Next() {
     next = (next + 1) % num_sets;
     return {sequences + int64_t{next} * batch, row_sequence, batch,
-            batch * rows_each};
+            batch * num_tokens};
   }
 
-  int32_t rows_each;
   int32_t batch;
+  int32_t num_tokens;
   int32_t num_sets;
   int64_t num_slots;
   const SequenceRows* sequences;
@@ -49,8 +51,15 @@ struct SequencesOfRows {
   int32_t next = 0;
 };
 
+// Of one row each, or, if there are more than are decoded, prompts.
+SequenceSets SetsOfRows(OpInputs& inputs, int32_t num_rows,
+                        int64_t slot_bytes) {
+  const int32_t rows_each = num_rows <= kMostDecodeRows ? 1 : kPromptRows;
+  return SequenceSets(inputs, num_rows / rows_each, slot_bytes, rows_each);
+}
+
 PreparedOp PrepareEmbedTokens(OpInputs& in, const ModelSizes& m, int32_t n) {
-  SequencesOfRows rows(in, n, kTokenRingSize * sizeof(int32_t));
+  SequenceSets rows = SetsOfRows(in, n, kTokenRingSize * sizeof(int32_t));
   std::vector<int32_t> ids(n);
   for (int32_t i = 0; i < n; ++i) ids[i] = i * 7919 % m.vocab_size;
   const EmbedTokensArgs args = {
@@ -78,7 +87,7 @@ PreparedOp PrepareRmsNorm(OpInputs& in, const ModelSizes& m, int32_t n) {
 PreparedOp PrepareConvNorm(OpInputs& in, const ModelSizes& m, int32_t n) {
   const int64_t tail = (m.conv_kernel - 1) * m.hidden_size;
   const int64_t floats = int64_t{n} * m.hidden_size;
-  SequencesOfRows rows(in, n, tail * sizeof(float));
+  SequenceSets rows = SetsOfRows(in, n, tail * sizeof(float));
   ConvNormArgs args = {
       .rows = rows.Next(),
       .input = in.Floats(floats),
@@ -102,7 +111,7 @@ PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
   const int64_t width = m.hidden_size;
   const int64_t stride = 3 * width + m.num_heads;
   const int64_t tail = (m.conv_kernel - 1) * width;
-  SequencesOfRows rows(in, n, tail * sizeof(float));
+  SequenceSets rows = SetsOfRows(in, n, tail * sizeof(float));
   const auto weight = [&] { return in.Floats(m.conv_kernel * width); };
   LearnerInputsArgs args = {
       .rows = rows.Next(),
@@ -134,14 +143,19 @@ PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
           }};
 }
 
+// Of `batch` sequences of num_tokens rows each.
 PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
-                          int32_t n) {
+                          int32_t batch, int32_t num_tokens) {
+  // Caches hold none of the halves that a step reads.
+  constexpr int64_t kStatesBytes = 2 * kSetsBytes;
+  const int64_t n = int64_t{batch} * num_tokens;
   const int64_t d = m.head_dim;
   const int64_t e = is_mlp ? 4 * d : d;
   const int64_t heads = m.num_heads;
   const int64_t pending = heads * (m.mini_batch - 1);
   const int64_t width = heads * d;
-  SequencesOfRows rows(in, n, (is_mlp ? 2 : 1) * heads * d * e * sizeof(float));
+  SequenceSets rows(in, batch, (is_mlp ? 2 : 1) * heads * d * e * sizeof(float),
+                    num_tokens, kStatesBytes);
   const int64_t slots = rows.num_slots;
   LearnerArgs args = {
       .rows = rows.Next(),
@@ -160,19 +174,19 @@ PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
       .pending_keys = in.RowPlane(slots, pending * d),
       .pending_targets = in.RowPlane(slots, pending * d),
       .pending_rates = in.Plane(slots, pending, 1e-5f),
-      .output = in.Floats(n * width),
+      .output = in.Zeros(n * width),
       .is_mlp = is_mlp,
       .num_heads = m.num_heads,
       .head_dim = m.head_dim,
       .mini_batch = m.mini_batch};
-  // The mean of a whole mini-batch: a set has each place equally often, or the
-  // sets have.
+  // The mean over the places of a mini-batch: a set has each equally often, or
+  // the sets have.
   OpCost cost;
   for (int32_t place = 0; place < m.mini_batch; ++place) {
-    const SequenceRows row = {0, 1, 0, place};
+    const SequenceRows row = {0, num_tokens, 0, place};
     cost += CostOf(args, absl::MakeConstSpan(&row, 1));
   }
-  cost = {cost.bytes * n / m.mini_batch, cost.flops * n / m.mini_batch};
+  cost = {cost.bytes * batch / m.mini_batch, cost.flops * batch / m.mini_batch};
   return {cost, [&in, args, rows]() mutable {
             args.rows = rows.Next();
             return in.backend().Learner(args);
@@ -242,7 +256,7 @@ PreparedOp PrepareGemmSwiGlu(OpInputs& in, const ModelSizes& m, int32_t n) {
 }
 
 PreparedOp PrepareSaveHidden(OpInputs& in, const ModelSizes& m, int32_t n) {
-  SequencesOfRows rows(in, n, m.hidden_size * sizeof(float));
+  SequenceSets rows = SetsOfRows(in, n, m.hidden_size * sizeof(float));
   const SaveHiddenArgs args = {
       .rows = rows.Next(),
       .hidden = in.Floats(int64_t{n} * m.hidden_size),
@@ -373,18 +387,28 @@ std::vector<OpCase> ForSizes(OpKind kind, const Prepare& prepare) {
 }
 
 std::vector<OpCase> LearnerCases() {
+  struct Rows {
+    int32_t batch;
+    int32_t num_tokens;
+  };
   std::vector<OpCase> cases;
   for (const bool is_mlp : {false, true}) {
     for (const ModelSizes& sizes : {k125m, k1300m}) {
-      for (const int32_t n : kRows) {
-        // Hundreds of MLP states of the larger model are too much memory.
-        if (is_mlp && n * sizes.num_heads > 256 * 12) continue;
-        cases.push_back({OpKind::kLearner,
-                         absl::StrCat("Learner/", sizes.name,
-                                      is_mlp ? " mlp/" : " linear/", n),
+      for (const Rows& rows :
+           {Rows{1, 1}, Rows{16, 1}, Rows{64, 1}, Rows{256, 1}, Rows{1, 2048},
+            Rows{16, 2048}, Rows{1, 32768}}) {
+        const auto [batch, num_tokens] = rows;
+        std::string name = absl::StrCat("Learner/", sizes.name,
+                                        is_mlp ? " mlp/" : " linear/", batch);
+        if (num_tokens > 1) absl::StrAppend(&name, "x", num_tokens);
+        // Of prompts the larger model will do; the smaller has fewer heads.
+        if (num_tokens > 1 && sizes.num_heads == k125m.num_heads) continue;
+        cases.push_back({OpKind::kLearner, name,
                          [=](OpInputs& in) {
-                           return PrepareLearner(in, sizes, is_mlp, n);
-                         }});
+                           return PrepareLearner(in, sizes, is_mlp, batch,
+                                                 num_tokens);
+                         },
+                         num_tokens > 1 || (is_mlp && batch > 16)});
       }
     }
   }

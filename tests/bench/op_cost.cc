@@ -18,11 +18,10 @@ OpCost MiniBatchCost(const LearnerArgs& args, double pending, double added) {
   const double e = args.is_mlp ? 4 * d : d;
   const double rows = pending + added;
   const bool commits = rows == args.mini_batch;
+  const double value = OperandBytes(args.keys.type);
   // Pairs (s, t), s <= t, of a new row t.
   const double pairs = rows * (rows + 1) / 2 - pending * (pending + 1) / 2;
   const double matrices = args.is_mlp ? 2 : 1;
-  const double weights = matrices * d * e + (args.is_mlp ? e + d : d);
-
   OpCost cost;
   // Keys and queries by w1; for a pair a score and its share of a gradient.
   cost.flops = 2 * d * e * (rows + added) + 2 * (d + e) * pairs;
@@ -33,13 +32,25 @@ OpCost MiniBatchCost(const LearnerArgs& args, double pending, double added) {
   }
   cost.flops += 20 * d * (rows + added);  // layer norms
   if (commits) cost.flops += matrices * 2 * d * e * rows;
-  cost.bytes = weights * kFloat * (commits ? 2 : 1);
   // Keys, targets and rates: read; those of this step come from memory as well
   // and, unless it commits, go there. Queries in, outputs out.
-  const double value = OperandBytes(args.keys.type);
-  cost.bytes += (2 * d * value + kFloat) * (rows + (commits ? 0 : added));
+  cost.bytes = (2 * d * value + kFloat) * (rows + (commits ? 0 : added));
   cost.bytes += (value + kFloat) * d * added;
   return cost;
+}
+
+// The fast weights of one head, which a step reads once, and writes if it
+// commits. Beside rows of bfloat16 stand split matrices, whose low halves a
+// commit alone needs.
+double FastWeightsBytes(const LearnerArgs& args, bool commits) {
+  const double d = args.head_dim;
+  const double e = args.is_mlp ? 4 * d : d;
+  const double matrices = (args.is_mlp ? 2 : 1) * d * e;
+  const double biases = args.is_mlp ? e + d : d;
+  const bool is_split = args.keys.type == DType::kBFloat16;
+  const double read = matrices * (is_split && !commits ? kFloat / 2 : kFloat);
+  const double written = commits ? (matrices + biases) * kFloat : 0;
+  return read + biases * kFloat + written;
 }
 
 }  // namespace
@@ -86,7 +97,11 @@ OpCost CostOf(const LearnerArgs& args,
               absl::Span<const SequenceRows> sequences) {
   OpCost head;
   for (const SequenceRows& sequence : sequences) {
+    if (sequence.num_rows == 0) continue;
     int64_t position = sequence.position;
+    const int64_t begin = position % args.mini_batch;
+    head.bytes +=
+        FastWeightsBytes(args, begin + sequence.num_rows >= args.mini_batch);
     for (int64_t left = sequence.num_rows; left > 0;) {
       const int64_t pending = position % args.mini_batch;
       const int64_t added = std::min(left, args.mini_batch - pending);

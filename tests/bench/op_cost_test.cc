@@ -48,6 +48,14 @@ TEST(OpCostTest, LearnerWritesItsWeightsAtTheEndOfAMiniBatchOnly) {
   EXPECT_GT(CostOfRow(args, 47).bytes, 2 * weights);
 }
 
+TEST(OpCostTest, LearnerReadsTheHighHalvesAloneUntilItCommits) {
+  LearnerArgs args = LinearLearner();
+  args.keys.type = DType::kBFloat16;
+  const double matrices = 3 * 64 * 64 * 4.0;
+  EXPECT_LT(CostOfRow(args, 46).bytes, matrices);
+  EXPECT_GT(CostOfRow(args, 47).bytes, 2 * matrices);
+}
+
 TEST(OpCostTest, LearnerCostDependsOnThePlaceInTheMiniBatchAlone) {
   const LearnerArgs args = LinearLearner();
   EXPECT_DOUBLE_EQ(CostOfRow(args, 5).flops, CostOfRow(args, 1600005).flops);
