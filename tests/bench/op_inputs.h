@@ -65,11 +65,6 @@ class OpInputs {
     buffers_.push_back(backend_.Allocate(count * sizeof(float)).value());
     return buffers_.back()->as<float>();
   }
-  // For what an op writes only.
-  float* Zeros(int64_t count) {
-    buffers_.push_back(backend_.Allocate(count * sizeof(float)).value());
-    return buffers_.back()->as<float>();
-  }
   // Of the learner's.
   Operand Rows(int64_t count) {
     const DType type = backend_.state_forms().rows;
