@@ -55,7 +55,8 @@ absl::Status Backend::GemmSwiGlu(const GemmSwiGluArgs& args) {
                                   .output = args.scratch,
                                   .output_stride = width,
                                   .num_rows = args.num_rows,
-                                  .accumulate = false});
+                                  .accumulate = false,
+                                  .next = nullptr});
       !status.ok()) {
     return status;
   }

@@ -93,6 +93,13 @@ __device__ inline void CopyBulk(void* shared, const void* global,
       : "memory");
 }
 
+// Asks the L2 cache for `bytes` of global memory, 16-byte aligned.
+__device__ inline void PrefetchBulk(const void* global, uint32_t bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(global),
+               "r"(bytes)
+               : "memory");
+}
+
 // To the same place in each block of the cluster whose bit `blocks` has; counts
 // at the barrier of each.
 __device__ inline void CopyBulkToBlocks(void* shared, const void* global,

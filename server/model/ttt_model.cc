@@ -295,16 +295,17 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
                               .hidden_size = hidden_size,
                               .epsilon = config_.rms_norm_eps});
   };
-  const auto multiply = [&](const Operand& input,
-                            const std::unique_ptr<GemmWeights>& weights,
-                            float* output, bool accumulate) {
-    return backend_->Gemm({.input = input,
-                           .weights = weights.get(),
-                           .output = output,
-                           .output_stride = weights->num_outputs(),
-                           .num_rows = rows.num_rows,
-                           .accumulate = accumulate});
-  };
+  const auto multiply =
+      [&](const Operand& input, const std::unique_ptr<GemmWeights>& weights,
+          float* output, bool accumulate, const GemmWeights* next) {
+        return backend_->Gemm({.input = input,
+                               .weights = weights.get(),
+                               .output = output,
+                               .output_stride = weights->num_outputs(),
+                               .num_rows = rows.num_rows,
+                               .accumulate = accumulate,
+                               .next = next});
+      };
 
   if (config_.pre_conv) {
     TTT_RETURN_IF_ERROR(
@@ -323,8 +324,8 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   } else {
     TTT_RETURN_IF_ERROR(norm(layer.seq_norm));
   }
-  TTT_RETURN_IF_ERROR(
-      multiply(operand, layer.projections, a.projections, false));
+  TTT_RETURN_IF_ERROR(multiply(operand, layer.projections, a.projections, false,
+                               layer.gate_up.get()));
   const auto floats = [](const DeviceArray& array) -> const float* {
     return array ? array->as<float>() : nullptr;
   };
@@ -383,7 +384,7 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
        .output = operand,
        .num_rows = rows.num_rows,
        .hidden_size = hidden_size}));
-  TTT_RETURN_IF_ERROR(multiply(operand, layer.output, hidden, true));
+  TTT_RETURN_IF_ERROR(multiply(operand, layer.output, hidden, true, nullptr));
 
   TTT_RETURN_IF_ERROR(norm(layer.ffn_norm));
   const Operand gated = {a.gated, backend_->operand_type()};
@@ -392,7 +393,7 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
                                             .scratch = a.gate_up,
                                             .output = gated,
                                             .num_rows = rows.num_rows}));
-  return multiply(gated, layer.down, hidden, true);
+  return multiply(gated, layer.down, hidden, true, nullptr);
 }
 
 // Logits and samples of the requests; keeps the last hidden vectors. Those that
@@ -430,7 +431,8 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
                                       .output = a.logits,
                                       .output_stride = config_.vocab_size,
                                       .num_rows = requests,
-                                      .accumulate = false}));
+                                      .accumulate = false,
+                                      .next = nullptr}));
   return backend_->SampleTokens(
       {.logits = a.logits,
        .samples = work_->input.samples,

@@ -184,7 +184,8 @@ class DeviceCeilingMeter : public CeilingMeter {
                             .output = reinterpret_cast<float*>(half),
                             .output_stride = kMatrixSize,
                             .num_rows = kMatrixSize,
-                            .accumulate = false});
+                            .accumulate = false,
+                            .next = nullptr});
     });
     TTT_RETURN_IF_ERROR(status);
     Ceilings measured;
