@@ -42,10 +42,11 @@ ABSL_FLAG(int32_t, max_batch_tokens, 512,
           "tokens in one step, max_batch_rows to 32768");
 ABSL_FLAG(int64_t, max_input_tokens, 1048576,
           "tokens in one call, 1 to 4194304");
-ABSL_FLAG(ttt::ByteCount, device_state_bytes, {},
-          "memory for the sessions' states, such as 536870912 or 512MiB; 0: on "
-          "a GPU nine tenths of what weights and workspace leave free, else a "
-          "quarter of what there is, at most 1GiB");
+ABSL_FLAG(
+    ttt::ByteCount, device_state_bytes, {},
+    "memory for the sessions' states, such as 536870912 or 512MiB; 0: on "
+    "a GPU nearly all that weights, workspace and reserve leave free, else a "
+    "quarter of what there is, at most 1GiB");
 ABSL_FLAG(ttt::ByteCount, host_state_bytes, {},
           "must be 0: there is no host tier in this version");
 ABSL_FLAG(int32_t, max_queue, 1024, "calls that wait for a row, 0 to 1048576");

@@ -54,15 +54,18 @@ absl::StatusOr<int64_t> CopyQueue::Start(void* to, const void* from,
     spare_.push_back(*event);
   }
   const cudaEvent_t event = spare_.back();
-  for (const cudaError_t error :
-       {cudaEventRecord(ops_passed_, ops),
-        cudaStreamWaitEvent(stream_.get(), ops_passed_, 0),
-        cudaMemcpyAsync(to, from, size_bytes, kind, stream_.get()),
-        cudaEventRecord(event, stream_.get())}) {
-    if (absl::Status status = CudaStatus(error, "copy beside the ops");
-        !status.ok()) {
-      return status;
-    }
+  // None is queued after one that failed.
+  cudaError_t error = cudaEventRecord(ops_passed_, ops);
+  if (error == cudaSuccess) {
+    error = cudaStreamWaitEvent(stream_.get(), ops_passed_, 0);
+  }
+  if (error == cudaSuccess) {
+    error = cudaMemcpyAsync(to, from, size_bytes, kind, stream_.get());
+  }
+  if (error == cudaSuccess) error = cudaEventRecord(event, stream_.get());
+  if (absl::Status status = CudaStatus(error, "copy beside the ops");
+      !status.ok()) {
+    return status;
   }
   spare_.pop_back();
   under_way_.push_back(event);

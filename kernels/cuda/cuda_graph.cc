@@ -21,6 +21,11 @@ absl::StatusOr<std::unique_ptr<Recording>> CudaGraph::Record(
   if (recorded.ok()) {
     recorded = CudaStatus(cudaGraphInstantiate(&exec, graph, 0), "Record");
   }
+  // Takes the memory that it needs now, where its lack can be borne.
+  if (recorded.ok()) {
+    recorded = CudaStatus(cudaGraphUpload(exec, stream), "Record");
+    if (!recorded.ok()) static_cast<void>(cudaGraphExecDestroy(exec));
+  }
   if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
   if (!recorded.ok()) {
     cudaGetLastError();  // It is told here, and not by the next launch.

@@ -16,6 +16,7 @@
 // writes whole runs of the fast weights, column c of inner tile i is inner
 // channel 4 c + i of the warp, and column c of output tile i is channel
 // head_dim / 8 * c + i.
+#include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
@@ -146,15 +147,6 @@ __device__ inline void CloseCopies() {
 // Until all groups but the last have ended.
 __device__ inline void WaitForAllCopiesButOne() {
   asm volatile("cp.async.wait_group 1;\n" ::: "memory");
-}
-
-// Ask the L2 cache for memory that will be read: hints.
-__device__ inline void Prefetch(const void* global) {
-  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(global));
-}
-__device__ inline void PrefetchBulk(const void* global, uint32_t bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(global),
-               "r"(bytes));
 }
 
 // gelu(x) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
@@ -310,7 +302,7 @@ class MlpHead {
         blockIdx.y * gridDim.x + blockIdx.x + S::kBlocksAhead;
     const uint32_t sequence = index / gridDim.x;
     if (sequence >= gridDim.y) return;
-    PrefetchWeights<kHeadDim>(args_, args_.rows.sequences[sequence],
+    PrefetchWeights<kHeadDim>(args_, LoadSequence(args_.rows, sequence),
                               index % gridDim.x);
   }
 
@@ -425,7 +417,7 @@ class MlpHead {
   __device__ __forceinline__ void PrefetchRows(const MiniBatchRows& rows) {
     VisitUnits(rows,
                [](RowTile<kHeadDim>&, int, const void* from, bool is_there) {
-                 if (is_there) Prefetch(from);
+                 if (is_there) PrefetchLine(from);
                });
   }
 
@@ -1219,7 +1211,7 @@ __global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
   extern __shared__ uint4 memory[];
   // No kernel writes the sequences, and a hint may come before what it is for
   // has been written.
-  const SequenceRows sequence = args.rows.sequences[blockIdx.y];
+  const SequenceRows sequence = LoadSequence(args.rows, blockIdx.y);
   if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, sequence, blockIdx.x);
   WaitForKernelsBefore();
   if (sequence.num_rows == 0) return;

@@ -234,7 +234,11 @@ bool Engine::BeginStep() {
   ++num_begun_;
   step.begin = clock_->Now();
   const absl::Status begun = model_->Begin(*pool_, sequences, requests);
-  if (!begun.ok()) FailSteps(begun);
+  if (!begun.ok()) {
+    // Those before it were begun, and may end well.
+    while (in_flight_.size() > 1) FinishStep();
+    FailSteps(begun);
+  }
   return true;
 }
 
@@ -322,11 +326,11 @@ void Engine::QueueCommits() {
   if (turns.empty()) return;
   commits_.push_back({.turns = std::move(turns),
                       .digests = model_->QueueDigests(*pool_, slots, tokens),
-                      .num_steps = num_begun_});
+                      .num_steps = num_begun_,
+                      .begin = clock_->Now()});
 }
 
 bool Engine::FinishCommits() {
-  const absl::Time begin = clock_->Now();
   bool any_done = false;
   for (auto& turn : running_) {
     if (turn->turn().lease.has_value() || !turn->is_done()) continue;
@@ -340,13 +344,13 @@ bool Engine::FinishCommits() {
     any_done = true;
     CommitInFlight commit = std::move(commits_.front());
     commits_.pop_front();
-    FinishCommit(std::move(commit), begin);
+    FinishCommit(std::move(commit));
   }
   RemoveEnded();
   return any_done;
 }
 
-void Engine::FinishCommit(CommitInFlight commit, absl::Time begin) {
+void Engine::FinishCommit(CommitInFlight commit) {
   absl::StatusOr<std::vector<std::optional<StateDigest>>> digests =
       commit.digests.ok() ? (*commit.digests)->Finish()
                           : commit.digests.status();
@@ -359,7 +363,7 @@ void Engine::FinishCommit(CommitInFlight commit, absl::Time begin) {
       // Before the answer can leave, so that who has it sees it counted.
       metrics_->RecordTurn(TurnOutcome::kCommitted);
       CommitTurn(turn, *digest);
-      metrics_->RecordCommit(clock_->Now() - begin);
+      metrics_->RecordCommit(clock_->Now() - commit.begin);
     } else {
       metrics_->RecordNumericFault();
       DropTurn(

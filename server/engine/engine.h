@@ -89,6 +89,7 @@ class Engine {
     std::vector<RunningTurn*> turns;  // null: it has ended since
     absl::StatusOr<std::unique_ptr<StateDigests>> digests;
     int64_t num_steps;  // that were begun before it
+    absl::Time begin;
   };
 
   Engine(const Options& options, TttModel* model, const Tokenizer* tokenizer,
@@ -120,7 +121,7 @@ class Engine {
   void QueueCommits();
   // True if a turn has ended.
   bool FinishCommits();
-  void FinishCommit(CommitInFlight commit, absl::Time begin);
+  void FinishCommit(CommitInFlight commit);
   void CommitTurn(RunningTurn* turn, const StateDigest& digest);
   void DropTurn(RunningTurn* turn, const absl::Status& status);
   void DropQueued(Queued* queued, const absl::Status& status);

@@ -16,6 +16,9 @@
 namespace ttt {
 namespace {
 
+// Steps of further sizes run op by op: each recording takes memory.
+constexpr size_t kMostRecordings = 1024;
+
 // The part of a plane that belongs to one layer.
 StatePlane LayerPlane(const StatePool& pool, absl::string_view name,
                       int32_t layer) {
@@ -208,7 +211,7 @@ absl::Status TttModel::Begin(const StatePool& pool,
   std::vector<int32_t> slots;
   slots.reserve(sequences.size());
   for (const StepSequence& sequence : sequences) slots.push_back(sequence.slot);
-  TTT_RETURN_IF_ERROR(pool.AwaitImports(slots));
+  TTT_RETURN_IF_ERROR(pool.AwaitCopies(slots));
   work_->step.Build(limits_, sequences, requests);
   TTT_RETURN_IF_ERROR(UploadStep());
   TTT_RETURN_IF_ERROR(RunOps(pool));
@@ -241,6 +244,7 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
       std::pair<const std::byte*, StepSizes>(pool.slots().base, sizes);
   auto found = work_->recordings.find(key);
   if (found == work_->recordings.end()) {
+    if (work_->recordings.size() >= kMostRecordings) return run();
     absl::StatusOr<std::unique_ptr<Recording>> recording =
         backend_->Record(run);
     // Without room for it such steps run op by op, now and later.

@@ -193,7 +193,10 @@ absl::StatusOr<DeviceCopy> StatePool::StartExport(const StateSlot& slot,
 absl::StatusOr<DeviceCopy> StatePool::StartImport(const StateSlot& slot,
                                                   const std::byte* host) {
   Collect();
-  TTT_CHECK(slot.IsOnlyShare());
+  if (!slot.IsOnlyShare()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "StartImport: slot ", slot.index(), " is shared, or being copied"));
+  }
   StateSlot share = slot.Share();
   TTT_ASSIGN_OR_RETURN(const DeviceCopy copy,
                        backend_->StartCopyToDevice(
@@ -204,19 +207,20 @@ absl::StatusOr<DeviceCopy> StatePool::StartImport(const StateSlot& slot,
   return copy;
 }
 
-absl::Status StatePool::AwaitImports(absl::Span<const int32_t> slots) const {
-  std::vector<DeviceCopy> imports;
+absl::Status StatePool::Await(absl::Span<const int32_t> slots,
+                              bool exports_too) const {
+  std::vector<DeviceCopy> copies;
   {
     MutexLock lock(mutex_);
     for (const Passage& passage : passages_) {
-      if (passage.copy.is_to_host) continue;
+      if (passage.copy.is_to_host && !exports_too) continue;
       if (std::find(slots.begin(), slots.end(), passage.slot.index()) !=
           slots.end()) {
-        imports.push_back(passage.copy);
+        copies.push_back(passage.copy);
       }
     }
   }
-  for (const DeviceCopy& copy : imports) {
+  for (const DeviceCopy& copy : copies) {
     TTT_RETURN_IF_ERROR(backend_->QueueAfter(copy));
   }
   return absl::OkStatus();

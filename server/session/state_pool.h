@@ -34,7 +34,8 @@ class StateSlot {
   // Another share of the same slot. Needs a value.
   StateSlot Share() const;
   // True if nobody else can read the slot, so that its holder may write to it.
-  // Stays true until the holder shares it. Needs a value.
+  // Stays true until the holder shares it, exports it or imports into it: a
+  // copy under way has a share. Needs a value.
   bool IsOnlyShare() const;
 
  private:
@@ -112,17 +113,24 @@ class StatePool {
   absl::StatusOr<StateSlot> AcquireSlot() ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Starts to copy the whole slot, as the device keeps it, to `host`; or from
-  // it to the slot, of which nobody else may have a share. `host` is of
-  // Backend::AllocateHost and stays until the copy has ended. INTERNAL,
-  // UNAVAILABLE.
+  // it to the slot, of which nobody else may have a share (FAILED_PRECONDITION;
+  // a copy under way has one). `host` is of Backend::AllocateHost and stays
+  // until the copy has ended. INTERNAL, UNAVAILABLE.
   absl::StatusOr<DeviceCopy> StartExport(const StateSlot& slot, std::byte* host)
       ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<DeviceCopy> StartImport(const StateSlot& slot,
                                          const std::byte* host)
       ABSL_LOCKS_EXCLUDED(mutex_);
-  // Has ops that are queued from now on wait for the imports into these slots.
+  // Has ops that are queued from now on wait for the imports into these slots,
+  // so that they may read them; or for the exports too, so that they may write.
   absl::Status AwaitImports(absl::Span<const int32_t> slots) const
-      ABSL_LOCKS_EXCLUDED(mutex_);
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    return Await(slots, /*exports_too=*/false);
+  }
+  absl::Status AwaitCopies(absl::Span<const int32_t> slots) const
+      ABSL_LOCKS_EXCLUDED(mutex_) {
+    return Await(slots, /*exports_too=*/true);
+  }
   // Gives up the shares of exports and imports that have ended.
   void Collect() ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -146,6 +154,8 @@ class StatePool {
   int64_t num_slots() const {
     return options_.session_slots + options_.scratch_slots;
   }
+  absl::Status Await(absl::Span<const int32_t> slots, bool exports_too) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status Poison(int32_t index);
   void AddShare(int32_t index, uint64_t epoch) ABSL_LOCKS_EXCLUDED(mutex_);
   void DropShare(int32_t index, uint64_t epoch) ABSL_LOCKS_EXCLUDED(mutex_);

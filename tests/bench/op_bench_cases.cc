@@ -398,7 +398,8 @@ std::vector<OpCase> LearnerCases() {
       for (const Rows& rows :
            {Rows{1, 1}, Rows{16, 1}, Rows{64, 1}, Rows{256, 1}, Rows{1, 2048},
             Rows{16, 2048}, Rows{1, 32768}}) {
-        const auto [batch, num_tokens] = rows;
+        const int32_t batch = rows.batch;
+        const int32_t num_tokens = rows.num_tokens;
         std::string name = absl::StrCat("Learner/", sizes.name,
                                         is_mlp ? " mlp/" : " linear/", batch);
         if (num_tokens > 1) absl::StrAppend(&name, "x", num_tokens);

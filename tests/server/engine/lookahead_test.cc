@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/error.h"
 #include "tests/support/engine_fixture.h"
+#include "tests/support/failing_backend.h"
 #include "tests/support/status_matchers.h"
 
 namespace ttt {
@@ -350,6 +352,33 @@ TEST(LateDeviceTest, KeepsNoMoreForASlowReaderThanItsStreamHolds) {
   }
   f.RunAll();
   EXPECT_TRUE(slow.Read().ok());
+}
+
+// Whose steps may be in flight, and whose calls can fail at once.
+class FailingDevice : public FailingBackend {
+ public:
+  using FailingBackend::FailingBackend;
+  bool is_asynchronous() const override { return true; }
+};
+
+TEST(LateDeviceTest, AStepThatCannotBeginLeavesTheOneBeforeItAlone) {
+  FailingDevice* device = nullptr;
+  EngineFixture f({.wrap = [&](Backend* cpu) {
+    auto failing = std::make_unique<FailingDevice>(cpu);
+    device = failing.get();
+    return failing;
+  }});
+  // The first reads its input, then the token that it chose; the other one has
+  // the third step for itself.
+  device->FailNth(BackendCall::kCopyToDevice, 3, absl::InternalError("no"));
+  PendingTurn first = f.Submit(Plain(3, 1), "first");
+  f.engine().Step();
+  PendingTurn second = f.Submit(Plain(3, 5), "second");
+  f.RunAll();
+  EXPECT_TRUE(first.Read().ok());
+  ASSERT_TRUE(second.Read().end.has_value());
+  EXPECT_EQ(ErrorReason(second.Read().end->status), "STEP_FAILED");
+  EXPECT_TRUE(f.Run(Plain(3, 5), "second").ok());
 }
 
 TEST(LateDeviceTest, AStepTakesTheTimeSinceTheOneBeforeItEnded) {
