@@ -97,19 +97,6 @@ class LinearHead {
     }
   }
 
-  // Into the L2 cache, what Run reads of the slot first.
-  __device__ void Prefetch(const SequenceRows& sequence) {
-    sequence_ = sequence;
-    const MiniBatchRows rows = FirstMiniBatch(sequence_, args_.mini_batch);
-    PrefetchValues(Weights(), kHeadDim * kHeadDim);
-    if (rows.end == args_.mini_batch) PrefetchLowHalves();
-    if (thread_ < kHeadDim / 32) PrefetchLine(Bias() + 32 * thread_);
-    if (thread_ < rows.begin) {
-      PrefetchLine(PendingRows(args_.pending_keys) + thread_ * kHeadDim);
-      PrefetchLine(PendingRows(args_.pending_targets) + thread_ * kHeadDim);
-    }
-  }
-
   __device__ void Run(const SequenceRows& sequence) {
     sequence_ = sequence;
     weights_ = Weights() + 2 * q() * kHeadDim + first_output_;
@@ -382,15 +369,14 @@ class LinearHead {
     }
   }
 
-  // Into the L2 cache.
-  __device__ void PrefetchValues(const void* values, int count) const {
-    constexpr int kLine = 64;  // values of 2 bytes
-    for (int i = thread_ * kLine; i < count; i += F::kItemThreads * kLine) {
-      PrefetchLine(static_cast<const uint16_t*>(values) + i);
-    }
-  }
+  // Into the L2 cache, for a commit.
   __device__ void PrefetchLowHalves() const {
-    PrefetchValues(Weights() + kHeadDim * kHeadDim, kHeadDim * kHeadDim);
+    constexpr int kLine = 64;  // values
+    const uint16_t* const low = Weights() + kHeadDim * kHeadDim;
+    for (int i = thread_; i < kHeadDim * kHeadDim / kLine;
+         i += F::kItemThreads) {
+      asm volatile("prefetch.global.L2 [%0];\n" ::"l"(low + i * kLine));
+    }
   }
 
   // The transposed high halves [16 outputs, 16 inputs] of a tile as an operand
@@ -981,8 +967,6 @@ __global__ void __launch_bounds__(Form<kHeadDim, kWarps, kIsResident>::kThreads,
   Head head(args, head_index, threadIdx.x % F::kItemThreads,
             reinterpret_cast<typename Head::Shared*>(shared)[index]);
   const SequenceRows sequence = LoadSequence(args.rows, blockIdx.y);
-  // Where items have the multiprocessors to themselves and so begin early.
-  if (kIsResident && sequence.num_rows > 0) head.Prefetch(sequence);
   WaitForKernelsBefore();
   if (sequence.num_rows > 0) {
     head.Run(sequence);
