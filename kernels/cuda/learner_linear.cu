@@ -21,16 +21,12 @@ struct Form {
   static constexpr int kTilesOfUnit = kHeadDim % 64 == 0 ? 4 : 2;
   static constexpr int kWords =
       kOwnTiles < kTilesOfUnit ? kOwnTiles : kTilesOfUnit;  // of one load
-  static constexpr int kLoads = kOwnTiles / kWords;  // of one row of weights
-  // Of kSteps, streamed: those whose weights go to registers. There is no room
-  // for all; the others are copied to shared memory.
-  static constexpr int kLoadedSteps = kWords == 4 ? 1 : kSteps;
-  static constexpr int kCopiedSteps = kIsResident ? 0 : kSteps - kLoadedSteps;
+  static constexpr int kLoads = kOwnTiles / kWords;   // of one row of weights
   static constexpr int kItems = kWarps == 1 ? 2 : 1;  // of a block
   static constexpr int kItemThreads = kWarps * kWarpSize;
   static constexpr int kThreads = kItems * kItemThreads;
   // Registers of a thread: at most 65,536 / (kThreads * kBlocks).
-  static constexpr int kBlocks = kWarps == 1 ? 8 : kHeadDim == 64 ? 4 : 2;
+  static constexpr int kBlocks = kWarps == 1 ? 6 : kHeadDim == 64 ? 4 : 2;
   static_assert(kOwnTiles % kWords == 0 && kTilesOfUnit % kWords == 0,
                 "a load is of one unit, a warp of whole ones or of one");
   static_assert(kWarps > 1 || !kIsResident, "barriers are those of exchanges");
@@ -49,11 +45,6 @@ struct Item {
   Stage stages[kIsResident ? 2 : 1];
   float norm[2][kHeadDim];               // weight, bias
   float token_scale[2 * kMaxMiniBatch];  // zero beyond the mini-batch
-  // Streamed: at the start of the mini-batch.
-  alignas(16) float bias[kIsResident ? 4 : kHeadDim];
-  // Each thread's own.
-  uint4 words[F::kLoads][F::kCopiedSteps > 0 ? 4 * F::kCopiedSteps : 1]
-             [F::kCopiedSteps > 0 ? F::kItemThreads : 1];
   // What the warps show each other: of each column of a lane, two values of a
   // tile; and what they make of them, of each row.
   float2 shown[kColumns][F::kTiles][kWarps == 1 ? 1 : kWarpSize];
@@ -156,10 +147,10 @@ class LinearHead {
       LoadFloats(shared_.norm[1] + OutputOf(load), load, bias);
     }
   }
-  __device__ void LoadBias(const float* from) {
+  __device__ void LoadBias() {
 #pragma unroll
     for (int load = 0; load < kLoads; ++load) {
-      LoadFloats(from + OutputOf(load), load, bias_);
+      LoadFloats(Bias() + OutputOf(load), load, bias_);
     }
   }
   __device__ void SaveBias() {
@@ -178,7 +169,7 @@ class LinearHead {
   __device__ void RunResident() {
     MiniBatchRows rows = FirstMiniBatch(sequence_, args_.mini_batch);
     CopyRows(rows, 0);
-    LoadBias(Bias());
+    LoadBias();
     LoadResident(rows.end == args_.mini_batch);
     WaitForCopies();
     Barrier();
@@ -327,11 +318,6 @@ class LinearHead {
   // High halves as they stand in the slot: of each load and 16 inputs, the
   // words of inputs 2q, 2q + 1, 2q + 8 and 2q + 9.
   using Words = uint32_t[kLoads][kSteps][4][kWords];
-  // Both halves of the weights of 16 inputs, in the order of Words.
-  struct Halves {
-    uint32_t high[kLoads][4][kWords];
-    uint32_t low[kLoads][4][kWords];
-  };
   __device__ void LoadStreamed(Words& words) {
 #pragma unroll
     for (int load = 0; load < kLoads; ++load) {
@@ -339,34 +325,12 @@ class LinearHead {
       for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          const uint16_t* const from =
-              weights_ + WeightOffset(load, step, i / 2, i % 2);
-          if (step < F::kLoadedSteps) {
-            LoadWords(from, words[load][step][i]);
-          } else {
-            CopyAsync16(CopiedWords(load, step, i), from, true);
-          }
+          LoadWords(weights_ + WeightOffset(load, step, i / 2, i % 2),
+                    words[load][step][i]);
         }
       }
     }
-  }
-  __device__ void FindCopied(int step, Words& words) {
-    if (step < F::kLoadedSteps) return;
-#pragma unroll
-    for (int load = 0; load < kLoads; ++load) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        LoadWords(CopiedWords(load, step, i), words[load][step][i]);
-      }
-    }
-  }
-  __device__ void* CopiedWords(int load, int step, int i) {
-    return &shared_.words[load][4 * (step - F::kLoadedSteps) + i][thread_];
-  }
-  __device__ void CopyBias() {
-    if (thread_ < kHeadDim / 4) {
-      CopyAsync16(&shared_.bias[4 * thread_], Bias() + 4 * thread_, true);
-    }
+    LoadBias();
   }
 
   // Into the L2 cache, for a commit.
@@ -409,44 +373,31 @@ class LinearHead {
     if constexpr (kIsResident) {
       Multiply<kQueryTiles>(
           stage,
-          [&](int step, uint32_t(&a)[kOwnTiles][4]) {
-#pragma unroll
-            for (int t = 0; t < kOwnTiles; ++t) {
-              WeightsOf(resident_[t][step], a[t]);
-            }
+          [&](int tile, int step, uint32_t(&a)[4]) {
+            WeightsOf(resident_[tile][step], a);
           },
           learnt, reads);
     } else {
       Words words;
       LoadStreamed(words);
       if (rows.end == args_.mini_batch) PrefetchLowHalves();
-      CopyBias();
       CopyRows(rows, stage_index);
       WaitForCopies();
       Barrier();
-      LoadBias(shared_.bias);
       Multiply<kQueryTiles>(
           stage,
-          [&](int step, uint32_t(&a)[kOwnTiles][4]) {
-            FindCopied(step, words);
-#pragma unroll
-            for (int t = 0; t < kOwnTiles; ++t) {
-              WeightsOf(words[t / kWords][step], t % kWords, a[t]);
-            }
+          [&](int tile, int step, uint32_t(&a)[4]) {
+            WeightsOf(words[tile / kWords][step], tile % kWords, a);
           },
           learnt, reads);
     }
     uint32_t gradients[kOwnTiles][4];  // times rates; an operand A
     bool is_bad[kColumns];
     FindGradients(rows, stage, learnt, gradients, is_bad);
-    const bool commits = rows.end == args_.mini_batch;
-    const bool any_is_bad =
-        __any_sync(kAllLanes, is_bad[0] || is_bad[1] || is_bad[2] || is_bad[3]);
     float scores[2][4] = {};
     Score(stage, scores);
-    if constexpr (kIsResident) {
-      if (commits) CommitResident(stage, gradients, any_is_bad);
-    }
+    const bool commits = rows.end == args_.mini_batch;
+    if (commits) Commit(stage, gradients, is_bad);
     Correct<kQueryTiles>(rows, scores, gradients, is_bad, reads);
     uint32_t queries[kLoads][2 * kQueryTiles][kWords];
     LoadQueries<kQueryTiles>(stage, queries);
@@ -457,12 +408,9 @@ class LinearHead {
     } else {
       Write<2 * kQueryTiles>(rows, reads, queries);
     }
-    if constexpr (!kIsResident) {
-      if (commits) CommitStreamed(stage, gradients, any_is_bad);
-    }
   }
 
-  // weights(step, a) gives the operands A of the tiles and 16 inputs.
+  // weights(tile, step, a) gives the operand A of a tile and 16 inputs.
   template <int kQueryTiles, typename Weights>
   __device__ void Multiply(const Stage& stage, Weights weights,
                            float (&learnt)[kOwnTiles][2][4],
@@ -482,15 +430,15 @@ class LinearHead {
       uint32_t queries[4];
       stage.keys.Load(keys, step, lane_);
       stage.queries.Load(queries, step, lane_);
-      uint32_t a[kOwnTiles][4];
-      weights(step, a);
 #pragma unroll
       for (int t = 0; t < kOwnTiles; ++t) {
-        MultiplyAdd(learnt[t][0], a[t], keys[0], keys[1]);
-        MultiplyAdd(learnt[t][1], a[t], keys[2], keys[3]);
+        uint32_t a[4];
+        weights(t, step, a);
+        MultiplyAdd(learnt[t][0], a, keys[0], keys[1]);
+        MultiplyAdd(learnt[t][1], a, keys[2], keys[3]);
 #pragma unroll
         for (int m = 0; m < kQueryTiles; ++m) {
-          MultiplyAdd(reads[t][m], a[t], queries[2 * m], queries[2 * m + 1]);
+          MultiplyAdd(reads[t][m], a, queries[2 * m], queries[2 * m + 1]);
         }
       }
     }
@@ -763,57 +711,14 @@ class LinearHead {
 
   // W -= tau sum_s gradients_s k_s, of a whole mini-batch; alike b, which a bad
   // row makes NaN, and with it all that is read from then on.
-  __device__ void CommitResident(const Stage& stage,
-                                 const uint32_t (&gradients)[kOwnTiles][4],
-                                 bool any_is_bad) {
+  __device__ void Commit(const Stage& stage,
+                         const uint32_t (&gradients)[kOwnTiles][4],
+                         const bool (&is_bad)[kColumns]) {
+    const bool any_is_bad =
+        __any_sync(kAllLanes, is_bad[0] || is_bad[1] || is_bad[2] || is_bad[3]);
     const float tau = shared_.token_scale[args_.mini_batch - 1];
-    CommitBias(gradients, any_is_bad, tau);
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      uint32_t keys[4];
-      stage.keys.LoadTurned(keys, step, lane_);
-#pragma unroll
-      for (int t = 0; t < kOwnTiles; ++t) {
-#pragma unroll
-        for (int part = 0; part < 2; ++part) {
-          float sums[4] = {};
-          MultiplyAdd(sums, gradients[t], keys[part], keys[2 + part]);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            float& w = resident_[t][step][4 * part + i];
-            w = fmaf(-tau, sums[i], w);
-          }
-        }
-      }
-    }
-  }
-  // The same of the weights and the bias in the slot. The weights of a step are
-  // on their way while those of the one before are made: all would not fit into
-  // registers.
-  __device__ void CommitStreamed(const Stage& stage,
-                                 const uint32_t (&gradients)[kOwnTiles][4],
-                                 bool any_is_bad) {
-    static_assert(kSteps % 2 == 0, "two steps a turn");
-    const float tau = shared_.token_scale[args_.mini_batch - 1];
-    Halves first;
-    Halves second;
-    LoadHalves(0, first);
-    LoadBias(shared_.bias);
-    CommitBias(gradients, any_is_bad, tau);
-    SaveBias();
-#pragma unroll 1
-    for (int step = 0; step < kSteps; step += 2) {
-      LoadHalves(step + 1, second);
-      __syncwarp();  // The compiler would load late.
-      CommitStep(stage, gradients, step, tau, first);
-      if (step + 2 < kSteps) LoadHalves(step + 2, first);
-      __syncwarp();
-      CommitStep(stage, gradients, step + 1, tau, second);
-    }
-  }
-  __device__ void CommitBias(const uint32_t (&gradients)[kOwnTiles][4],
-                             bool any_is_bad, float tau) {
     const float bias_tau = any_is_bad ? nanf("") : tau;
+    if constexpr (!kIsResident) LoadBias();
 #pragma unroll
     for (int t = 0; t < kOwnTiles; ++t) {
       float sum[4] = {};
@@ -821,50 +726,69 @@ class LinearHead {
       bias_[t][0] = fmaf(-bias_tau, sum[0], bias_[t][0]);
       bias_[t][1] = fmaf(-bias_tau, sum[2], bias_[t][1]);
     }
-  }
-
-  __device__ void LoadHalves(int step, Halves& halves) const {
+    if constexpr (!kIsResident) {
+      __syncwarp();  // All its lanes have read it.
+      SaveBias();
+    }
+    // Streamed weights of all steps at once would not fit into registers.
+#pragma unroll(kIsResident ? kSteps : 1)
+    for (int step = 0; step < kSteps; ++step) {
+      uint32_t keys[4];
+      stage.keys.LoadTurned(keys, step, lane_);
 #pragma unroll
-    for (int load = 0; load < kLoads; ++load) {
+      for (int load = 0; load < kLoads; ++load) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const uint16_t* const from =
-            weights_ + WeightOffset(load, step, i / 2, i % 2);
-        LoadWords(from, halves.high[load][i]);
-        LoadWords(from + kHeadDim * kHeadDim, halves.low[load][i]);
+        for (int part = 0; part < 2; ++part) {
+          CommitPart(gradients, load, step, part, tau, keys[part],
+                     keys[2 + part]);
+        }
       }
     }
   }
-  __device__ void CommitStep(const Stage& stage,
-                             const uint32_t (&gradients)[kOwnTiles][4],
-                             int step, float tau, Halves& halves) {
-    uint32_t keys[4];
-    stage.keys.LoadTurned(keys, step, lane_);
+  // Of 8 inputs: the keys' operand B is {b0, b1}.
+  __device__ void CommitPart(const uint32_t (&gradients)[kOwnTiles][4],
+                             int load, int step, int part, float tau,
+                             uint32_t b0, uint32_t b1) {
+    if constexpr (kIsResident) {
 #pragma unroll
-    for (int load = 0; load < kLoads; ++load) {
+      for (int word = 0; word < kWords; ++word) {
+        const int t = load * kWords + word;
+        float sums[4] = {};
+        MultiplyAdd(sums, gradients[t], b0, b1);
 #pragma unroll
-      for (int part = 0; part < 2; ++part) {
-#pragma unroll
-        for (int word = 0; word < kWords; ++word) {
-          float sums[4] = {};
-          MultiplyAdd(sums, gradients[load * kWords + word], keys[part],
-                      keys[2 + part]);
-#pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            uint32_t& h = halves.high[load][2 * part + c][word];
-            uint32_t& l = halves.low[load][2 * part + c][word];
-            const float first = fmaf(-tau, sums[c], JoinFirst(h, l));
-            const float second = fmaf(-tau, sums[2 + c], JoinSecond(h, l));
-            h = SplitHighPair(first, second);
-            l = SplitLowPair(first, second);
-          }
+        for (int i = 0; i < 4; ++i) {
+          float& w = resident_[t][step][4 * part + i];
+          w = fmaf(-tau, sums[i], w);
         }
+      }
+    } else {
+      uint16_t* const high = weights_ + WeightOffset(load, step, part, 0);
+      uint16_t* const low = high + kHeadDim * kHeadDim;
+      uint32_t highs[2][kWords];  // of the even and the odd input
+      uint32_t lows[2][kWords];
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        LoadWords(high + c * kHeadDim, highs[c]);
+        LoadWords(low + c * kHeadDim, lows[c]);
+      }
+#pragma unroll
+      for (int word = 0; word < kWords; ++word) {
+        float sums[4] = {};
+        MultiplyAdd(sums, gradients[load * kWords + word], b0, b1);
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
-          uint16_t* const to = weights_ + WeightOffset(load, step, part, c);
-          StoreWords(to, halves.high[load][2 * part + c]);
-          StoreWords(to + kHeadDim * kHeadDim, halves.low[load][2 * part + c]);
+          uint32_t& h = highs[c][word];
+          uint32_t& l = lows[c][word];
+          const float first = fmaf(-tau, sums[c], JoinFirst(h, l));
+          const float second = fmaf(-tau, sums[2 + c], JoinSecond(h, l));
+          h = SplitHighPair(first, second);
+          l = SplitLowPair(first, second);
         }
+      }
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        StoreWords(high + c * kHeadDim, highs[c]);
+        StoreWords(low + c * kHeadDim, lows[c]);
       }
     }
   }
@@ -966,8 +890,8 @@ __global__ void __launch_bounds__(Form<kHeadDim, kWarps, kIsResident>::kThreads,
   if (head_index >= args.num_heads) return;
   Head head(args, head_index, threadIdx.x % F::kItemThreads,
             reinterpret_cast<typename Head::Shared*>(shared)[index]);
-  const SequenceRows sequence = LoadSequence(args.rows, blockIdx.y);
   WaitForKernelsBefore();
+  const SequenceRows sequence = args.rows.sequences[blockIdx.y];
   if (sequence.num_rows > 0) {
     head.Run(sequence);
   } else {
@@ -1002,7 +926,7 @@ cudaError_t Prepare() {
 // Items of a step up to which as many warps as can be share each; above, the
 // multiprocessors of an H200 have enough of them.
 constexpr int32_t kMostSpreadItems = 2 * 132;
-constexpr int32_t kMostSpreadDecodeItems = 4 * 132;
+constexpr int32_t kMostSpreadDecodeItems = 3 * 132;
 
 template <int kHeadDim, int kManyWarps, int kStreamedWarps>
 cudaError_t LaunchForm(const LearnerArgs& args, cudaStream_t stream) {

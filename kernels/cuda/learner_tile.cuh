@@ -52,7 +52,7 @@ __device__ inline uint32_t SplitLowPair(float a, float b) {
   return LowHalves(__float_as_uint(a), __float_as_uint(b));
 }
 __device__ inline float JoinHalves(uint32_t high_and_low) {
-  return __uint_as_float((high_and_low ^ 0x8000u) - 0x8000u);
+  return __uint_as_float(high_and_low - ((high_and_low & 0x8000u) << 1));
 }
 __device__ inline float JoinFirst(uint32_t high_pair, uint32_t low_pair) {
   return JoinHalves(LowHalves(low_pair, high_pair));
