@@ -926,7 +926,7 @@ cudaError_t Prepare() {
 // Items of a step up to which as many warps as can be share each; above, the
 // multiprocessors of an H200 have enough of them.
 constexpr int32_t kMostSpreadItems = 2 * 132;
-constexpr int32_t kMostSpreadDecodeItems = 3 * 132;
+constexpr int32_t kMostSpreadDecodeItems = 4 * 132;
 
 template <int kHeadDim, int kManyWarps, int kStreamedWarps>
 cudaError_t LaunchForm(const LearnerArgs& args, cudaStream_t stream) {
