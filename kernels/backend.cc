@@ -55,8 +55,7 @@ absl::Status Backend::GemmSwiGlu(const GemmSwiGluArgs& args) {
                                   .output = args.scratch,
                                   .output_stride = width,
                                   .num_rows = args.num_rows,
-                                  .accumulate = false,
-                                  .next = nullptr});
+                                  .accumulate = false});
       !status.ok()) {
     return status;
   }

@@ -239,9 +239,6 @@ struct GemmArgs {
   int64_t output_stride;       // in floats, >= num_outputs
   int32_t num_rows;            // >= 0
   bool accumulate;
-  // What a product soon after reads, or null. A device whose memory is idle
-  // between the two may bring some of it closer.
-  const GemmWeights* next;
 };
 
 // output[r] = silu(g) * u, with g and u the halves of input[r] * weights^T:

@@ -427,8 +427,7 @@ absl::Status CudaBackend::GemmSwiGlu(const GemmSwiGluArgs& args) {
                             .output = nullptr,
                             .output_stride = weights->num_outputs(),
                             .num_rows = args.num_rows,
-                            .accumulate = false,
-                            .next = nullptr};
+                            .accumulate = false};
   if (absl::Status status = ValidateOperands(product, true, operand_type());
       !status.ok()) {
     return status;
@@ -457,15 +456,8 @@ absl::Status CudaBackend::Multiply(const GemmArgs& args,
        .num_columns = weights.num_inputs,
        .box_rows = is_few ? FewRowsBox(weights, args.num_rows) : kManyRowsBox});
   if (!map.ok()) return map.status();
-  Product product = {.args = args,
-                     .weights = weights,
-                     .gated = gated,
-                     .next = {},
-                     .input = *map};
-  if (const auto* const next = dynamic_cast<const CudaWeights*>(args.next);
-      next != nullptr) {
-    product.next = next->matrix();
-  }
+  const Product product = {
+      .args = args, .weights = weights, .gated = gated, .input = *map};
   const auto launch = is_few ? LaunchGemmFewRows : LaunchGemmManyRows;
   return CudaStatus(launch(product, gemm_device_, stream_.get()), "Gemm");
 }

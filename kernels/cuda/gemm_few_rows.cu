@@ -30,10 +30,6 @@ constexpr int kAlignment = 1024;  // of swizzled tiles
 // of those that a stage lacks are of whatever follows, and are not stored.
 constexpr int kOverreadBytes = 6 * 1024;
 constexpr int kRingBytes = 208 * 1024;
-// Half of the L2 cache, of the next matrix; with more rows what runs before it
-// has its own use for the memory.
-constexpr int64_t kMostPrefetchBytes = 24 << 20;
-constexpr int32_t kMostPrefetchRows = 32;
 constexpr int kSharedBytes = kRingBytes + kOverreadBytes + kAlignment +
                              (2 * kMaxStages + 1) * int(sizeof(CopyBarrier));
 
@@ -130,7 +126,6 @@ class Block {
       WaitForKernelsBefore();
       for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
       LoadRest(ahead);
-      if (product_.next.data != nullptr) PrefetchNext();
     }
     if constexpr (S::kIsCut) JoinSenders();
   }
@@ -224,24 +219,6 @@ class Block {
       LoadWeights(stage, tile);
       LoadRows(stage, tile);
       Next(stage, parity);
-    }
-  }
-
-  // Every other tile of the inputs of the next matrix, so that its kernel has
-  // both the cache and the memory to read from; each block a share of its
-  // strips.
-  __device__ void PrefetchNext() const {
-    const PackedMatrix& next = product_.next;
-    const int64_t strips = PaddedStrips(next.num_outputs);
-    const int64_t first = strips * blockIdx.x / gridDim.x;
-    const int64_t end = strips * (blockIdx.x + 1) / gridDim.x;
-    if (first == end) return;
-    const int tiles = min(int64_t{next.padded_inputs / kTileInputs},
-                          2 * kMostPrefetchBytes / (strips * kTileBytes));
-    for (int tile = 0; tile < tiles; tile += 2) {
-      PrefetchBulk(static_cast<const std::byte*>(next.data) +
-                       (tile * strips + first) * kTileBytes,
-                   (end - first) * kTileBytes);
     }
   }
 
@@ -573,10 +550,8 @@ cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
     units = DivideUp(plan.num_strips, plan.share) * plan.share;
   }
   plan.strips = DivideUp(plan.num_strips, units);
-  Product last = product;
-  if (num_rows > kMostPrefetchRows) last.next.data = nullptr;
   const auto launch = [&](auto shape) {
-    return Launch<decltype(shape)>(last, plan, units, stream);
+    return Launch<decltype(shape)>(product, plan, units, stream);
   };
   return is_cut ? VisitShape<true>(warpgroups, plan.strips, launch)
                 : VisitShape<false>(warpgroups, plan.strips, launch);

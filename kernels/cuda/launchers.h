@@ -88,7 +88,6 @@ struct Product {
   // args.output, what GemmSwiGlu computes of weights with gate and up
   // interleaved (gemm_layout.h).
   void* gated;
-  PackedMatrix next;  // of args.next; without data: none
   CUtensorMap input;  // of args.input
 };
 // What runs at once of their kernels, a block a multiprocessor.

@@ -299,17 +299,16 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
                               .hidden_size = hidden_size,
                               .epsilon = config_.rms_norm_eps});
   };
-  const auto multiply =
-      [&](const Operand& input, const std::unique_ptr<GemmWeights>& weights,
-          float* output, bool accumulate, const GemmWeights* next) {
-        return backend_->Gemm({.input = input,
-                               .weights = weights.get(),
-                               .output = output,
-                               .output_stride = weights->num_outputs(),
-                               .num_rows = rows.num_rows,
-                               .accumulate = accumulate,
-                               .next = next});
-      };
+  const auto multiply = [&](const Operand& input,
+                            const std::unique_ptr<GemmWeights>& weights,
+                            float* output, bool accumulate) {
+    return backend_->Gemm({.input = input,
+                           .weights = weights.get(),
+                           .output = output,
+                           .output_stride = weights->num_outputs(),
+                           .num_rows = rows.num_rows,
+                           .accumulate = accumulate});
+  };
 
   if (config_.pre_conv) {
     TTT_RETURN_IF_ERROR(
@@ -328,8 +327,8 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   } else {
     TTT_RETURN_IF_ERROR(norm(layer.seq_norm));
   }
-  TTT_RETURN_IF_ERROR(multiply(operand, layer.projections, a.projections, false,
-                               layer.gate_up.get()));
+  TTT_RETURN_IF_ERROR(
+      multiply(operand, layer.projections, a.projections, false));
   const auto floats = [](const DeviceArray& array) -> const float* {
     return array ? array->as<float>() : nullptr;
   };
@@ -388,7 +387,7 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
        .output = operand,
        .num_rows = rows.num_rows,
        .hidden_size = hidden_size}));
-  TTT_RETURN_IF_ERROR(multiply(operand, layer.output, hidden, true, nullptr));
+  TTT_RETURN_IF_ERROR(multiply(operand, layer.output, hidden, true));
 
   TTT_RETURN_IF_ERROR(norm(layer.ffn_norm));
   const Operand gated = {a.gated, backend_->operand_type()};
@@ -397,7 +396,7 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
                                             .scratch = a.gate_up,
                                             .output = gated,
                                             .num_rows = rows.num_rows}));
-  return multiply(gated, layer.down, hidden, true, nullptr);
+  return multiply(gated, layer.down, hidden, true);
 }
 
 // Logits and samples of the requests; keeps the last hidden vectors. Those that
@@ -435,8 +434,7 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
                                       .output = a.logits,
                                       .output_stride = config_.vocab_size,
                                       .num_rows = requests,
-                                      .accumulate = false,
-                                      .next = nullptr}));
+                                      .accumulate = false}));
   return backend_->SampleTokens(
       {.logits = a.logits,
        .samples = work_->input.samples,

@@ -184,8 +184,7 @@ class DeviceCeilingMeter : public CeilingMeter {
                             .output = reinterpret_cast<float*>(half),
                             .output_stride = kMatrixSize,
                             .num_rows = kMatrixSize,
-                            .accumulate = false,
-                            .next = nullptr});
+                            .accumulate = false});
     });
     TTT_RETURN_IF_ERROR(status);
     Ceilings measured;

@@ -227,8 +227,7 @@ PreparedOp PrepareGemm(OpInputs& in, int32_t num_outputs, int32_t num_inputs,
                    .output = in.Zeros(int64_t{n} * num_outputs),
                    .output_stride = num_outputs,
                    .num_rows = n,
-                   .accumulate = false,
-                   .next = nullptr};
+                   .accumulate = false};
   return {CostOf(args), [&in, args, sets, next = size_t{0}]() mutable {
             next = (next + 1) % sets.size();
             args.weights = sets[next];

@@ -78,8 +78,7 @@ class GemmTest : public testing::TestWithParam<GemmCase> {
                       .output = out.data(),
                       .output_stride = stride,
                       .num_rows = num_rows,
-                      .accumulate = accumulate,
-                      .next = nullptr}),
+                      .accumulate = accumulate}),
         IsOk());
     return out.Read();
   }
@@ -334,8 +333,7 @@ TEST_P(GemmTest, ReadsNothingPastItsInput) {
                      .output = output.data(),
                      .output_stride = 64,
                      .num_rows = num_rows,
-                     .accumulate = false,
-                     .next = nullptr}),
+                     .accumulate = false}),
                 IsOk());
   }
   munmap(pages, 2 * page);
@@ -405,32 +403,8 @@ TEST_P(GemmTest, RefusesWeightsThatItCannotRead) {
                               .output = values.data(),
                               .output_stride = 32,
                               .num_rows = 1,
-                              .accumulate = false,
-                              .next = nullptr}),
+                              .accumulate = false}),
               StatusIs(absl::StatusCode::kInvalidArgument, "of PackGateUp"));
-}
-
-TEST_P(GemmTest, WeightsToComeChangeNothing) {
-  const Floats weights = Random(300 * 192, 1);
-  const auto packed = backend_->PackWeights(weights.data(), 300, 192).value();
-  const Floats large = Random(1000 * 2048, 2);
-  const auto next = backend_->PackWeights(large.data(), 1000, 2048).value();
-  const Floats input = Random(3 * 192, 3);
-  Array<float> floats(*backend_, input);
-  Array<uint16_t> halves(*backend_, ToBFloat16(input));
-  Array<float> output(*backend_, Floats(3 * 300));
-  ASSERT_THAT(
-      backend_->Gemm({.input = {is_float() ? static_cast<void*>(floats.data())
-                                           : halves.data(),
-                                backend_->operand_type()},
-                      .weights = packed.get(),
-                      .output = output.data(),
-                      .output_stride = 300,
-                      .num_rows = 3,
-                      .accumulate = false,
-                      .next = next.get()}),
-      IsOk());
-  EXPECT_EQ(Bits(output.Read()), Bits(Multiply(*backend_, *packed, input)));
 }
 
 TEST_P(GemmTest, DoesNothingForNoRows) {
@@ -449,8 +423,7 @@ TEST_P(GemmTest, RefusesTheWrongOperandAndEmptyWeights) {
       .output = values.data(),
       .output_stride = 16,
       .num_rows = 1,
-      .accumulate = false,
-      .next = nullptr};
+      .accumulate = false};
   EXPECT_THAT(backend_->Gemm(args),
               StatusIs(absl::StatusCode::kInvalidArgument, "input.type"));
   EXPECT_THAT(backend_->PackWeights(weights.data(), 0, 16),
