@@ -276,6 +276,9 @@ Metrics::Gauges Server::Parts::ReadGauges() const {
   gauges.weight_bytes = model_->weight_bytes();
   gauges.pool_bytes = plan_.pool_bytes();
   gauges.workspace_bytes = model_->workspace_bytes();
+  gauges.driver_bytes = plan_.overhead.driver_bytes;
+  gauges.backend_bytes = plan_.overhead.own_bytes;
+  gauges.reserve_bytes = plan_.overhead.reserve_bytes;
   const DeviceCounts device = plan_.backend->counts();
   gauges.bytes_to_device = device.bytes_to_device;
   gauges.bytes_to_host = device.bytes_to_host;

@@ -33,6 +33,9 @@ class Metrics {
     int64_t weight_bytes = 0;
     int64_t pool_bytes = 0;
     int64_t workspace_bytes = 0;
+    int64_t driver_bytes = 0;  // and of other processes, at start
+    int64_t backend_bytes = 0;
+    int64_t reserve_bytes = 0;    // for what comes late
     int64_t bytes_to_device = 0;  // so far; 0 where the host's memory is used
     int64_t bytes_to_host = 0;
     int64_t graph_launches = 0;
