@@ -57,8 +57,9 @@ class HostStates {
   // Starts to copy a state here. The slot may be given up at once: the pool
   // keeps it until it has been read. RESOURCE_EXHAUSTED: all places are in use.
   absl::StatusOr<HostState> Park(const StateSlot& slot);
-  // Starts to copy a state into a slot that nobody else has a share of. Ops of
-  // the model on that slot come after it.
+  // Starts to copy a state into a slot that nobody else has a share of
+  // (FAILED_PRECONDITION; a copy under way has one). Ops of the model on that
+  // slot come after it.
   absl::Status Wake(const HostState& state, const StateSlot& slot);
   // Returns once all copies of it have ended; or tells whether they have.
   absl::Status Wait(const HostState& state);

@@ -193,13 +193,18 @@ TEST_F(HostStatesTest, PoolAndPlacesWaitForTheirCopiesAtTheEnd) {
   EXPECT_EQ(backend_.under_way(kToHost), 0);
 }
 
-using HostStatesDeathTest = HostStatesTest;
-
-TEST_F(HostStatesDeathTest, WakingIntoASharedSlotEndsTheProcess) {
+TEST_F(HostStatesTest, RefusesToWakeAStateInASharedSlot) {
   const HostState state = states_->Import(BytesOf(1.0f), 0).value();
   const StateSlot slot = Filled(0.0f);
-  const StateSlot share = slot.Share();
-  EXPECT_DEATH(static_cast<void>(states_->Wake(state, slot)), "check failed");
+  {
+    const StateSlot share = slot.Share();
+    EXPECT_THAT(states_->Wake(state, slot),
+                StatusIs(absl::StatusCode::kFailedPrecondition, "is shared"));
+  }
+  EXPECT_THAT(states_->Wake(state, slot), IsOk());
+  // A copy that is under way has a share.
+  EXPECT_THAT(states_->Wake(state, slot),
+              StatusIs(absl::StatusCode::kFailedPrecondition, "being copied"));
 }
 
 }  // namespace
