@@ -85,37 +85,37 @@ class LateBackend : public ForwardingBackend {
   }
 
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
-    return QueueOp(&Backend::EmbedTokens, args);
+    return QueueOp<&Backend::EmbedTokens>(args);
   }
   absl::Status RmsNorm(const RmsNormArgs& args) override {
-    return QueueOp(&Backend::RmsNorm, args);
+    return QueueOp<&Backend::RmsNorm>(args);
   }
   absl::Status ConvNorm(const ConvNormArgs& args) override {
-    return QueueOp(&Backend::ConvNorm, args);
+    return QueueOp<&Backend::ConvNorm>(args);
   }
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override {
-    return QueueOp(&Backend::LearnerInputs, args);
+    return QueueOp<&Backend::LearnerInputs>(args);
   }
   absl::Status Learner(const LearnerArgs& args) override {
-    return QueueOp(&Backend::Learner, args);
+    return QueueOp<&Backend::Learner>(args);
   }
   absl::Status NormGate(const NormGateArgs& args) override {
-    return QueueOp(&Backend::NormGate, args);
+    return QueueOp<&Backend::NormGate>(args);
   }
   absl::Status SwiGlu(const SwiGluArgs& args) override {
-    return QueueOp(&Backend::SwiGlu, args);
+    return QueueOp<&Backend::SwiGlu>(args);
   }
   absl::Status Gemm(const GemmArgs& args) override {
-    return QueueOp(&Backend::Gemm, args);
+    return QueueOp<&Backend::Gemm>(args);
   }
   absl::Status SaveHidden(const SaveHiddenArgs& args) override {
-    return QueueOp(&Backend::SaveHidden, args);
+    return QueueOp<&Backend::SaveHidden>(args);
   }
   absl::Status GatherHidden(const GatherHiddenArgs& args) override {
-    return QueueOp(&Backend::GatherHidden, args);
+    return QueueOp<&Backend::GatherHidden>(args);
   }
   absl::Status SampleTokens(const SampleTokensArgs& args) override {
-    return QueueOp(&Backend::SampleTokens, args);
+    return QueueOp<&Backend::SampleTokens>(args);
   }
   absl::Status DigestStates(const DigestStatesArgs& args) override {
     auto queued = QueueDigests(args);
@@ -252,10 +252,9 @@ class LateBackend : public ForwardingBackend {
       return error_.ok() ? op() : absl::OkStatus();
     });
   }
-  template <typename Args>
-  absl::Status QueueOp(absl::Status (Backend::*op)(const Args&),
-                       const Args& args) {
-    return QueueWork([this, op, args] { return (target_.*op)(args); });
+  template <auto kOp, typename Args>
+  absl::Status QueueOp(const Args& args) {
+    return QueueWork([this, args] { return (target_.*kOp)(args); });
   }
   void RunUntil(int64_t queued) {
     while (num_run_ < queued) {
