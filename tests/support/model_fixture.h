@@ -20,6 +20,22 @@
 
 namespace ttt {
 
+inline ModelConfig SmallConfig(bool is_mlp = false) {
+  ModelConfig config;
+  config.vocab_size = 97;
+  config.hidden_size = 64;
+  config.intermediate_size = 96;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 2;
+  config.use_gate = true;
+  config.share_qk = true;
+  config.pre_conv = true;
+  config.is_mlp = is_mlp;
+  config.ttt_base_lr = is_mlp ? 0.1f : 1.0f;
+  config.eos_token_id = -1;
+  return config;
+}
+
 // Keeps the logits of the last step.
 class LogitsBackend : public ForwardingBackend {
  public:

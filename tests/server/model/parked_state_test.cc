@@ -39,18 +39,11 @@ std::string ParamName(const testing::TestParamInfo<Param>& info) {
          (info.param.is_mlp ? "Mlp" : "Linear");
 }
 
+// Of heads that the learners on a GPU are tuned for.
 ModelConfig Config(bool is_mlp) {
-  ModelConfig config;
-  config.vocab_size = 97;
+  ModelConfig config = SmallConfig(is_mlp);
   config.hidden_size = 128;
   config.intermediate_size = 192;
-  config.num_hidden_layers = 2;
-  config.num_attention_heads = 2;
-  config.use_gate = true;
-  config.share_qk = true;
-  config.pre_conv = true;
-  config.is_mlp = is_mlp;
-  config.ttt_base_lr = is_mlp ? 0.1f : 1.0f;
   return config;
 }
 
