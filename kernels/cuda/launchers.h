@@ -52,8 +52,10 @@ cudaError_t LaunchLearnerMlp(const LearnerArgs& args, cudaStream_t stream);
 // Once a device, before the first LaunchLearnerMlp.
 cudaError_t PrepareLearnerMlp();
 
-// A block owns a row. Weights are rounded down to multiples of 2^-44, so that
-// their sums do not depend on the order; cpu/sample_tokens.h sums in double.
+// A block owns a row, which it reads once. Bound by arithmetic: a pass with an
+// exponential a token for the log-probabilities, one to draw and one for top_p.
+// Weights are rounded down to multiples of 2^-44, so that their sums do not
+// depend on the order; cpu/sample_tokens.h sums in double.
 cudaError_t LaunchSampleTokens(const SampleTokensArgs& args,
                                cudaStream_t stream);
 // Once a device, before the first LaunchSampleTokens.

@@ -1,74 +1,25 @@
 // For SampleTokens: the best tokens of a row, by number or by weight.
 #pragma once
 
-#include <cfloat>
-
 #include "kernels/cuda/sample_row.cuh"
 
 namespace ttt::sampling {
 
-// CutAt for any values, which finds the key from the highest digit down.
-template <typename Value>
-__device__ uint64_t CutByDigits(Shared& shared, const Row& row, uint64_t kept,
-                                double wanted, Value value) {
-  uint64_t prefix = 0;
-  Count above = 0;
-  for (int shift = 64 - kDigitBits; shift >= 0; shift -= kDigitBits) {
-    __syncthreads();
-    for (int i = threadIdx.x; i < kBins; i += kThreads) shared.bins[i] = 0;
-    __syncthreads();
-    Count* const histogram =
-        shared.histograms[threadIdx.x / kWarpSize % kHistograms];
-    row.ForEach([&](int32_t id, float logit) {
-      const uint64_t key = KeyOf(logit, id);
-      if (key < kept) return;
-      if (shift + kDigitBits < 64 &&
-          key >> (shift + kDigitBits) != prefix >> (shift + kDigitBits)) {
-        return;
-      }
-      const Count own = value(logit);
-      if (own > 0) atomicAdd(&histogram[key >> shift & (kDigits - 1)], own);
-    });
-    __syncthreads();
-    for (int digit = threadIdx.x; digit < kDigits; digit += kThreads) {
-      for (int i = 1; i < kHistograms; ++i) {
-        shared.histograms[0][digit] += shared.histograms[i][digit];
-      }
-    }
-    __syncthreads();
-    int lowest = kDigits - 1;  // that has any, should rounding ask for more
-    Count lowest_above = above;
-    for (int digit = kDigits - 1; digit >= 0; --digit) {
-      const Count sum = shared.histograms[0][digit];
-      if (sum == 0) continue;
-      lowest = digit;
-      lowest_above = above;
-      if (double(above + sum) >= wanted) break;
-      above += sum;
-    }
-    above = lowest_above;
-    prefix |= uint64_t(lowest) << shift;
-  }
-  __syncthreads();
-  return prefix;
-}
-
 // Sorts shared.keys[count], largest first; what is beyond it, up to a power of
 // two, is overwritten.
 __device__ inline void SortKeys(Shared& shared, int count) {
+  static_assert(kMaxKeys == kThreads, "a thread a key");
   int size = kWarpSize;
   while (size < count) size *= 2;
+  const int i = threadIdx.x;
   __syncthreads();
-  for (int i = threadIdx.x; i < size; i += kThreads) {
-    if (i >= count) shared.keys[i] = 0;
-  }
+  if (i >= count && i < size) shared.keys[i] = 0;
   __syncthreads();
-  // Bitonic.
+  // Bitonic. Strides within a warp need no other.
   for (int width = 2; width <= size; width *= 2) {
     for (int stride = width / 2; stride > 0; stride /= 2) {
-      for (int i = threadIdx.x; i < size; i += kThreads) {
-        const int other = i ^ stride;
-        if (other < i) continue;  // Its thread does both.
+      const int other = i ^ stride;
+      if (i < size && i < other) {  // The other one's thread does nothing.
         const bool descends = (i & width) == 0;
         const uint64_t a = shared.keys[i];
         const uint64_t b = shared.keys[other];
@@ -77,88 +28,171 @@ __device__ inline void SortKeys(Shared& shared, int count) {
           shared.keys[other] = a;
         }
       }
-      __syncthreads();
+      const int next = stride > 1 ? stride / 2 : width;
+      if (stride >= kWarpSize || next >= kWarpSize) {
+        __syncthreads();
+      } else {
+        __syncwarp();
+      }
     }
   }
+  __syncthreads();
 }
 
-// Puts the keys that `is_wanted` takes in shared.keys, if they are kMaxKeys at
-// most; returns their number.
+// Puts the keys of the tokens that is_wanted(id, logit) takes in shared.keys,
+// if they are kMaxKeys at most; returns their number.
 template <typename Wanted>
 __device__ int CollectKeys(Shared& shared, const Row& row, Wanted is_wanted) {
   __syncthreads();
   if (threadIdx.x == 0) shared.num_keys = 0;
   __syncthreads();
   row.ForEach([&](int32_t id, float logit) {
-    const uint64_t key = KeyOf(logit, id);
-    if (!is_wanted(key, logit)) return;
+    if (!is_wanted(id, logit)) return;
     const int i = atomicAdd(&shared.num_keys, 1);
-    if (i < kMaxKeys) shared.keys[i] = key;
+    if (i < kMaxKeys) shared.keys[i] = KeyOf(logit, id);
   });
   __syncthreads();
   return shared.num_keys;
 }
 
-// The key of the last token, best first, of the fewest whose values sum to at
-// least `wanted` > 0, of those whose keys are `kept` or more. Sums the values
-// by ranges of logits from `max` down to `max - reach`, and sorts only the
-// tokens of the range that has the cut.
-template <typename Value>
-__device__ uint64_t CutAt(Shared& shared, const Row& row, uint64_t kept,
-                          double wanted, float max, float reach, Value value) {
-  const float scale = fminf(float{kBins} / reach, FLT_MAX);
-  const auto bin_of = [&](float logit) {
-    // The last one for a NaN, which infinity times 0 is.
-    return int(fminf(float{kBins - 1}, (max - logit) * scale));
-  };
-  __syncthreads();
-  for (int i = threadIdx.x; i < kBins; i += kThreads) shared.bins[i] = 0;
-  if (threadIdx.x == 0) shared.bin = -1;
-  __syncthreads();
-  row.ForEach([&](int32_t id, float logit) {
-    if (KeyOf(logit, id) < kept) return;
-    const Count own = value(logit);
-    if (own > 0) atomicAdd(&shared.bins[bin_of(logit)], own);
-  });
-  __syncthreads();
-  constexpr int kShare = kBins / kThreads;
-  Count own = 0;
-  for (int i = 0; i < kShare; ++i) {
-    own += shared.bins[kShare * threadIdx.x + i];
+// kBins ranges of logits from `most` down by `reach`; the last has all below,
+// too. The first has `most`, the last what is `reach` or more below.
+class Ranges {
+ public:
+  __device__ Ranges(float most, float reach)
+      : most_(most),
+        boost_(reach < 1e-20f ? 1.2676506e30f : 1.0f),  // 2^100: else kBins /
+        scale_(kBins / (reach * boost_)) {}             // reach may be infinite
+  // `logit` <= most. The last one for a NaN, which infinity times 0 is.
+  __device__ int Of(float logit) const {
+    return int(fminf(float{kBins - 1}, (most_ - logit) * boost_ * scale_));
   }
+
+ private:
+  float most_;
+  float boost_;
+  float scale_;
+};
+
+__device__ inline void AddToBin(BinSums& bins, int bin, Count value) {
+  const auto low = uint32_t(value);
+  auto high = uint32_t(value >> 32);
+  const uint32_t before = atomicAdd(&bins.low[bin], low);
+  if (before + low < before) ++high;
+  if (high != 0) atomicAdd(&bins.high[bin], high);
+}
+
+// The first bin with which the sum, `above` before the bins, comes to
+// wanted_of(sum of all bins): in shared.bin, with the sum before it in
+// shared.above. Returns what was wanted.
+template <typename WantedOf>
+__device__ Count FindBin(Shared& shared, Count above, WantedOf wanted_of) {
+  constexpr int kShare = kBins / kThreads;
+  const auto sum_of = [&](int i) {
+    const int bin = kShare * threadIdx.x + i;
+    return Count{shared.bins.high[bin]} << 32 | shared.bins.low[bin];
+  };
+  Count own = 0;
+  for (int i = 0; i < kShare; ++i) own += sum_of(i);
   Count total = 0;
-  Count before = SumBefore(shared, own, &total);
-  if (double(before) < wanted && double(before + own) >= wanted) {
-    int bin = kShare * threadIdx.x;
-    while (double(before + shared.bins[bin]) < wanted) {
-      before += shared.bins[bin++];
-    }
-    shared.bin = bin;
+  Count before = above + SumBefore(shared, own, &total);
+  const Count wanted = wanted_of(total);
+  if (before < wanted && before + own >= wanted) {
+    int i = 0;
+    while (before + sum_of(i) < wanted) before += sum_of(i++);
+    shared.bin = kShare * threadIdx.x + i;
     shared.above = before;
   }
   __syncthreads();
-  const int bin = shared.bin;
-  const Count above = shared.above;
-  int count = 0;
-  if (bin >= 0) {
-    count = CollectKeys(shared, row, [&](uint64_t key, float logit) {
-      return key >= kept && bin_of(logit) == bin;
-    });
-  }
-  // Values are all in few ranges, or rounding asks for more than there is.
-  if (bin < 0 || count > kMaxKeys) {
-    return CutByDigits(shared, row, kept, wanted, value);
-  }
+  return wanted;
+}
+
+// Of the `count` keys in shared.keys the first, best first, with which the sum
+// of values, `above` before them, comes to `wanted`.
+template <typename Value>
+__device__ Kept CutAmong(Shared& shared, int count, Count above, Count wanted,
+                         Value value) {
   SortKeys(shared, count);
   const int i = threadIdx.x;
   const uint64_t key = i < count ? shared.keys[i] : 0;
-  own = i < count ? value(row.logits[IdOf(key)]) : 0;
-  before = above + SumBefore(shared, own, &total);
-  if (double(before) < wanted && double(before + own) >= wanted) {
-    shared.cut = key;
-  }
+  const Count own = i < count ? Join(value(LogitOf(key))) : 0;
+  Count total = 0;
+  const Count before = above + SumBefore(shared, own, &total);
+  if (before < wanted && before + own >= wanted) shared.cut = key;
   __syncthreads();
-  return shared.cut;
+  return {LogitOf(shared.cut), IdOf(shared.cut)};
+}
+
+// The fewest of the tokens of `kept`, best first, whose values, value(logit),
+// sum to what wanted_of(the sum of all) says: at least 1, at most that sum.
+// Sums by ranges of logits from `max` down to `max - reach`, and sorts only the
+// tokens of the range that has the cut; if these are too many, that range is
+// parted anew.
+template <typename WantedOf, typename Value>
+__device__ Kept CutAt(Shared& shared, const Row& row, Kept kept, float max,
+                      float reach, WantedOf wanted_of, Value value) {
+  float most = max;
+  float least = -INFINITY;
+  Count above = 0;
+  Count wanted = 0;
+  while (true) {
+    const Ranges ranges(most, reach);
+    const auto is_in = [&](int32_t id, float logit) {
+      return logit >= least && logit <= most && kept.Has(id, logit);
+    };
+    __syncthreads();
+    for (int i = threadIdx.x; i < kBins; i += kThreads) {
+      shared.bins.low[i] = 0;
+      shared.bins.high[i] = 0;
+    }
+    __syncthreads();
+    row.ForEach([&](int32_t id, float logit) {
+      if (!is_in(id, logit)) return;
+      const Count own = Join(value(logit));
+      if (own > 0) AddToBin(shared.bins, ranges.Of(logit), own);
+    });
+    __syncthreads();
+    wanted = FindBin(shared, above, [&](Count total) {
+      return wanted > 0 ? wanted : wanted_of(total);
+    });
+    above = shared.above;
+    const int bin = shared.bin;
+    const auto is_in_bin = [&](int32_t id, float logit) {
+      return is_in(id, logit) && ranges.Of(logit) == bin;
+    };
+    const int count = CollectKeys(shared, row, is_in_bin);
+    if (count <= kMaxKeys) {
+      return CutAmong(shared, count, above, wanted, value);
+    }
+    float bin_most = -INFINITY;
+    float bin_least = INFINITY;
+    row.ForEach([&](int32_t id, float logit) {
+      if (!is_in_bin(id, logit)) return;
+      bin_most = fmaxf(bin_most, logit);
+      bin_least = fminf(bin_least, logit);
+    });
+    most = LogitOf(BlockMax(shared, KeyOf(bin_most, 0)));
+    // Its negative is the largest.
+    least = -LogitOf(BlockMax(shared, KeyOf(-bin_least, 0)));
+    if (!(least < most)) break;
+    reach = most - least;  // One range has not both again.
+  }
+  // Equals in the order of ids.
+  const auto of_equals = [&](int32_t id, float logit) {
+    return logit == most && kept.Has(id, logit) ? value(logit) : Parts{0, 0};
+  };
+  SumWarps(shared, row, of_equals);
+  return {most, Locate(shared, row, wanted - above, of_equals)};
+}
+
+// The `count` best, of at least so many.
+__device__ inline Kept CutAtCount(Shared& shared, const Row& row, int32_t count,
+                                  float max, float reach) {
+  return CutAt(
+      shared, row, KeptAll(), max, reach, [&](Count) { return Count(count); },
+      [](float) {
+        return Parts{0, 1};
+      });
 }
 
 // How far the finite logits of a row reach below its largest.
@@ -167,9 +201,7 @@ __device__ inline float ReachOf(Shared& shared, const Row& row, float max) {
   row.ForEach([&](int32_t, float logit) {
     if (isfinite(logit)) least = fminf(least, logit);
   });
-  // The order of its negative is greatest for the least.
-  const uint64_t order = BlockMax(shared, OrderOf(-least));
-  return max + ValueOf(uint32_t(order));
+  return max + LogitOf(BlockMax(shared, KeyOf(-least, 0)));
 }
 
 }  // namespace ttt::sampling

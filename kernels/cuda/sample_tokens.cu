@@ -1,3 +1,4 @@
+#include <cfloat>
 #include <cstddef>
 
 #include "kernels/cuda/launchers.h"
@@ -12,12 +13,10 @@ namespace {
 // Weights are whole numbers of 2^-44, so that their sums are exact in any
 // order: 2^17 of them of at most 1 stay below 2^62.
 constexpr double kWeightUnit = 17592186044416.0;  // 2^44
-constexpr float kLeastWeight = 1e-37f;            // less is 0
-// Beyond this far below the largest, in units of the temperature, weights are
-// less than kLeastWeight.
-constexpr float kLeastExponent = 88.0f;
+// So far below the largest, in units of the temperature, weights are 0.
+constexpr float kLeastExponent = 31.0f;
 // A row of more logits stays in global memory.
-constexpr int32_t kMaxStagedLogits = 40960;
+constexpr int32_t kMaxStagedLogits = 51200;
 
 // Philox4x32-10 with key `seed` and counter `position`: 53 bits / 2^53.
 __device__ double UniformOf(uint64_t seed, int64_t position) {
@@ -37,15 +36,53 @@ __device__ double UniformOf(uint64_t seed, int64_t position) {
   return double(bits >> 11) / 9007199254740992.0;  // 2^53
 }
 
-// What a row is drawn by: after bias and penalties.
-struct Weights {
-  float max;
-  float temperature;
+// A weight, in [0, 1], in units of 2^-44, rounded down.
+__device__ Parts PartsOf(float weight) {
+  // To these, adding rounds to a whole number, which then is the low bits.
+  constexpr float kWhole = 8388608.0f;  // 2^23
+  constexpr uint32_t kWholeBits = 0x4b000000u;
+  constexpr float kScale = 4194304.0f;  // 2^22
+  static_assert(kLowBits == 22, "half the bits of a unit");
+  const float high = __fmaf_rd(weight, kScale, kWhole);
+  const float rest = fmaf(weight, kScale, kWhole - high);
+  const float low = __fmaf_rd(rest, kScale, kWhole);
+  return {__float_as_uint(high) - kWholeBits,
+          __float_as_uint(low) - kWholeBits};
+}
 
-  __device__ Count Of(float logit) const {
-    const float weight = expf((logit - max) / temperature);
-    return weight < kLeastWeight ? 0 : Count(double(weight) * kWeightUnit);
+// What a row is drawn by: after bias and penalties.
+class Weights {
+ public:
+  // Weights below `least` are 0.
+  __device__ Weights(float max, float temperature, float least)
+      : max_(max), least_(least) {
+    // Powers of two by which neither a quotient nor its error overflows or
+    // vanishes.
+    scale_ = temperature < 1e-12f  ? 1.2676506e30f   // 2^100
+             : temperature > 1e18f ? 8.6736174e-19f  // 2^-60
+                                   : 1.0f;
+    temperature_ = temperature * scale_;
+    inverse_ = 1.0f / temperature_;
+    floor_ = fmaxf(-2.0f * kLeastExponent * temperature, -FLT_MAX);
   }
+
+  // exp((logit - max) / temperature).
+  __device__ Parts Of(float logit) const {
+    const float x = fmaxf(logit - max_, floor_) * scale_;
+    // The quotient as division rounds it.
+    float quotient = x * inverse_;
+    quotient = fmaf(fmaf(-quotient, temperature_, x), inverse_, quotient);
+    const float weight = expf(quotient);
+    return PartsOf(weight < least_ ? 0.0f : weight);
+  }
+
+ private:
+  float max_;
+  float least_;
+  float scale_;
+  float temperature_;
+  float inverse_;
+  float floor_;
 };
 
 // The logits that a thread of Adjust may change, as they were.
@@ -83,117 +120,106 @@ __device__ RawLogits ReadRaw(const SampleTokensArgs& args,
   return raw;
 }
 
-// Bias, then penalties, on the row's logits.
-__device__ void Adjust(const SampleTokensArgs& args, const SampleRow& sample,
-                       const RawLogits& raw, Shared& shared, float* logits) {
-  if (threadIdx.x == 0) {  // In turn: an id may occur twice.
-    for (int32_t i = sample.bias_begin; i < sample.bias_end; ++i) {
-      logits[args.bias_ids[i]] += args.bias_values[i];
-    }
-  }
-  __syncthreads();
-  const int32_t num_seen = NumSeen(sample);
-  if (num_seen == 0) return;
+// Adds the bias of each id, that of the same id in turn.
+__device__ void AddBias(const SampleTokensArgs& args, const SampleRow& sample,
+                        const RawLogits& raw, Shared& shared, float* logits) {
   const int32_t i = threadIdx.x;
-  const int32_t id = raw.seen_id;
-  shared.ids[i] = id;
-  __syncthreads();
-  if (id < 0) return;
-  int32_t count = 0;
-  for (int32_t j = 0; j < num_seen; ++j) {
-    if (shared.ids[j] != id) continue;
-    if (j < i) return;  // Another thread does it.
-    ++count;
+  const int32_t count = sample.bias_end - sample.bias_begin;
+  if (i < count) {
+    shared.bias.ids[i] = raw.bias_id;
+    shared.bias.values[i] = args.bias_values[sample.bias_begin + i];
   }
-  float& logit = logits[id];
+  __syncthreads();
+  if (i >= count) return;
+  float logit = raw.bias_logit;
+  for (int32_t j = 0; j < count; ++j) {
+    if (shared.bias.ids[j] != raw.bias_id) continue;
+    if (j < i) return;  // Another thread does it.
+    logit += shared.bias.values[j];
+  }
+  logits[raw.bias_id] = logit;
+}
+
+__device__ void Penalize(const SampleRow& sample, const RawLogits& raw,
+                         Shared& shared, float* logits) {
+  SeenIds& seen = shared.seen;
+  for (int i = threadIdx.x; i < SeenIds::kPlaces; i += kThreads) {
+    seen.ids[i] = -1;
+    seen.counts[i] = 0;
+  }
+  __syncthreads();
+  bool is_first = false;
+  uint32_t place = 0;
+  if (raw.seen_id >= 0) {
+    place = raw.seen_id * 0x9e3779b1u >> (32 - SeenIds::kPlaceBits);
+    while (true) {
+      const int32_t before = atomicCAS(&seen.ids[place], -1, raw.seen_id);
+      is_first = before == -1;
+      if (is_first || before == raw.seen_id) break;
+      place = (place + 1) % SeenIds::kPlaces;
+    }
+    atomicAdd(&seen.counts[place], 1);
+  }
+  __syncthreads();
+  if (!is_first) return;
+  const int32_t count = seen.counts[place];
+  float& logit = logits[raw.seen_id];
   logit = logit > 0.0f ? logit / sample.repetition_penalty
                        : logit * sample.repetition_penalty;
   logit -= sample.presence_penalty + count * sample.frequency_penalty;
 }
 
-// Step 8: of the tokens whose keys are `kept` or more, the first, by id, whose
-// running sum of weights exceeds its part of their total; `best` if rounding
-// leaves none.
-template <typename Value>
-__device__ int32_t Draw(Shared& shared, const Row& row, uint64_t kept,
-                        double random, int32_t best, Value value) {
-  Count own = 0;
-  row.ForEach([&](int32_t id, float logit) {
-    if (KeyOf(logit, id) >= kept) own += value(logit);
-  });
-  Count total = 0;
-  SumBefore(shared, own, &total);
-  const double wanted = random * double(total);
-  if (threadIdx.x == 0) shared.found = best;
-  Count sum = 0;
-  for (int32_t begin = 0; begin < row.size; begin += 4 * kThreads) {
-    const int32_t first = begin + 4 * threadIdx.x;
-    const auto visit_own = [&](auto visit) {
-      if (first >= row.size) return;
-      row.VisitFour(first, row.Four(first), [&](int32_t id, float logit) {
-        if (KeyOf(logit, id) >= kept) visit(id, value(logit));
-      });
-    };
-    own = 0;
-    visit_own([&](int32_t, Count weight) { own += weight; });
-    Count all = 0;
-    Count before = sum + SumBefore(shared, own, &all);
-    sum += all;
-    if (double(sum) <= wanted) continue;
-    if (double(before) <= wanted && double(before + own) > wanted) {
-      visit_own([&](int32_t id, Count weight) {
-        if (double(before) > wanted) return;
-        before += weight;
-        if (double(before) > wanted) shared.found = id;
-      });
-    }
-    break;
-  }
+// Bias, then penalties, on the row's logits.
+__device__ void Adjust(const SampleTokensArgs& args, const SampleRow& sample,
+                       const RawLogits& raw, Shared& shared, float* logits) {
   __syncthreads();
-  return shared.found;
+  AddBias(args, sample, raw, shared, logits);
+  __syncthreads();
+  if (NumSeen(sample) > 0) Penalize(sample, raw, shared, logits);
+  __syncthreads();
 }
 
-// The key of the best token.
-__device__ uint64_t BestKey(Shared& shared, const Row& row) {
-  uint64_t best = 0;
-  row.ForEach([&](int32_t id, float logit) {
-    const uint64_t key = KeyOf(logit, id);
-    best = key > best ? key : best;
-  });
-  return BlockMax(shared, best);
+// Step 8: the first token, by id, with which the running sum of weights exceeds
+// its part of their total; the last that has weight, should rounding ask for
+// all of it.
+template <typename Value>
+__device__ int32_t Draw(Shared& shared, const Row& row, double random,
+                        Value value) {
+  const Count total = SumWarps(shared, row, value);
+  const auto passed = Count(random * double(total));
+  return Locate(shared, row, passed < total ? passed + 1 : total, value);
 }
 
 // Steps 4 to 8 of cpu/sample_tokens.h.
 __device__ int32_t ChooseToken(const SampleRow& sample, Shared& shared,
                                const Row& row, uint64_t best) {
-  const float max = row.logits[IdOf(best)];
+  const float max = LogitOf(best);
   if (sample.temperature == 0.0f || !isfinite(max)) return IdOf(best);
-  const Weights weights = {max, sample.temperature};
+  const double random = UniformOf(sample.seed, sample.position);
+  const Weights drawn(max, sample.temperature, sample.min_p);
   const bool has_top_k = sample.top_k > 0 && sample.top_k < row.size;
   const bool has_top_p = sample.top_p < 1.0f;
-  uint64_t kept = 0;
-  const float reach = has_top_k || has_top_p ? ReachOf(shared, row, max) : 0.0f;
-  if (has_top_k) {
-    kept = CutAt(shared, row, kept, sample.top_k, max, reach,
-                 [](float) { return Count{1}; });
+  if (!has_top_k && !has_top_p) {
+    return Draw(shared, row, random,
+                [&](int32_t, float logit) { return drawn.Of(logit); });
   }
-  const auto weight_of = [&](float logit) { return weights.Of(logit); };
+  const float reach = ReachOf(shared, row, max);
+  Kept kept = KeptAll();
+  if (has_top_k) kept = CutAtCount(shared, row, sample.top_k, max, reach);
   if (has_top_p) {
-    Count own = 0;
-    row.ForEach([&](int32_t id, float logit) {
-      if (KeyOf(logit, id) >= kept) own += weight_of(logit);
-    });
-    Count total = 0;
-    SumBefore(shared, own, &total);
-    kept = CutAt(shared, row, kept, sample.top_p * double(total), max,
-                 fminf(reach, kLeastExponent * sample.temperature), weight_of);
+    const Weights weights(max, sample.temperature, 0.0f);
+    kept = CutAt(
+        shared, row, kept, max,
+        fminf(reach, kLeastExponent * sample.temperature),
+        [&](Count total) -> Count {
+          const auto part = Count(ceil(sample.top_p * double(total)));
+          return part < 1 ? 1 : part > total ? total : part;
+        },
+        [&](float logit) { return weights.Of(logit); });
   }
-  const double least = double(sample.min_p) * kWeightUnit;
-  return Draw(shared, row, kept, UniformOf(sample.seed, sample.position),
-              IdOf(best), [&](float logit) {
-                const Count weight = weight_of(logit);
-                return double(weight) < least ? 0 : weight;
-              });
+  return Draw(shared, row, random, [&](int32_t id, float logit) {
+    return kept.Has(id, logit) ? drawn.Of(logit) : Parts{0, 0};
+  });
 }
 
 // The largest key below `bound` of the row.
@@ -206,22 +232,26 @@ __device__ uint64_t BestBelow(Shared& shared, const Row& row, uint64_t bound) {
   return BlockMax(shared, best);
 }
 
+// `total`: of exp(logit - max), in units of weights.
+__device__ double LogTotal(float max, Count total) {
+  return max + log(double(total) / kWeightUnit);
+}
+
 __device__ void ReportCandidates(const SampleTokensArgs& args, Shared& shared,
-                                 const Row& row, float max, double log_total) {
-  const int32_t count =
-      min(args.samples[blockIdx.x].num_candidates, args.max_candidates);
+                                 const Row& row, float max, Count total) {
+  const int32_t count = min(shared.sample.num_candidates, args.max_candidates);
   if (count <= 0) return;
   const int64_t first = int64_t{blockIdx.x} * args.max_candidates;
   const auto report = [&](int32_t i, uint64_t key) {
     args.candidate_ids[first + i] = IdOf(key);
     args.candidate_logprobs[first + i] =
-        float(row.logits[IdOf(key)] - log_total);
+        float(LogitOf(key) - LogTotal(max, total));
   };
   if (count <= kMaxKeys) {
-    const uint64_t cut =
-        CutAt(shared, row, 0, count, max, ReachOf(shared, row, max),
-              [](float) { return Count{1}; });
-    CollectKeys(shared, row, [&](uint64_t key, float) { return key >= cut; });
+    const Kept kept =
+        CutAtCount(shared, row, count, max, ReachOf(shared, row, max));
+    CollectKeys(shared, row,
+                [&](int32_t id, float logit) { return kept.Has(id, logit); });
     SortKeys(shared, count);
     for (int32_t i = threadIdx.x; i < count; i += kThreads) {
       report(i, shared.keys[i]);
@@ -235,70 +265,75 @@ __device__ void ReportCandidates(const SampleTokensArgs& args, Shared& shared,
   }
 }
 
-// Brings the row to shared memory, if `staged` is not null. Returns whether all
-// of it is finite, and its best key.
-__device__ bool Stage(Shared& shared, const Row& row, float* staged,
+// Brings the row `from` to `to`, if that is elsewhere. Returns whether all of
+// it is finite, and its best key.
+__device__ bool Stage(Shared& shared, const Row& from, const Row& to,
                       uint64_t* best) {
   constexpr int kFours = 8;  // on their way at a time
-  bool finite = true;
-  uint64_t own = 0;
-  for (int32_t begin = 4 * threadIdx.x; begin < row.size;
-       begin += 4 * kFours * kThreads) {
+  float zero = 0.0f;         // A NaN once one is not finite.
+  BestOfThread own(from);
+  const int32_t end = from.End();
+  for (int32_t begin = from.Begin() + 4 * Lane(); begin < end;
+       begin += kFours * Row::kStep) {
     float4 fours[kFours];
 #pragma unroll
     for (int i = 0; i < kFours; ++i) {
-      const int32_t id = begin + 4 * i * kThreads;
-      if (id < row.size) fours[i] = row.Four(id);
+      const int32_t id = begin + i * Row::kStep;
+      if (id < end) fours[i] = from.Four(id);
     }
 #pragma unroll
     for (int i = 0; i < kFours; ++i) {
-      const int32_t id = begin + 4 * i * kThreads;
-      if (id >= row.size) break;
-      if (staged != nullptr) StoreFour(staged + id, fours[i]);
-      row.VisitFour(id, fours[i], [&](int32_t of, float logit) {
-        finite = finite && isfinite(logit);
-        const uint64_t key = KeyOf(logit, of);
-        own = key > own ? key : own;
-      });
+      const int32_t id = begin + i * Row::kStep;
+      if (id >= end) break;
+      const float4 x = fours[i];
+      if (to.logits != from.logits) StoreFour(to.logits + id, x);
+      zero = fmaf(x.x, 0.0f, zero);
+      if (id + 1 < from.size) zero = fmaf(x.y, 0.0f, zero);
+      if (id + 2 < from.size) zero = fmaf(x.z, 0.0f, zero);
+      if (id + 3 < from.size) zero = fmaf(x.w, 0.0f, zero);
+      own.See(id, x);
     }
   }
-  finite = __syncthreads_and(finite);
-  *best = BlockMax(shared, own);
+  const bool finite = __syncthreads_and(zero == 0.0f);
+  *best = own.KeyOfBlock(shared, to);
   return finite;
 }
 
 // grid [num_rows]; a block owns a row.
+template <bool kIsStaged>
 __global__ void __launch_bounds__(kThreads)
-    SampleTokensKernel(const __grid_constant__ SampleTokensArgs args,
-                       bool is_staged) {
+    SampleTokensKernel(const __grid_constant__ SampleTokensArgs args) {
   extern __shared__ __align__(16) std::byte memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
-  float* const staged =
-      is_staged ? reinterpret_cast<float*>(memory + sizeof(Shared)) : nullptr;
   WaitForKernelsBefore();
   const int32_t n = args.vocab_size;
-  const SampleRow sample = args.samples[blockIdx.x];
+  const SampleRow& sample = shared.sample;  // From the first barrier on.
+  if (threadIdx.x == 0) shared.sample = args.samples[blockIdx.x];
   float* const logits = args.logits + int64_t{blockIdx.x} * n;
+  const Row raw_row = {logits, n, n % 4 == 0};
+  Row row = raw_row;
+  if constexpr (kIsStaged) {
+    row = {reinterpret_cast<float*>(memory + sizeof(Shared)), n, true};
+  }
   uint64_t best = 0;
-  const bool finite = Stage(shared, {logits, n, n % 4 == 0}, staged, &best);
+  const bool finite = Stage(shared, raw_row, row, &best);
   if (threadIdx.x == 0) {
     args.finite[blockIdx.x] = finite;
     args.token_ids[blockIdx.x] = kNoToken;
     args.logprobs[blockIdx.x] = 0.0f;
   }
   if (!finite) return;
-  const Row row = {is_staged ? staged : logits, n, is_staged || n % 4 == 0};
-  const float max = ValueOf(uint32_t(best >> 32));
-  double own = 0.0;
-  row.ForEach([&](int32_t, float logit) { own += expf(logit - max); });
-  const double log_total = max + log(BlockSum(shared, own));
-  ReportCandidates(args, shared, row, max, log_total);
+  const float max = LogitOf(best);
+  const Count total = SumWarps(shared, row, [&](int32_t, float logit) {
+    return PartsOf(expf(logit - max));
+  });
+  ReportCandidates(args, shared, row, max, total);
   if (sample.given_token == kNoToken) return;
   if (sample.given_token != kSampleToken) {
     if (threadIdx.x != 0) return;
     args.token_ids[blockIdx.x] = sample.given_token;
     args.logprobs[blockIdx.x] =
-        float(row.logits[sample.given_token] - log_total);
+        float(row.logits[sample.given_token] - LogTotal(max, total));
     return;
   }
   const bool is_adjusted =
@@ -306,10 +341,10 @@ __global__ void __launch_bounds__(kThreads)
   RawLogits raw;
   if (is_adjusted) {
     raw = ReadRaw(args, sample, row.logits);
-    __syncthreads();
     Adjust(args, sample, raw, shared, row.logits);
-    __syncthreads();
-    best = BestKey(shared, row);
+    BestOfThread own(row);
+    row.ForEachFour([&](int32_t id, float4 x) { own.See(id, x); });
+    best = own.KeyOfBlock(shared, row);
   }
   const int32_t token = ChooseToken(sample, shared, row, best);
   if (threadIdx.x == 0) shared.raw = row.logits[token];
@@ -320,7 +355,7 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   if (threadIdx.x != 0) return;
   args.token_ids[blockIdx.x] = token;
-  args.logprobs[blockIdx.x] = float(shared.raw - log_total);
+  args.logprobs[blockIdx.x] = float(shared.raw - LogTotal(max, total));
 }
 
 }  // namespace
@@ -328,19 +363,24 @@ __global__ void __launch_bounds__(kThreads)
 
 cudaError_t PrepareSampleTokens() {
   return cudaFuncSetAttribute(
-      sampling::SampleTokensKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      sampling::SampleTokensKernel<true>,
+      cudaFuncAttributeMaxDynamicSharedMemorySize,
       sizeof(sampling::Shared) + sampling::kMaxStagedLogits * sizeof(float));
 }
 
 cudaError_t LaunchSampleTokens(const SampleTokensArgs& args,
                                cudaStream_t stream) {
   if (args.num_rows == 0) return cudaSuccess;
-  const bool is_staged = args.vocab_size <= sampling::kMaxStagedLogits;
-  const int32_t fours = is_staged ? (args.vocab_size + 3) / 4 : 0;
-  return LaunchOverlapped(sampling::SampleTokensKernel, dim3(args.num_rows),
-                          sampling::kThreads,
-                          sizeof(sampling::Shared) + fours * sizeof(float4),
-                          stream, args, is_staged);
+  const dim3 grid(args.num_rows);
+  if (args.vocab_size > sampling::kMaxStagedLogits) {
+    return LaunchOverlapped(sampling::SampleTokensKernel<false>, grid,
+                            sampling::kThreads, sizeof(sampling::Shared),
+                            stream, args);
+  }
+  const int32_t fours = (args.vocab_size + 3) / 4;
+  return LaunchOverlapped(
+      sampling::SampleTokensKernel<true>, grid, sampling::kThreads,
+      sizeof(sampling::Shared) + fours * sizeof(float4), stream, args);
 }
 
 }  // namespace ttt

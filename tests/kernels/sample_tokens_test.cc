@@ -93,6 +93,42 @@ class SampleTokensTest : public testing::TestWithParam<BackendKind> {
     return {tokens.begin(), tokens.end()};
   }
 
+  // The token of one row, by plain loops.
+  int32_t ReferenceToken(Floats logits, const SampleRow& row) {
+    SampleScratch scratch;
+    int32_t token = 0;
+    float logprob = 0;
+    uint8_t finite = 0;
+    SampleTokensArgs args = {};
+    args.logits = logits.data();
+    args.samples = &row;
+    args.bias_ids = bias_ids_.data();
+    args.bias_values = bias_values_.data();
+    args.ring = {reinterpret_cast<std::byte*>(ring_.data()),
+                 int64_t{kTokenRingSize} * 4};
+    args.token_ids = &token;
+    args.logprobs = &logprob;
+    args.finite = &finite;
+    args.num_rows = 1;
+    args.vocab_size = int32_t(logits.size());
+    SampleRowToken(args, 0, kReferenceSampleMath, scratch);
+    return token;
+  }
+  // The tokens of rows of logits are the reference's.
+  void ExpectReference(const Floats& logits, const std::vector<SampleRow>& rows,
+                       const std::string& what) {
+    const Sampled sampled = Run(logits, rows);
+    const size_t size = logits.size() / rows.size();
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const SampleRow& row = rows[i];
+      ASSERT_EQ(sampled.tokens[i],
+                ReferenceToken(Part(logits, i * size, size), row))
+          << what << ", row " << i << ", temperature " << row.temperature
+          << ", top_k " << row.top_k << ", top_p " << row.top_p << ", min_p "
+          << row.min_p;
+    }
+  }
+
   const std::unique_ptr<Backend> backend_ = MakeBackend(GetParam());
   std::vector<int32_t> bias_ids_ = {0};
   Floats bias_values_ = {0.0f};
@@ -170,14 +206,18 @@ TEST_P(SampleTokensTest, ReportsAsManyCandidatesAsTheVocabularyHas) {
 }
 
 TEST_P(SampleTokensTest, MarksRowsThatAreNotFinite) {
-  constexpr int kSize = 37;  // Past the vectors' ends.
-  for (const float bad : {NAN, INFINITY, -INFINITY}) {
-    for (const int at : {0, 15, 16, 35, 36}) {
-      Floats logits = Random(3 * kSize, 1);
-      logits[kSize + at] = bad;
-      const Sampled sampled = Run(logits, {Greedy(), Greedy(), Greedy()});
-      EXPECT_THAT(sampled.finite, ElementsAre(1, 0, 1)) << bad << " at " << at;
-      EXPECT_EQ(sampled.tokens[1], kNoToken);
+  // 37: past the vectors' ends.
+  for (const int size : {3, 37, 257, 32000, 50257, 60001}) {
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      for (const int at : {0, 15, 16, 35, 36, size / 2, size - 2, size - 1}) {
+        if (at >= size) continue;
+        Floats logits = Random(3 * size, 1);
+        logits[size + at] = bad;
+        const Sampled sampled = Run(logits, {Greedy(), Greedy(), Greedy()});
+        ASSERT_THAT(sampled.finite, ElementsAre(1, 0, 1))
+            << bad << " at " << at << " of " << size;
+        EXPECT_EQ(sampled.tokens[1], kNoToken);
+      }
     }
   }
 }
@@ -390,24 +430,6 @@ TEST_P(SampleTokensTest, OfManyEqualsTheLowestIdsAreKept) {
   EXPECT_GT(*tokens.rbegin(), 2200);
 }
 
-// The token of one row, by plain loops.
-int32_t ReferenceToken(Floats logits, const SampleRow& row) {
-  SampleScratch scratch;
-  int32_t token = 0;
-  float logprob = 0;
-  uint8_t finite = 0;
-  SampleTokensArgs args = {};
-  args.logits = logits.data();
-  args.samples = &row;
-  args.token_ids = &token;
-  args.logprobs = &logprob;
-  args.finite = &finite;
-  args.num_rows = 1;
-  args.vocab_size = int32_t(logits.size());
-  SampleRowToken(args, 0, kReferenceSampleMath, scratch);
-  return token;
-}
-
 TEST_P(SampleTokensTest, EveryBackendDrawsTheSame) {
   constexpr int kDraws = 20;
   struct Filters {
@@ -417,7 +439,7 @@ TEST_P(SampleTokensTest, EveryBackendDrawsTheSame) {
   };
   // Vocabularies that a GPU takes in at once, of fours or not, and one that it
   // does not. Exponentials differ in the last bit, which moves no draw here.
-  for (const int size : {5000, 32000, 50001}) {
+  for (const int size : {3, 257, 5000, 32000, 50257, 60001}) {
     const Floats logits = Random(size, 3, -5.0f, 5.0f);
     for (const Filters& filters : {Filters{0, 1.0f, 0.0f},
                                    {100, 0.9f, 0.0f},
@@ -438,8 +460,144 @@ TEST_P(SampleTokensTest, EveryBackendDrawsTheSame) {
   }
 }
 
+// As a trained model has them: few tokens have most of the weight.
+Floats Peaked(size_t size, int seed) {
+  Floats logits = Random(size, seed, 1e-6f, 1.0f);
+  for (float& logit : logits) logit = -2.0f * std::log(logit);
+  return logits;
+}
+// Each filter on and off, in all combinations of a few values, and rows that
+// draw nothing.
+std::vector<SampleRow> MixedRows(int num_rows, int32_t vocab_size) {
+  constexpr float kTemperatures[] = {0.0f, 1.0f, 0.8f, 0.2f, 1.7f};
+  const int32_t top_ks[] = {0, 1, 40, vocab_size, 0, 700, vocab_size - 1};
+  constexpr float kTopPs[] = {1.0f, 0.95f, 1e-6f, 0.5f};
+  constexpr float kMinPs[] = {0.0f, 0.0f, 0.05f};
+  std::vector<SampleRow> rows;
+  for (int i = 0; i < num_rows; ++i) {
+    SampleRow row = Drawn(kTemperatures[i % 5]);
+    row.top_k = std::max(0, top_ks[i % 7]);
+    row.top_p = kTopPs[i % 4];
+    row.min_p = kMinPs[i % 3];
+    row.seed = i;
+    row.position = 100 + i;
+    if (i % 6 == 2) {
+      row.slot = i % 2;
+      row.repetition_penalty = 1.2f;
+      row.presence_penalty = 0.5f;
+      row.frequency_penalty = 0.25f;
+    }
+    if (i % 4 == 1) row.bias_end = 3;
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+TEST_P(SampleTokensTest, RowsOfAllKindsDrawTheSameAloneAndTogether) {
+  for (const int size : {3, 257, 32000, 50257}) {
+    for (int i = 0; i < 2 * kTokenRingSize; ++i) ring_[i] = i * i % size;
+    bias_ids_ = {0, size - 1, 0};
+    bias_values_ = {1.5f, -INFINITY, 0.25f};
+    for (const int num_rows : {1, 64, 256}) {
+      if (size > 32000 && num_rows > 64) continue;
+      const Floats logits = Peaked(size_t(size) * num_rows, size + num_rows);
+      const std::vector<SampleRow> rows = MixedRows(num_rows, size);
+      ExpectReference(logits, rows, std::to_string(size));
+      const Sampled together = Run(logits, rows);
+      for (int i = 0; i < num_rows; i += 13) {
+        const Sampled alone =
+            Run(Part(logits, size_t(size) * i, size), {rows[i]});
+        EXPECT_EQ(alone.tokens[0], together.tokens[i]);
+        EXPECT_EQ(Bits(alone.logprobs)[0], Bits(together.logprobs)[i]);
+      }
+    }
+  }
+}
+
+// What is told apart by no range of logits, or by few, or by ever smaller ones.
+TEST_P(SampleTokensTest, LogitsOfAllShapesAreCutTheSame) {
+  constexpr int kSize = 4099;
+  const Floats uniform = Random(2 * kSize, 8, 0.0f, 1.0f);
+  const auto logits_of = [&](auto of) {
+    Floats logits;
+    for (int id = 0; id < kSize; ++id) {
+      logits.push_back(of(id, uniform[id], uniform[kSize + id]));
+    }
+    return logits;
+  };
+  const std::vector<std::pair<std::string, Floats>> shapes = {
+      {"all equal", logits_of([](int, float, float) { return 2.0f; })},
+      {"zeros of both signs", logits_of([](int id, float, float) {
+         return id % 3 == 0 ? -0.0f : 0.0f;
+       })},
+      {"a few values",
+       logits_of([](int, float x, float) { return std::floor(4.0f * x); })},
+      {"neighbours",
+       logits_of([](int id, float, float) { return 1.0f + 6e-8f * (id % 9); })},
+      {"one above equals", logits_of([](int id, float, float) {
+         return id == 4000 ? 30.0f : 1.0f;
+       })},
+      {"many scales", logits_of([](int, float x, float y) {
+         return std::ldexp(x - 0.5f, int(-100.0f * y));
+       })},
+      {"smaller than normal numbers",
+       logits_of([](int, float x, float) { return 1e-39f * x; })},
+      {"far apart", logits_of([](int, float x, float) {
+         return 3e38f * (2.0f * x - 1.0f);
+       })},
+      {"falling", logits_of([](int id, float, float) { return -1e-3f * id; })}};
+  for (const auto& [what, logits] : shapes) {
+    for (const int32_t top_k : {0, 1, 2, 1031, 3001, kSize - 1, kSize}) {
+      Floats all;
+      std::vector<SampleRow> rows;
+      for (const float top_p : {1.0f, 0.9f, 0.37f, 1e-6f}) {
+        for (const float temperature : {1.0f, 0.3f}) {
+          SampleRow row = Drawn(temperature);
+          row.top_k = top_k;
+          row.top_p = top_p;
+          row.position = int64_t(rows.size());
+          rows.push_back(row);
+          all.insert(all.end(), logits.begin(), logits.end());
+        }
+      }
+      ExpectReference(all, rows, what);
+    }
+  }
+}
+
+TEST_P(SampleTokensTest, BannedTokensAreNotDrawnHoweverManyAreKept) {
+  constexpr int kSize = kMaxSampleBias + 6;
+  bias_ids_.clear();
+  for (int id = 0; id < kSize; ++id) {
+    if (id % 200 != 7) bias_ids_.push_back(id);
+  }
+  ASSERT_EQ(bias_ids_.size(), kMaxSampleBias);
+  bias_values_.assign(kMaxSampleBias, -INFINITY);
+  SampleRow row = Drawn();
+  row.bias_end = kMaxSampleBias;
+  for (const int32_t top_k : {0, 3, 500, kSize - 1}) {
+    for (const float top_p : {1.0f, 0.999f}) {
+      row.top_k = top_k;
+      row.top_p = top_p;
+      Floats all;
+      std::vector<SampleRow> rows;
+      for (row.position = 0; row.position < 40; ++row.position) {
+        rows.push_back(row);
+      }
+      const Floats logits = Random(kSize, 2);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        all.insert(all.end(), logits.begin(), logits.end());
+      }
+      ExpectReference(all, rows, "banned");
+      EXPECT_THAT(
+          Run(all, rows).tokens,
+          Each(testing::ResultOf([](int32_t id) { return id % 200; }, 7)));
+    }
+  }
+}
+
 TEST_P(SampleTokensTest, ALargeVocabularyHasBiasPenaltiesAndCandidates) {
-  constexpr int kSize = 50001;
+  constexpr int kSize = 60001;
   Floats logits = Random(kSize, 4, -5.0f, 5.0f);
   logits[kSize - 1] = 9.0f;
   logits[kSize - 2] = 8.0f;
