@@ -100,6 +100,35 @@ __device__ void StoreWords(void* to, const uint32_t (&words)[kWords]) {
   }
 }
 
+// LoadWords of global memory, without the L1 cache: begins in the order of
+// these and of barriers, and may come before WaitForKernelsBefore where that
+// may be read.
+template <int kWords>
+__device__ void LoadFromL2(const void* from, uint32_t (&words)[kWords]) {
+  static_assert(kWords == 1 || kWords == 2 || kWords % 4 == 0,
+                "whole accesses");
+  if constexpr (kWords == 1) {
+    asm volatile("ld.global.cg.b32 %0, [%1];\n"
+                 : "=r"(words[0])
+                 : "l"(from)
+                 : "memory");
+  } else if constexpr (kWords == 2) {
+    asm volatile("ld.global.cg.v2.b32 {%0, %1}, [%2];\n"
+                 : "=r"(words[0]), "=r"(words[1])
+                 : "l"(from)
+                 : "memory");
+  } else {
+#pragma unroll
+    for (int i = 0; i < kWords; i += 4) {
+      asm volatile("ld.global.cg.v4.b32 {%0, %1, %2, %3}, [%4];\n"
+                   : "=r"(words[i]), "=r"(words[i + 1]), "=r"(words[i + 2]),
+                     "=r"(words[i + 3])
+                   : "l"(static_cast<const uint4*>(from) + i / 4)
+                   : "memory");
+    }
+  }
+}
+
 // As LoadMatrices, each matrix transposed: lane (g, q) gets (2q, g), (2q+1, g).
 __device__ inline void LoadTransposed(uint32_t (&to)[4], const void* shared) {
   asm volatile(
