@@ -29,6 +29,14 @@ int NumberAfter(const std::string& line, const std::string& key) {
   return std::atoi(line.c_str() + at + key.size());
 }
 
+// With a null at the end.
+std::vector<char*> PointersTo(std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (std::string& text : texts) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
 }  // namespace
 
 ProcessUse UseOf(pid_t pid) {
@@ -73,21 +81,28 @@ Series Scrape(int http_port) {
   return series;
 }
 
-TttdProcess::TttdProcess(const std::vector<std::string>& args) {
-  std::vector<std::string> all = {TTT_TTTD, "--listen=127.0.0.1:0",
+TttdProcess::TttdProcess(const std::vector<std::string>& args,
+                         std::vector<std::string> variables) {
+  const char* const named = std::getenv("TTT_TTTD");
+  const std::string program = named != nullptr ? named : TTT_TTTD;
+  std::vector<std::string> all = {program, "--listen=127.0.0.1:0",
                                   "--http_listen=127.0.0.1:0"};
   all.insert(all.end(), args.begin(), args.end());
-  std::vector<char*> argv;
-  for (std::string& arg : all) argv.push_back(arg.data());
-  argv.push_back(nullptr);
+  std::vector<char*> argv = PointersTo(all);
+  std::vector<char*> environment = PointersTo(variables);
+  environment.pop_back();
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    environment.push_back(*variable);
+  }
+  environment.push_back(nullptr);
   int ends[2];
   TTT_CHECK(pipe2(ends, O_CLOEXEC) == 0);
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-  TTT_CHECK(posix_spawn(&pid_, TTT_TTTD, &actions, nullptr, argv.data(),
-                        environ) == 0);
+  TTT_CHECK(posix_spawn(&pid_, program.c_str(), &actions, nullptr, argv.data(),
+                        environment.data()) == 0);
   posix_spawn_file_actions_destroy(&actions);
   close(ends[1]);
   output_ = ends[0];

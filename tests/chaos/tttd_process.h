@@ -41,7 +41,10 @@ Series Scrape(int http_port);
 class TttdProcess {
  public:
   // On free ports of the loopback; `args` come after the ports, and win.
-  explicit TttdProcess(const std::vector<std::string>& args);
+  // `variables`, NAME=VALUE, are added to the environment. The program is the
+  // one of this build, or what the variable TTT_TTTD names.
+  explicit TttdProcess(const std::vector<std::string>& args,
+                       std::vector<std::string> variables = {});
   ~TttdProcess();  // Kills it if it still runs.
   TttdProcess(const TttdProcess&) = delete;
   TttdProcess& operator=(const TttdProcess&) = delete;
