@@ -152,7 +152,7 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     }
   }
 
-  // Brings the step's row, which stays in the slot if the mini-batch goes on.
+  // Brings the step's row.
   __device__ void LoadRow(const State& state) {
     using Tile = RowTile<kHeadDim>;
     constexpr int kUnits = Tile::kUnits;
@@ -179,12 +179,6 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
       const int spare = Tile::Index(spare_row_, unit);
       if (is_query) space_.keys.units[spare] = values;
       if (is_target) space_.targets.units[spare] = {0, 0, 0, 0};
-      if (is_key || is_target) {
-        auto* const kept = reinterpret_cast<uint4*>(head_.PendingRows(
-            is_key ? args_.pending_keys : args_.pending_targets));
-        kept[phase_ * kUnits + unit] = values;
-      }
-      if (thread_ == phase_) head_.pending_rates()[phase_] = rate;
     }
     WaitForCopies();
     Barrier();
@@ -192,16 +186,15 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
 
   __device__ void RunRow(const State& state) {
     LoadRow(state);
-    uint32_t weights[2];
-    FindReadWeights(weights);
     if (commits_) ReadQuery(state);
     float reads[kOwnTiles][2];  // query W + b
+    uint32_t weights[2];        // of gradients in the read: an operand B
     uint32_t gradients[kOwnTiles][4];
     bool is_bad[kColumns];
     if (phase_ < 7) {
-      FindGradients<1>(state, reads, gradients, is_bad);
+      FindGradients<1>(state, reads, weights, gradients, is_bad);
     } else {
-      FindGradients<2>(state, reads, gradients, is_bad);
+      FindGradients<2>(state, reads, weights, gradients, is_bad);
     }
     if (commits_) {
       ForgetAddresses();
@@ -217,36 +210,26 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     } else {
       Correct(weights, gradients, is_bad, reads);
       Write(reads);
+      KeepRow();
     }
   }
 
-  // Of rows s up to the step's, query . k_s + 1; zero beyond. An operand B.
-  __device__ void FindReadWeights(uint32_t (&weights)[2]) const {
-    float sums[2][4] = {};
-#pragma unroll
-    for (int step = 0; step < kSteps; step += 2) {
-      uint32_t queries[4];
-      LoadQueries(step, queries);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        uint32_t keys[4];
-        space_.keys.Load(keys, step + i, lane_);
-        const uint32_t a[4] = {queries[2 * i], queries[2 * i],
-                               queries[2 * i + 1], queries[2 * i + 1]};
-        MultiplyAdd(sums[0], a, keys[0], keys[1]);
-        MultiplyAdd(sums[1], a, keys[2], keys[3]);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        float& sum = sums[n][c];
-        sum = Tiles::RowOf(2 * n + c) <= phase_ ? sum + 1.0f : 0.0f;
-      }
-      weights[n] = PackPair(sums[n][0], sums[n][1]);
+  // In the slot, as the mini-batch goes on.
+  __device__ void KeepRow() const {
+    using Tile = RowTile<kHeadDim>;
+    constexpr int kUnits = Tile::kUnits;
+    const int unit = thread_ % kUnits;
+    if (thread_ < 2 * kUnits) {
+      const bool is_key = thread_ < kUnits;
+      const Tile& tile = is_key ? space_.keys : space_.targets;
+      auto* const kept = reinterpret_cast<uint4*>(head_.PendingRows(
+          is_key ? args_.pending_keys : args_.pending_targets));
+      kept[phase_ * kUnits + unit] = tile.units[Tile::Index(phase_, unit)];
+    } else if (thread_ == 2 * kUnits) {
+      head_.pending_rates()[phase_] = space_.rates[phase_];
     }
   }
+
   // Of inputs 16 step to 16 step + 31: operands B all of whose rows are the
   // query.
   __device__ void LoadQueries(int step, uint32_t (&queries)[4]) const {
@@ -305,29 +288,45 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     if (q() == 3) Tiles::StoreOutputs(reads, space_.read);
   }
 
-  // All rows are among the first 8 kN. Finds the read in the spare row too,
-  // which the lanes have whose q is 3.
+  // All rows are among the first 8 kN. `weights` of rows s up to the step's are
+  // query . k_s + 1; zero beyond. Finds the read in the spare row too, which
+  // the lanes have whose q is 3.
   template <int kN>
   __device__ void FindGradients(const State& state,
                                 float (&reads)[kOwnTiles][2],
+                                uint32_t (&weights)[2],
                                 uint32_t (&gradients)[kOwnTiles][4],
                                 bool (&is_bad)[kColumns]) {
+    float scores[kN][4] = {};        // in each row the same
     float learnt[kOwnTiles][kN][4];  // keys W + b
     BeginWithBias(state, learnt);
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      uint32_t keys[4];
-      space_.keys.Load(keys, step, lane_);
+    for (int step = 0; step < kSteps; step += 2) {
+      uint32_t queries[4];
+      LoadQueries(step, queries);
 #pragma unroll
-      for (int t = 0; t < kOwnTiles; ++t) {
-        uint32_t a[4];
-        WeightsOf(state.weights[step], t, a);
+      for (int i = 0; i < 2; ++i) {
+        uint32_t keys[4];
+        space_.keys.Load(keys, step + i, lane_);
+        const uint32_t rows[4] = {queries[2 * i], queries[2 * i],
+                                  queries[2 * i + 1], queries[2 * i + 1]};
 #pragma unroll
         for (int n = 0; n < kN; ++n) {
-          MultiplyAdd(learnt[t][n], a, keys[2 * n], keys[2 * n + 1]);
+          MultiplyAdd(scores[n], rows, keys[2 * n], keys[2 * n + 1]);
+        }
+#pragma unroll
+        for (int t = 0; t < kOwnTiles; ++t) {
+          uint32_t a[4];
+          WeightsOf(state.weights[step + i], t, a);
+#pragma unroll
+          for (int n = 0; n < kN; ++n) {
+            MultiplyAdd(learnt[t][n], a, keys[2 * n], keys[2 * n + 1]);
+          }
         }
       }
     }
+    weights[0] = WeightsOfScores(scores[0], 0);
+    weights[1] = kN == 1 ? 0 : WeightsOfScores(scores[kN - 1], 1);
 #pragma unroll
     for (int t = 0; t < kOwnTiles; ++t) {
       reads[t][0] = learnt[t][kN - 1][1];
@@ -335,6 +334,14 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     }
     Tiles::template FindGradients<2 * kN>(
         phase_ + 1, space_.targets, space_.rates, learnt, gradients, is_bad);
+  }
+  __device__ uint32_t WeightsOfScores(const float (&scores)[4], int n) const {
+    float weights[2];
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      weights[c] = Tiles::RowOf(2 * n + c) <= phase_ ? scores[c] + 1.0f : 0.0f;
+    }
+    return PackPair(weights[0], weights[1]);
   }
 
   // reads -= tau sum_s weight_s gradients_s.
