@@ -528,6 +528,32 @@ TEST_P(ConvOpsTest, LearnerInputsOfManyRowsAreThoseOfFew) {
   }
 }
 
+// As few as reach each form of a GPU's kernels: for its checkers of memory and
+// barriers, scripts/sanitize_gpu. Of 528 rows a block has two.
+TEST_P(ConvOpsTest, SmallestOfEachForm) {
+  constexpr int kFew = 3;
+  constexpr int kMany = 264;
+  for (const auto& [width, kernel, num_tokens] :
+       {std::array<int, 3>{8, 4, kFew}, {5, 3, kFew}, {8, 4, kMany}}) {
+    ConvNormRun run(*backend_, width, kernel, num_tokens);
+    EXPECT_LE(MaxError(run.Run({{num_tokens, num_tokens}}).output,
+                       run.Wanted().output),
+              1e-5);
+  }
+  for (const InputsCase& inputs :
+       {InputsCase{1, 32, 2, 4, true, false, kFew},
+        InputsCase{1, 32, 2, 4, true, true, kFew},
+        InputsCase{1, 32, 2, 4, false, true, kFew},
+        InputsCase{1, 32, 2, 4, true, true, kMany}}) {
+    LearnerInputsRun run(*backend_, inputs);
+    const auto wanted = run.Wanted();
+    const auto results = run.Run({{inputs.num_tokens, inputs.num_tokens}});
+    for (int part = 0; part < 4; ++part) {
+      EXPECT_LE(MaxError(results[part], wanted[part]), 1e-6) << part;
+    }
+  }
+}
+
 // On a backend of whatever rows: those of float32, rounded at the end.
 TEST(LearnerInputsTest, OfBFloat16PrecisionAreRoundedAtTheEnd) {
   std::vector<BackendKind> kinds = {BackendKind::kReference};

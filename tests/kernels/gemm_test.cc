@@ -93,6 +93,10 @@ class GemmTest : public testing::TestWithParam<GemmCase> {
   // And that these are near the product.
   void ExpectRowsHaveTheBitsOfOneRow(const Shape& shape,
                                      const std::vector<int>& row_counts);
+  // Is near the product.
+  void ExpectProduct(const Shape& shape, int32_t num_rows);
+  // GemmSwiGlu has the bits of Gemm and then SwiGlu.
+  void ExpectGated(const Shape& shape, int32_t num_rows);
 
   const std::unique_ptr<Backend> backend_;
 };
@@ -231,6 +235,67 @@ TEST_P(GemmTest, RowsOfEveryFormHaveTheBitsOfOneRow) {
   }
 }
 
+// Few enough for the checkers of a GPU's memory and barriers, which take a
+// thousand times as long: scripts/sanitize_gpu. Which form a product takes goes
+// by its outputs a multiprocessor, of which a GPU is expected to have 120 to
+// 132, in as many fours of blocks.
+TEST_P(GemmTest, SmallestOfEachForm) {
+  ExpectProduct({12, 41}, 3);
+  ExpectGated({2 * 24, 64}, 1);
+  if (GetParam().kind != BackendKind::kCuda || is_float()) return;
+  constexpr int32_t kStrip = 16;
+  constexpr int32_t kCut = 512;  // inputs that are cut
+  for (const int32_t strips : {2, 3, 4, 6, 8}) {
+    for (const int32_t num_rows : {1, 65, 129}) {
+      ExpectProduct({strips * kStrip * 124, 8}, num_rows);
+    }
+    for (const int32_t num_rows : {1, 65}) {
+      ExpectProduct({strips * kStrip * 30, kCut}, num_rows);
+    }
+  }
+  ExpectProduct({12 * kStrip * 124, 8}, 1);
+  ExpectProduct({16 * kStrip * 124, 8}, 33);
+  // More inputs than are on their way at a time.
+  ExpectProduct({16 * kStrip * 124, 600}, 1);
+  for (const int32_t strips : {20, 180, 320, 450}) {
+    ExpectProduct({strips * kStrip, 8}, 257);
+  }
+  for (const int32_t strips : {20, 130, 220}) {
+    ExpectProduct({strips * kStrip, kCut}, 513);
+  }
+  for (const int32_t num_rows : {1, 257}) {
+    ExpectGated({2 * 24, 64}, num_rows);
+    ExpectGated({2 * 24, kCut}, num_rows);
+  }
+}
+
+void GemmTest::ExpectProduct(const Shape& shape, int32_t num_rows) {
+  const int32_t num_outputs = shape.num_outputs;
+  const int32_t num_inputs = shape.num_inputs;
+  const Floats weights = Random(size_t(num_outputs) * num_inputs, 1);
+  const auto packed =
+      backend_->PackWeights(weights.data(), num_outputs, num_inputs).value();
+  const Floats input = Random(size_t(num_rows) * num_inputs, 2);
+  const Floats output = Multiply(*backend_, *packed, input);
+  const Floats w = Round(weights);
+  const Floats x = Round(input);
+  for (const int32_t row : {0, num_rows / 2, num_rows - 1}) {
+    std::vector<double> wanted;
+    for (int32_t n = 0; n < num_outputs; ++n) {
+      double sum = 0.0;
+      for (int32_t k = 0; k < num_inputs; ++k) {
+        sum += double(x[row * num_inputs + k]) * w[n * num_inputs + k];
+      }
+      wanted.push_back(sum);
+    }
+    EXPECT_LE(
+        MaxError(Part(output, size_t(row) * num_outputs, num_outputs), wanted),
+        1e-4)
+        << "row " << row << " of " << num_rows << ", " << num_outputs << " x "
+        << num_inputs;
+  }
+}
+
 void GemmTest::ExpectRowsHaveTheBitsOfOneRow(
     const Shape& shape, const std::vector<int>& row_counts) {
   const int32_t num_outputs = shape.num_outputs;
@@ -349,48 +414,48 @@ TEST_P(GemmTest, GatedProductsHaveTheBitsOfAProductAndThenSwiGlu) {
     row_counts = {0, 1, 16, 17, 33, 64, 100, 128, 200, 256, 257, 700};
   }
   for (const Shape& shape : shapes) {
-    const int32_t inner = shape.num_outputs / 2;
-    const Floats weights =
-        Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
-    const auto packed =
-        backend_
-            ->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
-            .value();
-    const auto gate_up =
-        backend_
-            ->PackGateUp(weights.data(), shape.num_outputs, shape.num_inputs)
-            .value();
-    for (const int num_rows : row_counts) {
-      const Floats input = Random(size_t(num_rows) * shape.num_inputs, 2);
-      Array<float> sums(*backend_, Multiply(*backend_, *packed, input));
-      Array<float> floats(*backend_, input);
-      Array<uint16_t> halves(*backend_, ToBFloat16(input));
-      Array<float> scratch(*backend_, Floats(sums.size()));
-      // As bits of either type.
-      const std::vector<uint16_t> nothing(size_t(num_rows) * inner *
-                                          (is_float() ? 2 : 1));
-      Array<uint16_t> wanted(*backend_, nothing);
-      Array<uint16_t> output(*backend_, nothing);
-      ASSERT_THAT(
-          backend_->SwiGlu({.gate_up = sums.data(),
-                            .output = {wanted.data(), backend_->operand_type()},
-                            .num_rows = num_rows,
-                            .inner = inner}),
-          IsOk());
-      ASSERT_THAT(backend_->GemmSwiGlu(
-                      {.input = {is_float() ? static_cast<void*>(floats.data())
-                                            : halves.data(),
-                                 backend_->operand_type()},
-                       .weights = gate_up.get(),
-                       .scratch = scratch.data(),
-                       .output = {output.data(), backend_->operand_type()},
-                       .num_rows = num_rows}),
-                  IsOk());
-      ASSERT_EQ(output.Read(), wanted.Read())
-          << num_rows << " rows, " << shape.num_outputs << " x "
-          << shape.num_inputs;
-    }
+    for (const int num_rows : row_counts) ExpectGated(shape, num_rows);
   }
+}
+
+void GemmTest::ExpectGated(const Shape& shape, int32_t num_rows) {
+  const int32_t inner = shape.num_outputs / 2;
+  const Floats weights =
+      Random(size_t(shape.num_outputs) * shape.num_inputs, 1);
+  const auto packed =
+      backend_->PackWeights(weights.data(), shape.num_outputs, shape.num_inputs)
+          .value();
+  const auto gate_up =
+      backend_->PackGateUp(weights.data(), shape.num_outputs, shape.num_inputs)
+          .value();
+  const Floats input = Random(size_t(num_rows) * shape.num_inputs, 2);
+  Array<float> sums(*backend_, Multiply(*backend_, *packed, input));
+  Array<float> floats(*backend_, input);
+  Array<uint16_t> halves(*backend_, ToBFloat16(input));
+  Array<float> scratch(*backend_, Floats(sums.size()));
+  // As bits of either type.
+  const std::vector<uint16_t> nothing(size_t(num_rows) * inner *
+                                      (is_float() ? 2 : 1));
+  Array<uint16_t> wanted(*backend_, nothing);
+  Array<uint16_t> output(*backend_, nothing);
+  ASSERT_THAT(
+      backend_->SwiGlu({.gate_up = sums.data(),
+                        .output = {wanted.data(), backend_->operand_type()},
+                        .num_rows = num_rows,
+                        .inner = inner}),
+      IsOk());
+  ASSERT_THAT(backend_->GemmSwiGlu(
+                  {.input = {is_float() ? static_cast<void*>(floats.data())
+                                        : halves.data(),
+                             backend_->operand_type()},
+                   .weights = gate_up.get(),
+                   .scratch = scratch.data(),
+                   .output = {output.data(), backend_->operand_type()},
+                   .num_rows = num_rows}),
+              IsOk());
+  EXPECT_EQ(output.Read(), wanted.Read())
+      << num_rows << " rows, " << shape.num_outputs << " x "
+      << shape.num_inputs;
 }
 
 TEST_P(GemmTest, RefusesWeightsThatItCannotRead) {

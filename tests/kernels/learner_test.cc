@@ -315,6 +315,39 @@ TEST_P(LearnerTest, IsNearThePrimalForm) {
   }
 }
 
+// As few as reach each form of a GPU's kernels: for its checkers of memory and
+// barriers, scripts/sanitize_gpu.
+TEST_P(LearnerTest, SmallestOfEachForm) {
+  const auto expect_oracle = [](const Learners& learners, const Dims& dims,
+                                int session) {
+    const int num_tokens = int(learners.outputs[session].size()) / dims.width();
+    EXPECT_LE(MaxError(learners.outputs[session],
+                       RunOracle(dims, session, num_tokens).output),
+              GetParam().output_tolerance())
+        << Describe(dims) << ", session " << session;
+  };
+  for (const int32_t head_dim : {32, 64, 96}) {
+    for (const bool is_mlp : {false, true}) {
+      const Dims dims = {1, head_dim, 2, is_mlp};
+      Learners learners(GetParam(), dims, 1);
+      learners.Step({4});
+      for (int i = 0; i < 2; ++i) learners.Step({1});
+      expect_oracle(learners, dims, 0);
+    }
+    if (!GetParam().is_bfloat16()) continue;
+    // 536 heads: more than a GPU spreads out.
+    constexpr int kSessions = 67;
+    const Dims dims = {8, head_dim, 2, false};
+    Learners learners(GetParam(), dims, kSessions);
+    for (const int num_tokens : {2, 1, 1}) {
+      learners.Step(std::vector<int>(kSessions, num_tokens));
+    }
+    for (const int session : {0, kSessions - 1}) {
+      expect_oracle(learners, dims, session);
+    }
+  }
+}
+
 TEST_P(LearnerTest, NormalisesSmallOutputsWithTheEpsilonOfTheModel) {
   for (const bool is_mlp : {false, true}) {
     // The variance of a first output is about 1e-6.

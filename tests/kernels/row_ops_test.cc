@@ -126,6 +126,22 @@ TEST_P(RowOpsTest, EqualTheFormulas) {
   }
 }
 
+// As few as reach each form of a GPU's kernels: for its checkers of memory and
+// barriers, scripts/sanitize_gpu.
+TEST_P(RowOpsTest, SmallestOfEachForm) {
+  for (const RowOp op : kRowOps) {
+    for (const int32_t size : {15, 128, 1536, 3072}) {
+      const Floats input = Random(InputSize(op, size), 3, -8.0f, 12.0f);
+      const Floats gate = Random(2 * size, 4, -6.0f, 6.0f);
+      EXPECT_LE(MaxError(Run<float>(op, size, input, gate),
+                         Wanted(op, input, Weight(size), Bias(size),
+                                Part(gate, 0, size))),
+                1e-5)
+          << int(op) << ", size " << size;
+    }
+  }
+}
+
 TEST_P(RowOpsTest, NormaliseSmallRowsWithTheirEpsilon) {
   constexpr int32_t kSize = 96;
   const Floats gate = Random(2 * kSize, 4);

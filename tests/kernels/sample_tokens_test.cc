@@ -565,6 +565,39 @@ TEST_P(SampleTokensTest, LogitsOfAllShapesAreCutTheSame) {
   }
 }
 
+// As few as reach each form of a GPU's kernel, and each way to a cut: for its
+// checkers of memory and barriers, scripts/sanitize_gpu.
+TEST_P(SampleTokensTest, SmallestOfEachForm) {
+  constexpr int kSize = 1100;  // more tokens than are sorted at once
+  constexpr int kTopK = 1030;
+  bias_ids_ = {0, 7, 0};
+  bias_values_ = {1.5f, -INFINITY, 0.25f};
+  ring_.assign(ring_.size(), 3);
+  SampleRow filtered = Drawn();
+  filtered.top_k = 40;
+  filtered.top_p = 0.9f;
+  filtered.min_p = 0.01f;
+  filtered.bias_end = 3;
+  filtered.slot = 1;
+  filtered.position = 5;
+  filtered.frequency_penalty = 0.5f;
+  SampleRow many = Drawn();
+  many.top_k = kTopK;
+  ExpectReference(Random(2 * kSize, 5, -4.0f, 4.0f), {Drawn(), filtered},
+                  "random");
+  ExpectReference(Floats(kSize, 2.0f), {many}, "equal");
+  Floats neighbours;
+  for (int id = 0; id < kSize; ++id) {
+    neighbours.push_back(id == 9 ? 30.0f : 1.0f + 6e-8f * float(id % 9));
+  }
+  ExpectReference(neighbours, {many}, "neighbours");
+  SampleRow best = Greedy();
+  best.num_candidates = 2;
+  EXPECT_THAT(Run({1, 5, 5, -2}, {best}, 2).candidates, ElementsAre(1, 2));
+  constexpr int kLarge = 51204;  // more than a GPU takes in at once
+  ExpectReference(Peaked(kLarge, 6), {filtered}, "large");
+}
+
 TEST_P(SampleTokensTest, BannedTokensAreNotDrawnHoweverManyAreKept) {
   constexpr int kSize = kMaxSampleBias + 6;
   bias_ids_.clear();
