@@ -38,9 +38,10 @@ cudaError_t PrepareLearner();
 // TTT-Linear of split fast weights and bfloat16 rows, on tensor cores. Rounded
 // to bfloat16: the high halves that keys and queries read, the gradients times
 // their rates, and q_t . k_s + 1; all else is float32. The same bits by each of
-// its kernels: with few heads of sequences or many rows, a block a head with
-// its weights in registers; else a warp a head, bound by memory: reads the high
-// halves, and what ends a mini-batch the low ones too, and writes both.
+// its kernels: with a row a sequence a warp or three a head, bound by memory;
+// else a block a head with its weights in registers. The former read the state
+// before the kernels before have ended: since it was last written, EmbedTokens
+// or something else that waits must have stood between.
 cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream);
 // Once a device, before the first LaunchLearnerLinear.
 cudaError_t PrepareLearnerLinear();

@@ -20,7 +20,7 @@ struct Decode {
   // Barriers are the block's: an item of several warps has one to itself.
   static constexpr int kMostItems = kWarps == 1 ? 2 : 1;  // of a block
   static constexpr int kItemThreads = kWarps * kWarpSize;
-  static constexpr int kBlocks = kWarps == 1 ? 8 : 6;
+  static constexpr int kBlocks = kWarps == 1 ? 8 : 5;
   static constexpr int32_t kItemBytes =
       sizeof(LinearDecodeSpace<kHeadDim, kWarps>);
 };
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(Decode<kHeadDim, kWarps>::kMostItems*
   const auto head_index =
       static_cast<int32_t>(blockIdx.x * (blockDim.x / kItemThreads) + index);
   if (head_index >= args.num_heads) return;
-  const SequenceRows sequence = LoadSequence(args.rows, blockIdx.y);
+  const SequenceRows sequence = LoadWholeSequence(args.rows, blockIdx.y);
   LinearDecode<kHeadDim, kWarps> head(
       args, head_index, threadIdx.x % kItemThreads,
       reinterpret_cast<LinearDecodeSpace<kHeadDim, kWarps>*>(shared)[index]);

@@ -3,6 +3,8 @@
 // and writes both.
 #pragma once
 
+#include <cstddef>
+
 #include "kernels/cuda/learner_linear_tiles.cuh"
 
 namespace ttt {
@@ -20,6 +22,26 @@ struct LinearDecodeSpace {
   float token_scale[kMaxMiniBatch];
   ShownColumns<kHeadDim, kWarps> shown;
 };
+
+// As LoadSequence. The barrier keeps the compiler from putting off a part of
+// it, which would cost another trip to memory.
+__device__ inline SequenceRows LoadWholeSequence(const StepRows& rows,
+                                                 int32_t index) {
+  static_assert(sizeof(SequenceRows) == 24 &&
+                    offsetof(SequenceRows, slot) == 8 &&
+                    offsetof(SequenceRows, position) == 16,
+                "as it is put together");
+  uint32_t words[3][2];
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    LoadFromL2(reinterpret_cast<const uint2*>(rows.sequences + index) + i,
+               words[i]);
+  }
+  __syncwarp();
+  return {static_cast<int32_t>(words[0][0]), static_cast<int32_t>(words[0][1]),
+          static_cast<int32_t>(words[1][0]),
+          static_cast<int64_t>(uint64_t{words[2][1]} << 32 | words[2][0])};
+}
 
 // The state of a head is read before the kernels before have ended: no op of
 // the step but this one writes it.
@@ -116,6 +138,7 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     for (int step = 0; step < kSteps; ++step) {
       LoadWords16(weights, step, state.weights[step]);
     }
+    __syncwarp();  // The compiler would load these last.
     LoadFromL2(head_.bias() + first_output_, state.bias);
     constexpr int kUnits = RowTile<kHeadDim>::kUnits;
     const auto* const keys = head_.PendingRows(args_.pending_keys);

@@ -415,6 +415,52 @@ TEST_P(LearnerTest, HasTheSameBitsInEveryBatchAndWithEveryNumberOfThreads) {
   }
 }
 
+// Of no more rows than sequences, which a GPU runs as if each had one: rows
+// that end a mini-batch, and rows of the next.
+TEST_P(LearnerTest, HasTheSameBitsWhereOneSequenceHasTheRowsOfOthers) {
+  constexpr int kSessions = 6;
+  for (const Dims& dims : {Dims{3, 64, 16, false}, Dims{2, 96, 16, false},
+                           Dims{2, 32, 5, false}, Dims{1, 64, 3, false}}) {
+    Learners whole(GetParam(), dims, kSessions);
+    Learners cut(GetParam(), dims, kSessions);
+    std::vector<int> num_tokens(kSessions, 0);
+    for (int step = 0; step < 5 * kSessions; ++step) {
+      std::vector<int> rows(kSessions, 0);
+      rows[step % kSessions] = step % kSessions;
+      rows[(step + 1) % kSessions] = 1;
+      for (int i = 0; i < kSessions; ++i) num_tokens[i] += rows[i];
+      cut.Step(rows, {5, 0, 3, 1, 4, 2});
+    }
+    whole.Step(num_tokens);
+    for (int i = 0; i < kSessions; ++i) {
+      ASSERT_EQ(Bits(cut.outputs[i]), Bits(whole.outputs[i]))
+          << Describe(dims) << ", session " << i;
+      ASSERT_EQ(Bits(cut.State(i)), Bits(whole.State(i)))
+          << Describe(dims) << ", session " << i;
+    }
+  }
+}
+
+// A decoded row that is not finite, and those after it.
+TEST_P(LearnerTest, DecodedTokensAfterABrokenOneAreBroken) {
+  for (const int broken_token : {2, 6, 7, 15}) {
+    const Dims dims = {2, 64, 16, false};
+    Learners sound(GetParam(), dims, 1);
+    Learners broken(GetParam(), dims, 1);
+    broken.input(0).targets[broken_token * dims.width() + 3] = INFINITY;
+    for (int t = 0; t < 20; ++t) {
+      sound.Step({1});
+      broken.Step({1});
+    }
+    EXPECT_EQ(Bits(Part(broken.outputs[0], 0, broken_token * dims.width())),
+              Bits(Part(sound.outputs[0], 0, broken_token * dims.width())));
+    for (int t = broken_token; t < 20; ++t) {
+      EXPECT_TRUE(std::isnan(broken.outputs[0][t * dims.width()]))
+          << broken_token << ", token " << t;
+    }
+  }
+}
+
 // So many heads that a GPU runs them another way than a few.
 TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
   const bool is_cuda = GetParam().kind == BackendKind::kCuda;
@@ -422,7 +468,11 @@ TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
   constexpr int kSteps = 20;
   std::vector<Dims> all = {
       {8, 64, 16, false}, {8, 96, 16, false}, {8, 32, 5, false}};
-  if (is_cuda) all.push_back({8, 64, 16, true});
+  if (is_cuda) {
+    all.push_back({8, 64, 16, true});
+    all.push_back({21, 64, 16, false});  // an odd number, two heads a block
+    all.push_back({21, 32, 16, false});
+  }
   for (const Dims& dims : all) {
     const auto num_first = [](int session) { return 7 * session % 17; };
     Learners together(GetParam(), dims, num_sessions);
