@@ -46,8 +46,8 @@ __device__ int CollectKeys(Shared& shared, const Row& row, Wanted is_wanted) {
   __syncthreads();
   if (threadIdx.x == 0) shared.num_keys = 0;
   __syncthreads();
-  row.ForEach([&](int32_t id, float logit) {
-    if (!is_wanted(id, logit)) return;
+  row.ForEachOf(is_wanted, [&](int32_t id, float logit, bool is_in) {
+    if (!is_in) return;
     const int i = atomicAdd(&shared.num_keys, 1);
     if (i < kMaxKeys) shared.keys[i] = KeyOf(logit, id);
   });
@@ -63,9 +63,10 @@ class Ranges {
       : most_(most),
         boost_(reach < 1e-20f ? 1.2676506e30f : 1.0f),  // 2^100: else kBins /
         scale_(kBins / (reach * boost_)) {}             // reach may be infinite
-  // `logit` <= most. The last one for a NaN, which infinity times 0 is.
+  // The last one for a NaN, which infinity times 0 is.
   __device__ int Of(float logit) const {
-    return int(fminf(float{kBins - 1}, (most_ - logit) * boost_ * scale_));
+    return int(
+        fminf(float{kBins - 1}, fmaxf(most_ - logit, 0.0f) * boost_ * scale_));
   }
 
  private:
@@ -138,7 +139,8 @@ __device__ Kept CutAt(Shared& shared, const Row& row, Kept kept, float max,
   while (true) {
     const Ranges ranges(most, reach);
     const auto is_in = [&](int32_t id, float logit) {
-      return logit >= least && logit <= most && kept.Has(id, logit);
+      return bool(int(logit >= least) & int(logit <= most) &
+                  int(kept.Has(id, logit)));
     };
     __syncthreads();
     for (int i = threadIdx.x; i < kBins; i += kThreads) {
@@ -146,10 +148,10 @@ __device__ Kept CutAt(Shared& shared, const Row& row, Kept kept, float max,
       shared.bins.high[i] = 0;
     }
     __syncthreads();
-    row.ForEach([&](int32_t id, float logit) {
-      if (!is_in(id, logit)) return;
+    row.ForEachOf(is_in, [&](int32_t, float logit, bool counts) {
       const Count own = Join(value(logit));
-      if (own > 0) AddToBin(shared.bins, ranges.Of(logit), own);
+      const int bin = ranges.Of(logit);
+      if (counts && own > 0) AddToBin(shared.bins, bin, own);
     });
     __syncthreads();
     wanted = FindBin(shared, above, [&](Count total) {
@@ -158,7 +160,7 @@ __device__ Kept CutAt(Shared& shared, const Row& row, Kept kept, float max,
     above = shared.above;
     const int bin = shared.bin;
     const auto is_in_bin = [&](int32_t id, float logit) {
-      return is_in(id, logit) && ranges.Of(logit) == bin;
+      return bool(int(is_in(id, logit)) & int(ranges.Of(logit) == bin));
     };
     const int count = CollectKeys(shared, row, is_in_bin);
     if (count <= kMaxKeys) {
@@ -166,8 +168,8 @@ __device__ Kept CutAt(Shared& shared, const Row& row, Kept kept, float max,
     }
     float bin_most = -INFINITY;
     float bin_least = INFINITY;
-    row.ForEach([&](int32_t id, float logit) {
-      if (!is_in_bin(id, logit)) return;
+    row.ForEachOf(is_in_bin, [&](int32_t, float logit, bool is_of_bin) {
+      if (!is_of_bin) return;
       bin_most = fmaxf(bin_most, logit);
       bin_least = fminf(bin_least, logit);
     });
@@ -178,11 +180,11 @@ __device__ Kept CutAt(Shared& shared, const Row& row, Kept kept, float max,
     reach = most - least;  // One range has not both again.
   }
   // Equals in the order of ids.
-  const auto of_equals = [&](int32_t id, float logit) {
-    return logit == most && kept.Has(id, logit) ? value(logit) : Parts{0, 0};
+  const auto is_equal = [&](int32_t id, float logit) {
+    return logit == most && kept.Has(id, logit);
   };
-  SumWarps(shared, row, of_equals);
-  return {most, Locate(shared, row, wanted - above, of_equals)};
+  SumWarps(shared, row, is_equal, value);
+  return {most, Locate(shared, row, wanted - above, is_equal, value)};
 }
 
 // The `count` best, of at least so many.

@@ -59,6 +59,7 @@ struct alignas(sizeof(float4)) Shared {
   Count warp_sums[kWarps];  // of SumWarps
   uint64_t cut;
   Count above;
+  double log_total;  // log of the sum over exp(logit), before bias
   int32_t bin;
   int32_t found;
   float raw;  // logit of the token, before bias and penalties
@@ -90,7 +91,9 @@ struct Kept {
   float least;      // logit of the last
   int32_t last_id;  // its id
   __device__ bool Has(int32_t id, float logit) const {
-    return logit > least || (logit == least && id <= last_id);
+    // Without branches.
+    return bool(int(logit > least) |
+                (int(logit == least) & int(id <= last_id)));
   }
 };
 __device__ inline Kept KeptAll() { return {-INFINITY, INT32_MAX}; }
@@ -141,6 +144,10 @@ __device__ inline Count SumBefore(Shared& shared, Count value, Count* total) {
   return __shfl_sync(kAllLanes, up_to - of_warp, Warp()) + sum - value;
 }
 
+struct AnyToken {
+  __device__ bool operator()(int32_t, float) const { return true; }
+};
+
 // The row of logits in hand. A warp owns a run of its ids, and walks it a four
 // a lane at a time.
 struct Row {
@@ -169,7 +176,7 @@ struct Row {
   template <typename Visit>
   __device__ void ForEachFour(Visit visit) const {
     const int32_t end = End();
-#pragma unroll 2
+#pragma unroll 1
     for (int32_t id = Begin() + 4 * Lane(); id < end; id += kStep) {
       visit(id, Four(id));
     }
@@ -177,11 +184,23 @@ struct Row {
   // Calls visit(id, logit), for what is beyond the row in the last four too.
   template <typename Visit>
   __device__ void ForEach(Visit visit) const {
+    ForEachOf(AnyToken(),
+              [&](int32_t id, float logit, bool) { visit(id, logit); });
+  }
+  // Calls visit(id, logit, has(id, logit)) for those of the fours of which it
+  // has any: a branch a four, not a token.
+  template <typename Has, typename Visit>
+  __device__ void ForEachOf(Has has, Visit visit) const {
     ForEachFour([&](int32_t id, float4 x) {
-      visit(id, x.x);
-      visit(id + 1, x.y);
-      visit(id + 2, x.z);
-      visit(id + 3, x.w);
+      const bool of_x = has(id, x.x);
+      const bool of_y = has(id + 1, x.y);
+      const bool of_z = has(id + 2, x.z);
+      const bool of_w = has(id + 3, x.w);
+      if ((int(of_x) | int(of_y) | int(of_z) | int(of_w)) == 0) return;
+      visit(id, x.x, of_x);
+      visit(id + 1, x.y, of_y);
+      visit(id + 2, x.z, of_z);
+      visit(id + 3, x.w, of_w);
     });
   }
 };
@@ -218,15 +237,16 @@ class BestOfThread {
   bool is_any_;
 };
 
-// The sum of value(id, logit) over the row, with those of the warps in
-// shared.warp_sums.
-template <typename Value>
-__device__ Count SumWarps(Shared& shared, const Row& row, Value value) {
+// The sum of value(logit) over the tokens of which has(id, logit), with those
+// of the warps in shared.warp_sums.
+template <typename Has, typename Value>
+__device__ Count SumWarps(Shared& shared, const Row& row, Has has,
+                          Value value) {
   Parts own = {0, 0};
-  row.ForEach([&](int32_t id, float logit) {
-    const Parts parts = value(id, logit);
-    own.high += parts.high;
-    own.low += parts.low;
+  row.ForEachOf(has, [&](int32_t, float logit, bool is_in) {
+    const Parts parts = value(logit);
+    own.high += is_in ? parts.high : 0;
+    own.low += is_in ? parts.low : 0;
   });
   const Count sum = WarpSum(Join(own));
   __syncthreads();
@@ -238,9 +258,12 @@ __device__ Count SumWarps(Shared& shared, const Row& row, Value value) {
 
 // The first token, by id, with which the running sum of what SumWarps has just
 // summed comes to `wanted`, of 1 up to that sum.
-template <typename Value>
-__device__ int32_t Locate(Shared& shared, const Row& row, Count wanted,
+template <typename Has, typename Value>
+__device__ int32_t Locate(Shared& shared, const Row& row, Count wanted, Has has,
                           Value value) {
+  const auto value_of = [&](int32_t id, float logit) {
+    return has(id, logit) ? Join(value(logit)) : 0;
+  };
   const Count of_warp = shared.warp_sums[Lane()];
   Count up_to = WarpScan(of_warp);
   const int owner = __ffs(__ballot_sync(kAllLanes, up_to >= wanted)) - 1;
@@ -252,10 +275,10 @@ __device__ int32_t Locate(Shared& shared, const Row& row, Count wanted,
       Count x = 0, y = 0, z = 0, w = 0;
       if (id < end) {
         const float4 four = row.Four(id);
-        x = Join(value(id, four.x));
-        y = x + Join(value(id + 1, four.y));
-        z = y + Join(value(id + 2, four.z));
-        w = z + Join(value(id + 3, four.w));
+        x = value_of(id, four.x);
+        y = x + value_of(id + 1, four.y);
+        z = y + value_of(id + 2, four.z);
+        w = z + value_of(id + 3, four.w);
       }
       up_to = before + WarpScan(w);
       const unsigned reached = __ballot_sync(kAllLanes, up_to >= wanted);

@@ -182,12 +182,12 @@ __device__ void Adjust(const SampleTokensArgs& args, const SampleRow& sample,
 // Step 8: the first token, by id, with which the running sum of weights exceeds
 // its part of their total; the last that has weight, should rounding ask for
 // all of it.
-template <typename Value>
-__device__ int32_t Draw(Shared& shared, const Row& row, double random,
+template <typename Has, typename Value>
+__device__ int32_t Draw(Shared& shared, const Row& row, double random, Has has,
                         Value value) {
-  const Count total = SumWarps(shared, row, value);
+  const Count total = SumWarps(shared, row, has, value);
   const auto passed = Count(random * double(total));
-  return Locate(shared, row, passed < total ? passed + 1 : total, value);
+  return Locate(shared, row, passed < total ? passed + 1 : total, has, value);
 }
 
 // Steps 4 to 8 of cpu/sample_tokens.h.
@@ -199,9 +199,9 @@ __device__ int32_t ChooseToken(const SampleRow& sample, Shared& shared,
   const Weights drawn(max, sample.temperature, sample.min_p);
   const bool has_top_k = sample.top_k > 0 && sample.top_k < row.size;
   const bool has_top_p = sample.top_p < 1.0f;
+  const auto weight_of = [&](float logit) { return drawn.Of(logit); };
   if (!has_top_k && !has_top_p) {
-    return Draw(shared, row, random,
-                [&](int32_t, float logit) { return drawn.Of(logit); });
+    return Draw(shared, row, random, AnyToken(), weight_of);
   }
   const float reach = ReachOf(shared, row, max);
   Kept kept = KeptAll();
@@ -217,9 +217,10 @@ __device__ int32_t ChooseToken(const SampleRow& sample, Shared& shared,
         },
         [&](float logit) { return weights.Of(logit); });
   }
-  return Draw(shared, row, random, [&](int32_t id, float logit) {
-    return kept.Has(id, logit) ? drawn.Of(logit) : Parts{0, 0};
-  });
+  const auto is_kept = [&](int32_t id, float logit) {
+    return kept.Has(id, logit);
+  };
+  return Draw(shared, row, random, is_kept, weight_of);
 }
 
 // The largest key below `bound` of the row.
@@ -232,20 +233,14 @@ __device__ uint64_t BestBelow(Shared& shared, const Row& row, uint64_t bound) {
   return BlockMax(shared, best);
 }
 
-// `total`: of exp(logit - max), in units of weights.
-__device__ double LogTotal(float max, Count total) {
-  return max + log(double(total) / kWeightUnit);
-}
-
 __device__ void ReportCandidates(const SampleTokensArgs& args, Shared& shared,
-                                 const Row& row, float max, Count total) {
+                                 const Row& row, float max) {
   const int32_t count = min(shared.sample.num_candidates, args.max_candidates);
   if (count <= 0) return;
   const int64_t first = int64_t{blockIdx.x} * args.max_candidates;
   const auto report = [&](int32_t i, uint64_t key) {
     args.candidate_ids[first + i] = IdOf(key);
-    args.candidate_logprobs[first + i] =
-        float(LogitOf(key) - LogTotal(max, total));
+    args.candidate_logprobs[first + i] = float(LogitOf(key) - shared.log_total);
   };
   if (count <= kMaxKeys) {
     const Kept kept =
@@ -324,16 +319,20 @@ __global__ void __launch_bounds__(kThreads)
   }
   if (!finite) return;
   const float max = LogitOf(best);
-  const Count total = SumWarps(shared, row, [&](int32_t, float logit) {
+  const Count total = SumWarps(shared, row, AnyToken(), [&](float logit) {
     return PartsOf(expf(logit - max));
   });
-  ReportCandidates(args, shared, row, max, total);
+  // Its other readers come after a barrier.
+  if (threadIdx.x == 0) {
+    shared.log_total = max + log(double(total) / kWeightUnit);
+  }
+  ReportCandidates(args, shared, row, max);
   if (sample.given_token == kNoToken) return;
   if (sample.given_token != kSampleToken) {
     if (threadIdx.x != 0) return;
     args.token_ids[blockIdx.x] = sample.given_token;
     args.logprobs[blockIdx.x] =
-        float(row.logits[sample.given_token] - LogTotal(max, total));
+        float(row.logits[sample.given_token] - shared.log_total);
     return;
   }
   const bool is_adjusted =
@@ -355,7 +354,7 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   if (threadIdx.x != 0) return;
   args.token_ids[blockIdx.x] = token;
-  args.logprobs[blockIdx.x] = float(shared.raw - LogTotal(max, total));
+  args.logprobs[blockIdx.x] = float(shared.raw - shared.log_total);
 }
 
 }  // namespace
