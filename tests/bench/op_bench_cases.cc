@@ -281,17 +281,25 @@ PreparedOp PrepareGatherHidden(OpInputs& in, const ModelSizes& m, int32_t n) {
           [&in, args] { return in.backend().GatherHidden(args); }};
 }
 
+struct Sampler {
+  const char* name;
+  float temperature;
+  int32_t top_k;
+  float top_p;
+  float min_p;
+};
+
 PreparedOp PrepareSampleTokens(OpInputs& in, const ModelSizes& m, int32_t n,
-                               float temperature, float top_p) {
+                               const Sampler& sampler) {
   constexpr int32_t kCandidates = 1;
   const SampleRow row = {.given_token = kSampleToken,
                          .slot = -1,
                          .position = 1,
                          .seed = 1,
-                         .temperature = temperature,
-                         .top_k = 0,
-                         .top_p = top_p,
-                         .min_p = 0,
+                         .temperature = sampler.temperature,
+                         .top_k = sampler.top_k,
+                         .top_p = sampler.top_p,
+                         .min_p = sampler.min_p,
                          .repetition_penalty = 1,
                          .presence_penalty = 0,
                          .frequency_penalty = 0,
@@ -459,21 +467,18 @@ std::vector<OpCase> GemmCases() {
 
 std::vector<OpCase> SampleCases() {
   std::vector<OpCase> cases;
-  struct Sampler {
-    const char* name;
-    float temperature;
-    float top_p;
-  };
-  constexpr Sampler kSamplers[] = {{"greedy", 0.0f, 1.0f},
-                                   {"0.8", 0.8f, 1.0f},
-                                   {"0.8, top_p 0.95", 0.8f, 0.95f}};
+  constexpr Sampler kSamplers[] = {
+      {"greedy", 0.0f, 0, 1.0f, 0.0f},
+      {"0.8", 0.8f, 0, 1.0f, 0.0f},
+      {"0.8, top_p 0.95", 0.8f, 0, 0.95f, 0.0f},
+      {"0.8, min_p 0.05", 0.8f, 0, 1.0f, 0.05f},
+      {"0.8, top_k 40, top_p 0.95", 0.8f, 40, 0.95f, 0.0f}};
   for (const Sampler& sampler : kSamplers) {
     for (const int32_t n : kRows) {
       cases.push_back({OpKind::kSampleTokens,
                        absl::StrCat("SampleTokens/", sampler.name, "/", n),
                        [=](OpInputs& in) {
-                         return PrepareSampleTokens(
-                             in, k125m, n, sampler.temperature, sampler.top_p);
+                         return PrepareSampleTokens(in, k125m, n, sampler);
                        }});
     }
   }
