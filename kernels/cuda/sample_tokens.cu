@@ -17,6 +17,10 @@ constexpr double kWeightUnit = 17592186044416.0;  // 2^44
 constexpr float kLeastExponent = 31.0f;
 // A row of more logits stays in global memory.
 constexpr int32_t kMaxStagedLogits = 51200;
+constexpr int kMaxSharedBytes = 227 * 1024;  // of a block
+static_assert(sizeof(Shared) + kMaxStagedLogits * sizeof(float) <=
+                  kMaxSharedBytes,
+              "room for the longest row that is staged");
 
 // Philox4x32-10 with key `seed` and counter `position`: 53 bits / 2^53.
 __device__ double UniformOf(uint64_t seed, int64_t position) {
