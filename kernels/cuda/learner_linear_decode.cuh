@@ -12,7 +12,9 @@ namespace ttt {
 // The arrays of an item in shared memory.
 template <int kHeadDim, int kWarps>
 struct LinearDecodeSpace {
-  // Of the mini-batch up to the step's row, zero beyond; but see spare_row_.
+  // Of the mini-batch up to the step's row. Beyond, zero if the row ends it;
+  // else the query in one (see SpareRow), anything in the others: they are
+  // columns that no result takes.
   RowTile<kHeadDim> keys;
   RowTile<kHeadDim> targets;
   uint4 query[kHeadDim / 8];
@@ -128,8 +130,11 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
   __device__ void SetPhase(int phase) {
     phase_ = phase;
     commits_ = phase + 1 == args_.mini_batch;
-    spare_row_ = commits_ ? phase : phase < 7 ? 7 : 15;
   }
+  // If the mini-batch goes on, the query's, so that the products of the keys
+  // are its too: the last of its eight, column 1 or 3 of the lanes whose q
+  // is 3.
+  __device__ int SpareRow() const { return phase_ < 7 ? 7 : 15; }
 
   // Begins to bring all that the row needs of the slot.
   __device__ void Load(State& state) {
@@ -143,21 +148,28 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     constexpr int kUnits = RowTile<kHeadDim>::kUnits;
     const auto* const keys = head_.PendingRows(args_.pending_keys);
     const auto* const targets = head_.PendingRows(args_.pending_targets);
-#pragma unroll
-    for (int i = 0; i < kMaxMiniBatch * kUnits; i += F::kItemThreads) {
-      const int row = (i + thread_) / kUnits;
-      const int unit = (i + thread_) % kUnits;
-      if (row == phase_ || row == spare_row_) continue;
-      const int at = RowTile<kHeadDim>::Index(row, unit);
-      const int from = 8 * (i + thread_);
-      CopyAsync16(&space_.keys.units[at], keys + from, row < phase_);
-      CopyAsync16(&space_.targets.units[at], targets + from, row < phase_);
+#pragma unroll 1
+    for (int i = thread_; i < phase_ * kUnits; i += F::kItemThreads) {
+      const int at = RowTile<kHeadDim>::Index(i / kUnits, i % kUnits);
+      CopyAsync16(&space_.keys.units[at], keys + 8 * i, true);
+      CopyAsync16(&space_.targets.units[at], targets + 8 * i, true);
     }
+    if (commits_) ZeroRows();
     state.rate[0] = 0;
     if (thread_ < phase_) {
       LoadFromL2(head_.pending_rates() + thread_, state.rate);
     }
     if (commits_) PrefetchLowHalves();
+  }
+  // Those after the step's, where the mini-batch is a small one.
+  __device__ void ZeroRows() {
+    constexpr int kUnits = RowTile<kHeadDim>::kUnits;
+#pragma unroll 1
+    for (int i = (phase_ + 1) * kUnits + thread_; i < kMaxMiniBatch * kUnits;
+         i += F::kItemThreads) {
+      const int at = RowTile<kHeadDim>::Index(i / kUnits, i % kUnits);
+      space_.keys.units[at] = space_.targets.units[at] = {0, 0, 0, 0};
+    }
   }
   __device__ static void LoadWords16(const uint16_t* weights, int step,
                                      Words& words) {
@@ -198,10 +210,8 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
         is_query ? &space_.query[unit] : &tile.units[Tile::Index(phase_, unit)];
     if (is_key || is_target || is_query) *to = values;
     if (thread_ < kMaxMiniBatch) space_.rates[thread_] = rate;
-    if (!commits_) {
-      const int spare = Tile::Index(spare_row_, unit);
-      if (is_query) space_.keys.units[spare] = values;
-      if (is_target) space_.targets.units[spare] = {0, 0, 0, 0};
+    if (is_query && !commits_) {
+      space_.keys.units[Tile::Index(SpareRow(), unit)] = values;
     }
     WaitForCopies();
     Barrier();
@@ -488,10 +498,6 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
   Space& space_;
   int phase_;
   bool commits_;
-  // If the mini-batch goes on, of the tiles' rows: the query's, so that the
-  // products of the keys are its too. The last of its eight, column 1 or 3 of
-  // the lanes whose q is 3.
-  int spare_row_;
 };
 
 }  // namespace ttt
