@@ -52,6 +52,12 @@ cudaError_t PrepareLearnerLinear();
 cudaError_t LaunchLearnerMlp(const LearnerArgs& args, cudaStream_t stream);
 // Once a device, before the first LaunchLearnerMlp.
 cudaError_t PrepareLearnerMlp();
+// What it calls for steps of at most a row a sequence on the average, with the
+// same bits: reads the high halves through shared memory, several blocks a
+// multiprocessor, and is slow where sequences have more rows. num_rows > 0.
+cudaError_t LaunchLearnerMlpDecode(const LearnerArgs& args,
+                                   cudaStream_t stream);
+cudaError_t PrepareLearnerMlpDecode();
 
 // A block owns a row, which it reads once. Bound by arithmetic: a pass with an
 // exponential a token for the log-probabilities, one to draw and one for top_p.

@@ -1,4 +1,5 @@
-// The inner learner of two layers in bfloat16 precision, on tensor cores.
+// The inner learner of two layers in bfloat16 precision, on tensor cores, for
+// any rows; learner_mlp_decode.cu has the form for steps of a row a sequence.
 //
 // A block owns a head of a sequence and walks its mini-batches. A warp owns 32
 // inner channels, which are columns of W1 and rows of W2; their high halves
@@ -10,128 +11,51 @@
 // gradients of both layers times their rates, and the scores q . k + 1. All
 // else is float32: sums over the inner channels are of a warp's first, and then
 // in the order of the warps.
-//
-// Lane (g, q) = (lane / 4, lane % 4) of a warp holds of a sum tile [16, 8] the
-// places {(g, 2q), (g, 2q+1), (g+8, 2q), (g+8, 2q+1)}. So that it reads and
-// writes whole runs of the fast weights, column c of inner tile i is inner
-// channel 4 c + i of the warp, and column c of output tile i is channel
-// head_dim / 8 * c + i.
 #include "kernels/cuda/async_copy.cuh"
-#include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/learner_mlp_head.cuh"
+#include "kernels/cuda/learner_mlp_math.cuh"
 #include "kernels/cuda/learner_tile.cuh"
 #include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 namespace {
 
-constexpr int kWarpInner = 32;   // inner channels of a warp
-constexpr int kInnerTiles = 4;   // of 8 of them
-constexpr int kLanesOfRow = 16;  // that normalise one
-constexpr int kMultiprocessors = 132;
-// Larger ones round to infinity.
-constexpr float kMaxFinite = 3.38e38f;
-// Of two bfloat16.
-constexpr uint32_t kOnes = 0x3f803f80;
-constexpr uint32_t kNanPair = 0x7fc07fc0;
-
 template <int kHeadDim>
-struct Shape {
-  static constexpr int kInner = 4 * kHeadDim;
-  static constexpr int kWarps = kInner / kWarpInner;
-  static constexpr int kThreads = kWarps * kWarpSize;
+struct Shape : MlpShape<kHeadDim> {
   static constexpr int kBlocks = kHeadDim < 96 ? 2 : 1;  // a multiprocessor
   // How far ahead fast weights are asked for: about as many blocks as run at
   // once.
   static constexpr int kBlocksAhead = kMultiprocessors * kBlocks;
-  static constexpr int kTiles = kHeadDim / 8;
-  static constexpr int kSteps = kHeadDim / 16;
-  static constexpr int kMatrix = kHeadDim * kInner;
-  // Words of a run of W1 and of W2: half as many channels.
-  static constexpr int kRun1 = kInnerTiles / 2;
-  static constexpr int kRun2 = kTiles / 2;
   // Low halves stay on chip over the mini-batches of a call, if there is room.
   static constexpr bool kKeepsLow = kHeadDim < 96;
-  // Rows that a lane normalises, one after the other, and pairs of channels of
-  // each: kLanesOfRow apart.
-  static constexpr int kRowsAtOnce = kThreads / kLanesOfRow;
-  static constexpr int kLaneRows =
-      kRowsAtOnce < kMaxMiniBatch ? kMaxMiniBatch / kRowsAtOnce : 1;
-  static constexpr int kPairs = kHeadDim / (2 * kLanesOfRow);
 };
 
 // What one block has in shared memory.
 template <int kHeadDim>
-struct Shared {
+struct Shared : MlpShared<kHeadDim> {
   using S = Shape<kHeadDim>;
   static constexpr int kLow = S::kKeepsLow ? S::kMatrix / 8 : 1;
+
+  __device__ float Score(int warp, int row, int key) const {
+    const int tile = row < 8 ? 0 : 1 + key / 8;
+    return scores[warp][64 * tile + row % 8 * 8 + key % 8];
+  }
+  __device__ float Query(int row, int channel) const {
+    return __bfloat162float(
+        *static_cast<const __nv_bfloat16*>(queries.At(row, channel)));
+  }
 
   // Low halves as the threads own them: [unit][thread].
   uint4 low1[kLow];
   uint4 low2[kLow];
-  // Of each warp: what its inner channels give of the output, [rows, head_dim]
-  // by OutputPlace; and of the scores of the second layer, [3, 8, 8]:
-  // rows 0 to 7 with keys 0 to 7, rows 8 to 15 with keys 0 to 7 and 8 to 15.
-  float outputs[S::kWarps][kMaxMiniBatch * kHeadDim];
-  float scores[S::kWarps][3 * 64];
-  RowTile<kHeadDim> keys;
   RowTile<kHeadDim> queries;
-  RowTile<kHeadDim> targets;
-  // Gradients of the output times their rates; zero of a row that is broken or
-  // not there. These and the next three are in the places of output tiles.
-  RowTile<kHeadDim> gradients;
-  float bias2[kHeadDim];
-  float norm_weight[kHeadDim];
-  float norm_bias[kHeadDim];
-  float bias1[S::kInner];
-  float rates[kMaxMiniBatch];
-  float token_scale[kMaxMiniBatch];
-  uint32_t is_broken[kMaxMiniBatch];  // its gradient is not finite
+  float outputs[S::kWarps][kMaxMiniBatch * kHeadDim];
+  // Of each warp, [3, 8, 8]: rows 0 to 7 with keys 0 to 7, rows 8 to 15 with
+  // keys 0 to 7 and 8 to 15.
+  float scores[S::kWarps][3 * 64];
 };
-
-__device__ inline float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
-__device__ inline float Reciprocal(float x) {
-  float y;
-  asm("rcp.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
-
-// Of an 8 x 8 matrix that lane (g, q) holds (g, 2q), (g, 2q+1) of: (2q, g),
-// (2q+1, g).
-__device__ inline uint32_t Turn(uint32_t pair) {
-  uint32_t turned;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n"
-               : "=r"(turned)
-               : "r"(pair));
-  return turned;
-}
-
-// sums[16, 8] = a[16, 16] b[8, 16]^T in bfloat16.
-__device__ inline void Multiply(float (&sums)[4], const uint32_t (&a)[4],
-                                uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};\n"
-      : "=f"(sums[0]), "=f"(sums[1]), "=f"(sums[2]), "=f"(sums[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1),
-        "f"(0.0f));
-}
-
-// Of a sum over steps, from 0 on.
-__device__ inline void MultiplyStep(int step, float (&sums)[4],
-                                    const uint32_t (&a)[4], uint32_t b0,
-                                    uint32_t b1) {
-  if (step == 0) {
-    Multiply(sums, a, b0, b1);
-  } else {
-    MultiplyAdd(sums, a, b0, b1);
-  }
-}
 
 __device__ inline void CopyAsync8(void* shared, const void* global) {
   asm volatile(
@@ -140,95 +64,18 @@ __device__ inline void CopyAsync8(void* shared, const void* global) {
       : "memory");
 }
 
-// A group of those that the thread started since the last group.
-__device__ inline void CloseCopies() {
-  asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-// Until all groups but the last have ended.
-__device__ inline void WaitForAllCopiesButOne() {
-  asm volatile("cp.async.wait_group 1;\n" ::: "memory");
-}
-
-// gelu(x) = x / (1 + exp(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3).
-struct InnerActivation {
-  float value;
-  float slope;
-
-  __device__ explicit InnerActivation(float x) {
-    constexpr float kExponent = -2.0f * 1.4426950409f * kGeluScale;
-    const float square = x * x;
-    const float y =
-        x * fmaf(square, kExponent * 0.044715f, kExponent);  // -2 u log2(e)
-    const float gate = Reciprocal(1.0f + Exp2(y));
-    value = x * gate;
-    slope = fmaf(fmaf(-value, gate, value),
-                 fmaf(square, 6.0f * 0.044715f * kGeluScale, 2.0f * kGeluScale),
-                 gate);
-  }
-};
-
-// An access of 16 bytes, or several of 8, by the alignment of a run.
-template <int kWords>
-__device__ void LoadRun(const void* from, uint32_t (&words)[kWords]) {
-  constexpr int kAccess = kWords % 4 == 0 ? 4 : 2;
-#pragma unroll
-  for (int i = 0; i < kWords; i += kAccess) {
-    uint32_t part[kAccess];
-    LoadWords(static_cast<const uint32_t*>(from) + i, part);
-#pragma unroll
-    for (int j = 0; j < kAccess; ++j) words[i + j] = part[j];
-  }
-}
-template <int kWords>
-__device__ void StoreRun(void* to, const uint32_t (&words)[kWords]) {
-  constexpr int kAccess = kWords % 4 == 0 ? 4 : 2;
-#pragma unroll
-  for (int i = 0; i < kWords; i += kAccess) {
-    uint32_t part[kAccess];
-#pragma unroll
-    for (int j = 0; j < kAccess; ++j) part[j] = words[i + j];
-    StoreWords(static_cast<uint32_t*>(to) + i, part);
-  }
-}
-
-// Sum over the lanes of a row, the same in all of them.
-__device__ inline float RowSum(float value) {
-#pragma unroll
-  for (int offset = kLanesOfRow / 2; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, offset);
-  }
-  return value;
-}
-
-// Asks for the high halves of a head.
-template <int kHeadDim>
-__device__ void PrefetchWeights(const LearnerArgs& args,
-                                const SequenceRows& sequence, int64_t head) {
-  constexpr uint32_t kHighBytes = 2 * Shape<kHeadDim>::kMatrix;
-  if (sequence.num_rows == 0) return;
-  for (const StatePlane& plane : {args.w1, args.w2}) {
-    PrefetchBulk(
-        SlotOf<std::byte>(plane, sequence.slot) + head * (2 * kHighBytes),
-        kHighBytes);
-  }
-}
-
 // One head of one sequence.
 template <int kHeadDim>
-class MlpHead {
+class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using S = Shape<kHeadDim>;
+  using Head = MlpHead<kHeadDim, Shared<kHeadDim>>;
 
  public:
-  __device__ __forceinline__ MlpHead(const LearnerArgs& args,
-                                     const SequenceRows& sequence, int32_t head,
-                                     Shared<kHeadDim>& shared)
-      : args_(args),
-        sequence_(sequence),
-        head_(head),
-        shared_(shared),
-        thread_(threadIdx.x) {
-    Locate();
-  }
+  __device__ __forceinline__ ResidentHead(const LearnerArgs& args,
+                                          const SequenceRows& sequence,
+                                          int32_t head,
+                                          Shared<kHeadDim>& shared)
+      : Head(args, sequence, head, shared) {}
 
   __device__ __forceinline__ void Run() {
     LoadWeights();
@@ -241,7 +88,7 @@ class MlpHead {
     if (S::kKeepsLow && commits_any) CopyLow();
     if (thread_ == 0) {
       if (!S::kKeepsLow && commits_any) PrefetchLow();
-      PrefetchAhead();
+      PrefetchAhead(S::kBlocksAhead);
     }
     PairWeights();
     while (true) {
@@ -282,111 +129,46 @@ class MlpHead {
   }
 
  private:
-  // Finds the thread's place, and again in each part of the routine: addresses
-  // that are derived of it and kept would take the registers of the weights.
-  __device__ __forceinline__ void Locate() {
-    asm volatile("" : "+r"(thread_));
-    warp_ = thread_ / kWarpSize;
-    lane_ = thread_ % kWarpSize;
-    group_ = lane_ / 4;
-    quad_ = lane_ % 4;
-  }
+  using Head::args_;
+  using Head::broken_;
+  using Head::group_;
+  using Head::head_;
+  using Head::inner_gradients_;
+  using Head::inner_keys_;
+  using Head::lane_;
+  using Head::quad_;
+  using Head::sequence_;
+  using Head::shared_;
+  using Head::slopes_;
+  using Head::thread_;
+  using Head::warp_;
 
-  __device__ void PrefetchLow() const {
-    PrefetchBulk(Weights(args_.w1) + S::kMatrix, 2 * S::kMatrix);
-    PrefetchBulk(Weights(args_.w2) + S::kMatrix, 2 * S::kMatrix);
-  }
-  // For the block that will run here when this one has ended, or about that.
-  __device__ void PrefetchAhead() const {
-    const uint32_t index =
-        blockIdx.y * gridDim.x + blockIdx.x + S::kBlocksAhead;
-    const uint32_t sequence = index / gridDim.x;
-    if (sequence >= gridDim.y) return;
-    PrefetchWeights<kHeadDim>(args_, LoadSequence(args_.rows, sequence),
-                              index % gridDim.x);
-  }
-
-  // Of this head in row `row` of the sequence.
-  __device__ int64_t RowIndex(int32_t row) const {
-    return (int64_t{sequence_.first_row} + row) * args_.num_heads + head_;
-  }
-  // Of row `row` of the mini-batch. `pending` and `added` are the plane and the
-  // operand.
-  __device__ const __nv_bfloat16* RowAt(const StatePlane& pending,
-                                        const Operand& added,
-                                        const MiniBatchRows& rows,
-                                        int32_t row) const {
-    return row < rows.begin
-               ? PendingRow(pending, row)
-               : static_cast<const __nv_bfloat16*>(added.data) +
-                     RowIndex(rows.first + row - rows.begin) * kHeadDim;
-  }
-  __device__ __nv_bfloat16* PendingRow(const StatePlane& pending,
-                                       int32_t row) const {
-    return SlotOf<__nv_bfloat16>(pending, sequence_.slot) +
-           (int64_t{head_} * (args_.mini_batch - 1) + row) * kHeadDim;
-  }
-  __device__ float* PendingRate(int32_t row) const {
-    return SlotOf<float>(args_.pending_rates, sequence_.slot) +
-           int64_t{head_} * (args_.mini_batch - 1) + row;
-  }
-  // The halves of W1 and W2: the low ones are kMatrix behind the high ones.
-  __device__ uint16_t* Weights(const StatePlane& plane) const {
-    return SlotOf<uint16_t>(plane, sequence_.slot) +
-           int64_t{head_} * (2 * S::kMatrix);
-  }
-  __device__ float* Bias1() const {
-    return SlotOf<float>(args_.b1, sequence_.slot) + head_ * S::kInner;
-  }
-  __device__ float* Bias2() const {
-    return SlotOf<float>(args_.b2, sequence_.slot) + head_ * kHeadDim;
-  }
-  // Of the runs of channels that a lane has of W1: its column of all inner
-  // tiles, in the row that is place 2 quad + odd of a tile of head_dim.
-  __device__ int FirstRun1() const {
-    return 2 * quad_ * S::kInner + kWarpInner * warp_ + kInnerTiles * group_;
-  }
-  static constexpr int Run1(int tile, int odd) {
-    return (8 * tile + odd) * S::kInner;
-  }
-  // And of W2: its column of all output tiles, in the row that is place 2 quad
-  // + odd of an inner tile.
-  __device__ int FirstRun2() const {
-    return (kWarpInner * warp_ + 2 * kInnerTiles * quad_) * kHeadDim +
-           S::kTiles * group_;
-  }
-  static constexpr int Run2(int tile, int odd) {
-    return (kInnerTiles * odd + tile) * kHeadDim;
-  }
-  __device__ uint16_t* High1() const { return Weights(args_.w1) + FirstRun1(); }
-  __device__ uint16_t* High2() const { return Weights(args_.w2) + FirstRun2(); }
-
-  // The n-th row that the thread normalises.
-  __device__ int LaneRow(int n) const {
-    return thread_ / kLanesOfRow + n * S::kRowsAtOnce;
-  }
-  // Of the two of its warp, the first.
-  __device__ int FirstRowOfWarp(int n) const {
-    return 2 * warp_ + n * S::kRowsAtOnce;
-  }
-  // The n-th pair of places of these rows that the thread has.
-  __device__ int LanePair(int n) const {
-    return thread_ % kLanesOfRow + n * kLanesOfRow;
-  }
-
-  // The place of a channel among the columns of output tiles, and back.
-  __device__ static int PlaceOf(int channel) {
-    return 8 * (channel % S::kTiles) + channel / S::kTiles;
-  }
-  __device__ static int ChannelAt(int place) {
-    return S::kTiles * (place % 8) + place / 8;
-  }
-
-  // Where an output tile begins in a row of Shared::outputs, of the four that
-  // are 32 floats: so the lanes of StoreOutputs and of Gather meet in no bank.
-  __device__ static int OutputPlace(int row, int tile) {
-    return 8 * (tile ^ (row & 3));
-  }
+  using Head::ActivateKeys;
+  using Head::Bias1;
+  using Head::Bias2;
+  using Head::ChannelAt;
+  using Head::CommitBias1;
+  using Head::CopyConstants;
+  using Head::FindGradients;
+  using Head::GradientPair;
+  using Head::High1;
+  using Head::High2;
+  using Head::KeepRows;
+  using Head::LoadRows;
+  using Head::Locate;
+  using Head::MultiplyInner;
+  using Head::OutputPlace;
+  using Head::PendingRate;
+  using Head::PrefetchAhead;
+  using Head::PrefetchLow;
+  using Head::RowAt;
+  using Head::RowIndex;
+  using Head::Run1;
+  using Head::Run2;
+  using Head::StartInner;
+  using Head::SumGradients;
+  using Head::TokenScale;
+  using Head::WriteOutputs;
 
   // visit(tile, index, from, is_there) for the units of a mini-batch's rows
   // that are the thread's.
@@ -471,36 +253,6 @@ class MlpHead {
     for (int tile = 0; tile < S::kTiles; ++tile) PairRuns(w1_[tile]);
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) PairRuns(w2_[tile]);
-  }
-
-  // Of two runs, side by side, the pairs of one place in both.
-  template <int kWords>
-  __device__ __forceinline__ static void PairRuns(uint32_t (&words)[kWords]) {
-    constexpr int kRun = kWords / 2;
-    uint32_t pairs[kWords];
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) {
-      pairs[2 * i] = LowHalves(words[i], words[kRun + i]);
-      pairs[2 * i + 1] = HighHalves(words[i], words[kRun + i]);
-    }
-#pragma unroll
-    for (int i = 0; i < kWords; ++i) words[i] = pairs[i];
-  }
-
-  __device__ __forceinline__ void CopyConstants() {
-    static_assert(S::kInner == S::kThreads, "a thread an inner channel");
-    CopyAsync4(shared_.bias1 + thread_, Bias1() + thread_, true);
-    if (thread_ < kHeadDim) {
-      const int c = head_ * kHeadDim + thread_;
-      const int place = PlaceOf(thread_);
-      CopyAsync4(shared_.bias2 + place, Bias2() + thread_, true);
-      CopyAsync4(shared_.norm_weight + place, args_.norm_weight + c, true);
-      CopyAsync4(shared_.norm_bias + place, args_.norm_bias + c, true);
-    }
-    if (thread_ < kMaxMiniBatch) {
-      CopyAsync4(shared_.token_scale + thread_, args_.token_scale + thread_,
-                 thread_ < args_.mini_batch);
-    }
   }
 
   // Low halves of the runs 2 quad and 2 quad + 1 of a tile, as they stand in
@@ -640,27 +392,10 @@ class MlpHead {
     }
   }
 
-  // The operand A of 16 rows, of places 16 step to 16 step + 15.
-  __device__ void LoadRows(uint32_t (&to)[4], const RowTile<kHeadDim>& rows,
-                           int step) const {
-    LoadMatrices(to, rows.At(lane_ % 16, 16 * step + lane_ / 16 * 8));
-  }
-
   // z = rows W1 + b1.
   __device__ __forceinline__ void MultiplyInputs(
       const RowTile<kHeadDim>& rows, float (&z)[kInnerTiles][4]) const {
-    static_assert(kInnerTiles == 4, "a vector a column");
-    const float* const bias =
-        shared_.bias1 + kWarpInner * warp_ + 2 * kInnerTiles * quad_;
-    const float4 even = *reinterpret_cast<const float4*>(bias);
-    const float4 odd = *reinterpret_cast<const float4*>(bias + kInnerTiles);
-    const float columns[2][4] = {{even.x, even.y, even.z, even.w},
-                                 {odd.x, odd.y, odd.z, odd.w}};
-#pragma unroll
-    for (int tile = 0; tile < kInnerTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) z[tile][i] = columns[i % 2][tile];
-    }
+    StartInner(z);
 #pragma unroll
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t a[4];
@@ -694,73 +429,6 @@ class MlpHead {
     }
   }
 
-  // A row of the output in its lanes: b2 and what the warps gave.
-  __device__ __forceinline__ void Gather(int row,
-                                         float (&z)[S::kPairs][2]) const {
-    const int lane = thread_ % kLanesOfRow;
-#pragma unroll
-    for (int j = 0; j < S::kPairs; ++j) {
-      const int pair = LanePair(j);
-      const int index =
-          row * kHeadDim + OutputPlace(row, lane / 4) + 2 * (lane % 4) + 32 * j;
-      const float2 bias =
-          *reinterpret_cast<const float2*>(shared_.bias2 + 2 * pair);
-      z[j][0] = bias.x;
-      z[j][1] = bias.y;
-#pragma unroll
-      for (int warp = 0; warp < S::kWarps; ++warp) {
-        const float2 part =
-            *reinterpret_cast<const float2*>(shared_.outputs[warp] + index);
-        z[j][0] += part.x;
-        z[j][1] += part.y;
-      }
-    }
-  }
-
-  // Normalises a row in its lanes; returns 1 / sqrt(variance + epsilon).
-  __device__ __forceinline__ static float Normalise(float (&z)[S::kPairs][2]) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int j = 0; j < S::kPairs; ++j) sum += z[j][0] + z[j][1];
-    // As others of its kind: not to be fused with a sum, here or elsewhere.
-    const float mean = __fmul_rn(RowSum(sum), 1.0f / kHeadDim);
-    float squares = 0.0f;
-#pragma unroll
-    for (int j = 0; j < S::kPairs; ++j) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        z[j][c] -= mean;
-        squares = fmaf(z[j][c], z[j][c], squares);
-      }
-    }
-    const float scale =
-        rsqrtf(fmaf(RowSum(squares), 1.0f / kHeadDim, kLayerNormEpsilon));
-#pragma unroll
-    for (int j = 0; j < S::kPairs; ++j) {
-      z[j][0] *= scale;
-      z[j][1] *= scale;
-    }
-    return scale;
-  }
-
-  __device__ static float Value(const RowTile<kHeadDim>& rows, int row,
-                                int channel) {
-    return __bfloat162float(
-        *static_cast<const __nv_bfloat16*>(rows.At(row, channel)));
-  }
-
-  // Of the n-th pair of the thread.
-  __device__ float2 NormWeight(int n) const {
-    return *reinterpret_cast<const float2*>(shared_.norm_weight +
-                                            2 * LanePair(n));
-  }
-  __device__ float2 Affine(int n, const float (&z)[2]) const {
-    const float2 weight = NormWeight(n);
-    const float2 bias =
-        *reinterpret_cast<const float2*>(shared_.norm_bias + 2 * LanePair(n));
-    return {fmaf(weight.x, z[0], bias.x), fmaf(weight.y, z[1], bias.y)};
-  }
-
   __device__ __forceinline__ void ReadKeys(const MiniBatchRows& rows) {
     float z[kInnerTiles][4];
     MultiplyInputs(shared_.keys, z);
@@ -776,94 +444,6 @@ class MlpHead {
       }
     }
     StoreOutputs(inner_keys_, true, has_second);
-  }
-
-  __device__ __forceinline__ void ActivateKeys(const float (&z)[kInnerTiles][4],
-                                               int half) {
-#pragma unroll
-    for (int tile = 0; tile < kInnerTiles; ++tile) {
-      const InnerActivation even(z[tile][2 * half]);
-      const InnerActivation odd(z[tile][2 * half + 1]);
-      inner_keys_[tile][half] = PackPair(even.value, odd.value);
-      slopes_[tile][2 * half] = even.slope;
-      slopes_[tile][2 * half + 1] = odd.slope;
-    }
-  }
-
-  // Of the loss of each row with respect to the learner's output, times the
-  // rate.
-  __device__ __forceinline__ void FindGradients(const MiniBatchRows& rows) {
-#pragma unroll
-    for (int n = 0; n < S::kLaneRows; ++n) {
-      if (FirstRowOfWarp(n) >= kMaxMiniBatch) break;
-      float gradient[S::kPairs][2] = {};
-      bool is_finite = true;
-      const int row = LaneRow(n);
-      if (FirstRowOfWarp(n) < rows.end) {
-        FindGradient(row, gradient);
-#pragma unroll
-        for (int j = 0; j < S::kPairs; ++j) {
-          is_finite = is_finite && fabsf(gradient[j][0]) <= kMaxFinite &&
-                      fabsf(gradient[j][1]) <= kMaxFinite;
-        }
-      }
-      const uint32_t not_finite = __ballot_sync(kAllLanes, !is_finite);
-      const bool is_broken =
-          row < rows.end && (not_finite >> (lane_ & 16) & 0xffffu) != 0;
-      const bool is_valid = row < rows.end && !is_broken;
-      if (lane_ % kLanesOfRow == 0) shared_.is_broken[row] = is_broken;
-#pragma unroll
-      for (int j = 0; j < S::kPairs; ++j) {
-        *static_cast<uint32_t*>(shared_.gradients.At(row, 2 * LanePair(j))) =
-            is_valid ? PackPair(gradient[j][0], gradient[j][1]) : 0;
-      }
-    }
-  }
-
-  __device__ __forceinline__ void FindGradient(
-      int row, float (&gradient)[S::kPairs][2]) const {
-    float z[S::kPairs][2];
-    Gather(row, z);
-    const float scale = Normalise(z);
-    float sum_u = 0.0f;
-    float sum_uz = 0.0f;
-#pragma unroll
-    for (int j = 0; j < S::kPairs; ++j) {
-      const float2 weight = NormWeight(j);
-      const float2 normal = Affine(j, z[j]);
-      const int channel = ChannelAt(2 * LanePair(j));
-      gradient[j][0] =
-          __fmul_rn(normal.x - Value(shared_.targets, row, channel), weight.x);
-      gradient[j][1] =
-          __fmul_rn(normal.y - Value(shared_.targets, row, channel + S::kTiles),
-                    weight.y);
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        sum_u += gradient[j][c];
-        sum_uz = fmaf(gradient[j][c], z[j][c], sum_uz);
-      }
-    }
-    const float rate = shared_.rates[row];
-    const float mean_u = __fmul_rn(RowSum(sum_u), 1.0f / kHeadDim);
-    const float mean_uz = __fmul_rn(RowSum(sum_uz), 1.0f / kHeadDim);
-#pragma unroll
-    for (int j = 0; j < S::kPairs; ++j) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c) {
-        gradient[j][c] =
-            fmaf(-z[j][c], mean_uz, gradient[j][c] - mean_u) * (scale * rate);
-      }
-    }
-  }
-
-  __device__ uint32_t GradientPair(int row, int pair) const {
-    return *static_cast<const uint32_t*>(shared_.gradients.At(row, 2 * pair));
-  }
-
-  // Of a row; not a number if it sees a broken one.
-  __device__ float TokenScale(int row) const {
-    return (broken_ & ((2u << row) - 1)) != 0 ? __uint_as_float(0x7fc00000)
-                                              : shared_.token_scale[row];
   }
 
   // Gradients of the inner channels, times the rates: operands [rows, inner]
@@ -976,78 +556,13 @@ class MlpHead {
     to[64] = {scores[1][2], scores[1][3]};
   }
 
-  __device__ __forceinline__ void WriteOutputs(const MiniBatchRows& rows) {
-#pragma unroll
-    for (int n = 0; n < S::kLaneRows; ++n) {
-      const int first = FirstRowOfWarp(n);
-      if (first + 1 < rows.begin || first >= rows.end) continue;
-      const int row = LaneRow(n);
-      float z[S::kPairs][2];
-      Gather(row, z);
-      CorrectOutput(row, rows.end, z);
-      Normalise(z);
-      if (row < rows.begin || row >= rows.end) continue;
-      float* const output =
-          args_.output + RowIndex(rows.first + row - rows.begin) * kHeadDim;
-#pragma unroll
-      for (int j = 0; j < S::kPairs; ++j) {
-        const float2 normal = Affine(j, z[j]);
-        const int c = ChannelAt(2 * LanePair(j));
-        output[c] = Value(shared_.queries, row, c) + normal.x;
-        output[c + S::kTiles] =
-            Value(shared_.queries, row, c + S::kTiles) + normal.y;
-      }
-    }
-  }
-
-  // z_t -= tau_t sum_{s <= t} (x_t . x_s + 1) times the gradient of s, with x
-  // the inner activations. Rows from `end` on are not there.
-  __device__ __forceinline__ void CorrectOutput(
-      int row, int32_t end, float (&z)[S::kPairs][2]) const {
-    const int key = lane_ % kLanesOfRow;
-    const int tile = row < 8 ? 0 : 1 + key / 8;
-    float score = 1.0f;
-#pragma unroll
-    for (int warp = 0; warp < S::kWarps; ++warp) {
-      score += shared_.scores[warp][64 * tile + row % 8 * 8 + key % 8];
-    }
-    if (key > row) score = 0.0f;
-    float sums[S::kPairs][2] = {};
-#pragma unroll 4
-    for (int s = 0; s < end; ++s) {
-      const float scale = __shfl_sync(kAllLanes, score, s, kLanesOfRow);
-#pragma unroll
-      for (int j = 0; j < S::kPairs; ++j) {
-        const uint32_t pair = GradientPair(s, LanePair(j));
-        sums[j][0] = fmaf(scale, LowOfPair(pair), sums[j][0]);
-        sums[j][1] = fmaf(scale, HighOfPair(pair), sums[j][1]);
-      }
-    }
-    const float scale = TokenScale(row);
-#pragma unroll
-    for (int j = 0; j < S::kPairs; ++j) {
-      z[j][0] = fmaf(-scale, sums[j][0], z[j][0]);
-      z[j][1] = fmaf(-scale, sums[j][1], z[j][1]);
-    }
-  }
-
   // P <- P - tau sum_s lr_s (input_s^T g_s, g_s), of a whole mini-batch: the
   // first layer, then a barrier, then the second, which no longer reads rows.
   // Both ask for the low halves of a tile before they keep those of the last.
   __device__ __forceinline__ void CommitInputs() {
     const float scale = TokenScale(args_.mini_batch - 1);
     if (S::kKeepsLow) WaitForCopies();
-#pragma unroll
-    for (int i = 0; i < S::kRun1; ++i) {
-      float sums[4];
-      MultiplyInner(sums, i, kOnes, kOnes);
-      if (quad_ == 0) {
-        float* const bias =
-            shared_.bias1 + kWarpInner * warp_ + kInnerTiles * group_ + 2 * i;
-        bias[0] = fmaf(-scale, sums[0], bias[0]);
-        bias[1] = fmaf(-scale, sums[2], bias[1]);
-      }
-    }
+    CommitBias1(scale, shared_.bias1);
     if (broken_ != 0) return BreakInputs();
     uint32_t even[2][S::kRun1], odd[2][S::kRun1];
     LoadLow1(0, even[0], odd[0]);
@@ -1099,13 +614,8 @@ class MlpHead {
 
   __device__ __forceinline__ void CommitOutputBias(float scale) {
     if (thread_ >= kHeadDim) return;
-    float sum = 0.0f;
-#pragma unroll
-    for (int s = 0; s < kMaxMiniBatch; ++s) {
-      const uint32_t pair = GradientPair(s, thread_ / 2);
-      sum += thread_ % 2 == 0 ? LowOfPair(pair) : HighOfPair(pair);
-    }
-    shared_.bias2[thread_] = fmaf(-scale, sum, shared_.bias2[thread_]);
+    shared_.bias2[thread_] =
+        fmaf(-scale, SumGradients(thread_), shared_.bias2[thread_]);
   }
 
   // The NaN of the arithmetic is not one in its high half alone.
@@ -1128,79 +638,11 @@ class MlpHead {
     }
   }
 
-  // sums[columns of inner tiles 2 i and 2 i + 1, 8] of the inner gradients and
-  // an operand of the rows.
-  __device__ __forceinline__ void MultiplyInner(float (&sums)[4], int i,
-                                                uint32_t b0,
-                                                uint32_t b1) const {
-    Multiply(sums,
-             {inner_gradients_[2 * i][0], inner_gradients_[2 * i + 1][0],
-              inner_gradients_[2 * i][1], inner_gradients_[2 * i + 1][1]},
-             b0, b1);
-  }
-
-  // Takes scale * sums[16, 8] from the weights of two tiles, whose low halves
-  // stand as in the slot.
-  __device__ __forceinline__ static void Update(float scale,
-                                                const float (&sums)[4],
-                                                uint32_t& first,
-                                                uint32_t& second,
-                                                uint32_t& even, uint32_t& odd) {
-    // A value plus 0x8000 is the high half, and the low half with its first bit
-    // turned.
-    const uint32_t even_turned = even ^ 0x80008000u;
-    const uint32_t odd_turned = odd ^ 0x80008000u;
-    const uint32_t raised[4] = {LowHalves(even_turned, first),
-                                __byte_perm(odd_turned, first, 0x7610),
-                                __byte_perm(even_turned, second, 0x5432),
-                                HighHalves(odd_turned, second)};
-    float values[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      values[i] = fmaf(-scale, sums[i], __uint_as_float(raised[i] - 0x8000u));
-    }
-    first = SplitHighPair(values[0], values[1]);
-    second = SplitHighPair(values[2], values[3]);
-    even = SplitLowPair(values[0], values[2]);
-    odd = SplitLowPair(values[1], values[3]);
-  }
-
-  // The step's rows of a mini-batch that goes on.
-  __device__ __forceinline__ void KeepRows(const MiniBatchRows& rows) {
-    constexpr int kUnits = RowTile<kHeadDim>::kUnits;
-    const bool is_key = thread_ < S::kThreads / 2;
-    const int unit = thread_ % kUnits;
-    const int row = thread_ / kUnits % kMaxMiniBatch;
-    if (row >= rows.begin && row < rows.end) {
-      const int index = RowTile<kHeadDim>::Index(row, unit);
-      auto* const to = reinterpret_cast<uint4*>(
-          PendingRow(is_key ? args_.pending_keys : args_.pending_targets, row));
-      to[unit] = (is_key ? shared_.keys : shared_.targets).units[index];
-    }
-    const int t = thread_;
-    if (t >= rows.begin && t < rows.end) *PendingRate(t) = shared_.rates[t];
-  }
-
-  const LearnerArgs& args_;
-  const SequenceRows sequence_;
-  const int32_t head_;
-  Shared<kHeadDim>& shared_;
-  uint32_t thread_;
-  int warp_;
-  int lane_;
-  int group_;
-  int quad_;
   // High halves: operands B of the products with keys, queries and inner
   // activations. w1_[tile of head_dim][inner tile], pairs along head_dim;
   // w2_[inner tile][output tile], pairs along the inner channels.
   uint32_t w1_[S::kTiles][kInnerTiles];
   uint32_t w2_[kInnerTiles][S::kTiles];
-  // Of the rows of the mini-batch: gelu(Z1) in pairs of columns, rows 0 to 7
-  // and 8 to 15, its slopes, and the gradients turned.
-  uint32_t inner_keys_[kInnerTiles][2];
-  float slopes_[kInnerTiles][4];
-  uint32_t inner_gradients_[kInnerTiles][2];
-  uint32_t broken_;  // a bit a row
 };
 
 // grid [num_heads, batch].
@@ -1215,8 +657,8 @@ __global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
   if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, sequence, blockIdx.x);
   WaitForKernelsBefore();
   if (sequence.num_rows == 0) return;
-  MlpHead<kHeadDim>(args, sequence, blockIdx.x,
-                    *reinterpret_cast<Shared<kHeadDim>*>(memory))
+  ResidentHead<kHeadDim>(args, sequence, blockIdx.x,
+                         *reinterpret_cast<Shared<kHeadDim>*>(memory))
       .Run();
 }
 
@@ -1228,32 +670,21 @@ cudaError_t Launch(const LearnerArgs& args, cudaStream_t stream) {
                           stream, args);
 }
 
-// Of a multiprocessor, less what the system takes of each block.
-constexpr int kMaxSharedBytes = 228 * 1024;
-constexpr int kSystemSharedBytes = 1024;
-
 template <int kHeadDim>
 cudaError_t Prepare() {
   constexpr int kBytes = sizeof(Shared<kHeadDim>);
-  static_assert(Shape<kHeadDim>::kBlocks * (kBytes + kSystemSharedBytes) <=
-                    kMaxSharedBytes,
+  static_assert(MlpBlocksFit(Shape<kHeadDim>::kBlocks, kBytes),
                 "as many blocks as wanted");
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(LearnerMlpKernel<kHeadDim>,
-                               cudaFuncAttributePreferredSharedMemoryCarveout,
-                               cudaSharedmemCarveoutMaxShared);
-      error != cudaSuccess) {
-    return error;
-  }
-  return cudaFuncSetAttribute(LearnerMlpKernel<kHeadDim>,
-                              cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              kBytes);
+  return PrepareMlpKernel(LearnerMlpKernel<kHeadDim>, kBytes);
 }
 
 }  // namespace
 
 cudaError_t LaunchLearnerMlp(const LearnerArgs& args, cudaStream_t stream) {
   if (args.rows.num_rows == 0) return cudaSuccess;
+  if (args.rows.num_rows <= args.rows.batch) {
+    return LaunchLearnerMlpDecode(args, stream);
+  }
   switch (args.head_dim) {
     case 32:
       return Launch<32>(args, stream);
@@ -1265,7 +696,8 @@ cudaError_t LaunchLearnerMlp(const LearnerArgs& args, cudaStream_t stream) {
 }
 
 cudaError_t PrepareLearnerMlp() {
-  for (cudaError_t (*prepare)() : {Prepare<32>, Prepare<64>, Prepare<96>}) {
+  for (cudaError_t (*prepare)() :
+       {Prepare<32>, Prepare<64>, Prepare<96>, PrepareLearnerMlpDecode}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }
   return cudaSuccess;

@@ -1,0 +1,638 @@
+// The inner learner of two layers for steps of a row a sequence: the bits of
+// learner_mlp.cu, bound by the reading of the high halves.
+//
+// A block owns a head of a sequence. The high halves come to shared memory, so
+// that a block holds few registers and another one's weights come while this
+// one computes. The query stands in the tile of the keys, in the row after the
+// last, and what it gives with W1 comes of the keys' product; where the step
+// ends the mini-batch it has a product of its own. From the inner activation on
+// its row is in all rows of its operands. Sequences may have more rows: they
+// are read one after the other.
+#include "kernels/cuda/async_copy.cuh"
+#include "kernels/cuda/device_rows.cuh"
+#include "kernels/cuda/launchers.h"
+#include "kernels/cuda/learner_mlp_head.cuh"
+#include "kernels/cuda/learner_mlp_math.cuh"
+#include "kernels/cuda/learner_tile.cuh"
+#include "kernels/cuda/overlap.cuh"
+
+namespace ttt {
+namespace {
+
+template <int kHeadDim>
+struct Shape : MlpShape<kHeadDim> {
+  // A multiprocessor, by shared memory; with head_dim 32 by registers.
+  static constexpr int kBlocks = kHeadDim == 32 ? 5 : kHeadDim == 64 ? 3 : 1;
+  // How far ahead fast weights are asked for: about as many blocks as run at
+  // once.
+  static constexpr int kBlocksAhead = kMultiprocessors * kBlocks;
+  static constexpr int kUnits = RowTile<kHeadDim>::kUnits;
+};
+
+// What one block has in shared memory.
+template <int kHeadDim>
+struct Shared : MlpShared<kHeadDim> {
+  using S = Shape<kHeadDim>;
+
+  __device__ float Score(int warp, int /*row*/, int key) const {
+    return scores[warp][key];
+  }
+  __device__ float Query(int /*row*/, int channel) const {
+    return __bfloat162float(
+        reinterpret_cast<const __nv_bfloat16*>(query)[channel]);
+  }
+
+  // Each warp's columns of W1, [head_dim, 32], two rows in 128 bytes, in units
+  // that are permuted by W1Place; and when these have been read, its outputs.
+  union {
+    uint4 w1[S::kWarps][kHeadDim * kWarpInner / 8];
+    float outputs[S::kWarps][kMaxMiniBatch * kHeadDim];
+  };
+  // Its rows of W2, [32, head_dim], a unit free after every four.
+  uint4 w2[S::kWarps][kWarpInner * S::kUnits + kWarpInner / 4];
+  float scores[S::kWarps][kMaxMiniBatch];  // of the second layer
+  // The inner channels of the query, in the order of an operand A of all inner
+  // tiles: sums, and then activations in bfloat16.
+  float4 inner_query[S::kWarps][kWarpInner / 4];
+  uint4 query[S::kUnits];
+  SequenceRows rest;  // after the row that is read
+};
+
+// The place of unit `unit` of row `row` of a warp's columns of W1: none of the
+// rows 2q or 2q + 1 of eight meets another in a bank.
+__device__ constexpr int W1Place(int row, int unit) {
+  return row / 2 * 8 + ((row % 2 * 4 + unit) ^ (row / 2 % 4 * 2));
+}
+
+// One head of one sequence.
+template <int kHeadDim>
+class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
+  using S = Shape<kHeadDim>;
+  using Head = MlpHead<kHeadDim, Shared<kHeadDim>>;
+
+ public:
+  __device__ __forceinline__ StreamedHead(const LearnerArgs& args,
+                                          const SequenceRows& sequence,
+                                          int32_t head,
+                                          Shared<kHeadDim>& shared)
+      : Head(args, sequence, head, shared) {}
+
+  // Reads the first row of the sequence; num_rows > 0.
+  __device__ __forceinline__ void Run() {
+    const auto begin =
+        static_cast<int32_t>(sequence_.position % args_.mini_batch);
+    ReadRow({begin, begin + 1, 0});
+  }
+
+ private:
+  using Head::args_;
+  using Head::broken_;
+  using Head::group_;
+  using Head::head_;
+  using Head::inner_gradients_;
+  using Head::inner_keys_;
+  using Head::lane_;
+  using Head::quad_;
+  using Head::sequence_;
+  using Head::shared_;
+  using Head::slopes_;
+  using Head::thread_;
+  using Head::warp_;
+
+  using Head::ActivateKeys;
+  using Head::Bias1;
+  using Head::Bias2;
+  using Head::ChannelAt;
+  using Head::CommitBias1;
+  using Head::CopyConstants;
+  using Head::FindGradients;
+  using Head::High1;
+  using Head::High2;
+  using Head::KeepRows;
+  using Head::LoadRows;
+  using Head::Locate;
+  using Head::MultiplyInner;
+  using Head::OutputPlace;
+  using Head::PendingRate;
+  using Head::PrefetchAhead;
+  using Head::PrefetchLow;
+  using Head::RowAt;
+  using Head::RowIndex;
+  using Head::Run1;
+  using Head::Run2;
+  using Head::StartInner;
+  using Head::SumGradients;
+  using Head::TokenScale;
+  using Head::Weights;
+  using Head::WriteOutputs;
+
+  // As Locate, with a zero that the assembler cannot know to be one: it would
+  // keep the addresses of part after part in registers, and spill for them.
+  __device__ __forceinline__ void Begin() {
+    const int32_t zero = sequence_.num_rows >> 31;
+    thread_ += zero;
+    head_ += zero;
+    sequence_.slot += zero;
+    sequence_.first_row += zero;
+    Locate();
+  }
+
+  __device__ __forceinline__ bool Commits(const MiniBatchRows& rows) const {
+    return rows.end == args_.mini_batch;
+  }
+
+  __device__ __forceinline__ void ReadRow(const MiniBatchRows& rows) {
+    Begin();
+    CopyRows(rows);
+    CopyConstants();
+    CopyW1();
+    CloseCopies();
+    CopyW2();
+    CloseCopies();
+    if (thread_ == 0) {
+      if (Commits(rows)) PrefetchLow();
+      PrefetchAhead(S::kBlocksAhead);
+    }
+    WaitForAllCopiesButOne();
+    __syncthreads();
+    Begin();
+    uint32_t scores[2];
+    ReadInputs(rows, scores);
+    WaitForCopies();
+    __syncwarp();  // W2 has come, and W1 been read.
+    StoreOutputs(inner_keys_, group_, group_ < rows.end, group_ + 8 < rows.end);
+    __syncthreads();
+    Begin();
+    FindGradients(rows);
+    __syncthreads();
+    Begin();
+    ReadQuery(rows, scores);
+    __syncthreads();
+    Begin();
+    WriteOutputs(rows);
+    Begin();
+    if (!Commits(rows)) return KeepRows(rows);
+    CommitInputs();
+    CommitOutputs();
+  }
+
+  // Starts to copy keys and targets of the mini-batch and the query; what is
+  // not there becomes zero.
+  __device__ __forceinline__ void CopyRows(const MiniBatchRows& rows) {
+    static_assert(2 * kMaxMiniBatch * S::kUnits == S::kThreads,
+                  "a thread a unit of keys or of targets");
+    const bool is_key = thread_ < S::kThreads / 2;
+    const int unit = thread_ % S::kUnits;
+    const int row = thread_ / S::kUnits % kMaxMiniBatch;
+    const auto* const query =
+        static_cast<const __nv_bfloat16*>(args_.queries.data) +
+        RowIndex(rows.first) * kHeadDim;
+    const bool is_query = is_key && row == rows.end && !Commits(rows);
+    const __nv_bfloat16* const from =
+        is_query ? query
+        : is_key ? RowAt(args_.pending_keys, args_.keys, rows, row)
+                 : RowAt(args_.pending_targets, args_.targets, rows, row);
+    RowTile<kHeadDim>& to = is_key ? shared_.keys : shared_.targets;
+    CopyAsync16(&to.units[RowTile<kHeadDim>::Index(row, unit)], from + 8 * unit,
+                row < rows.end || is_query);
+    const int t = thread_;
+    if (t < S::kUnits) CopyAsync16(shared_.query + t, query + 8 * t, true);
+    if (t < kMaxMiniBatch) {
+      const float* const rate =
+          t < rows.begin ? PendingRate(t) : args_.rates + RowIndex(rows.first);
+      CopyAsync4(shared_.rates + t, rate, t < rows.end);
+    }
+  }
+
+  // All threads copy each other's W1, eight rows at a time, and every warp its
+  // own of W2.
+  __device__ __forceinline__ void CopyW1() {
+    constexpr int kUnitsOfRow = S::kInner / 8;
+    const int unit = thread_ % kUnitsOfRow;
+    const int row = thread_ / kUnitsOfRow;
+    const uint16_t* const from = Weights(args_.w1) + row * S::kInner + 8 * unit;
+    uint4* const to = shared_.w1[unit / 4] + W1Place(row, unit % 4);
+#pragma unroll
+    for (int tile = 0; tile < S::kTiles; ++tile) {
+      CopyAsync16(to + 32 * tile, from + 8 * S::kInner * tile, true);
+    }
+  }
+  __device__ __forceinline__ void CopyW2() {
+    const uint16_t* const from =
+        Weights(args_.w2) + warp_ * (kWarpInner * kHeadDim);
+#pragma unroll
+    for (int n = 0; n < S::kUnits; ++n) {
+      const int unit = lane_ + kWarpSize * n;
+      CopyAsync16(shared_.w2[warp_] + unit + unit / (4 * S::kUnits),
+                  from + 8 * unit, true);
+    }
+  }
+
+  // Of the warp's rows of W2, where row `row` begins.
+  __device__ const std::byte* W2Row(int row) const {
+    return reinterpret_cast<const std::byte*>(shared_.w2[warp_] +
+                                              row * S::kUnits + row / 4);
+  }
+
+  // z = rows W1 + b1, and the products of the rows with the keys. load(a, step)
+  // gives their operand A.
+  template <typename Load>
+  __device__ __forceinline__ void MultiplyInputs(
+      Load load, float (&z)[kInnerTiles][4], float (&products)[2][4]) const {
+    StartInner(z);
+    // Of the runs of four channels of row 2 quad + odd.
+    const uint2* runs[2];
+#pragma unroll
+    for (int odd = 0; odd < 2; ++odd) {
+      runs[odd] =
+          reinterpret_cast<const uint2*>(shared_.w1[warp_] +
+                                         W1Place(2 * quad_ + odd, group_ / 2)) +
+          group_ % 2;
+    }
+#pragma unroll
+    for (int step = 0; step < S::kSteps; ++step) {
+      uint32_t a[4], k[4];
+      load(a, step);
+      shared_.keys.Load(k, step, lane_);
+      MultiplyStep(step, products[0], a, k[0], k[1]);
+      MultiplyStep(step, products[1], a, k[2], k[3]);
+      uint32_t w[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const uint2 even = runs[0][64 * (2 * step + i)];
+        const uint2 odd = runs[1][64 * (2 * step + i)];
+        w[i][0] = even.x;
+        w[i][1] = even.y;
+        w[i][2] = odd.x;
+        w[i][3] = odd.y;
+        PairRuns(w[i]);
+      }
+#pragma unroll
+      for (int tile = 0; tile < kInnerTiles; ++tile) {
+        MultiplyAdd(z[tile], a, w[0][tile], w[1][tile]);
+      }
+    }
+  }
+
+  // The first layer. `scores`: see KeepQuery.
+  __device__ __forceinline__ void ReadInputs(const MiniBatchRows& rows,
+                                             uint32_t (&scores)[2]) {
+    float z[kInnerTiles][4];
+    float products[2][4];
+    if (Commits(rows)) {
+      MultiplyInputs(
+          [&](uint32_t(&a)[4], int step) {
+            LoadMatrices(a, shared_.query + 2 * step + lane_ / 16);
+          },
+          z, products);
+      KeepQuery(rows, z, products, scores);
+    }
+    MultiplyInputs(
+        [&](uint32_t(&a)[4], int step) { LoadRows(a, shared_.keys, step); }, z,
+        products);
+    if (!Commits(rows)) KeepQuery(rows, z, products, scores);
+    ActivateKeys(z, 0);
+    if (rows.end > 8) {
+      ActivateKeys(z, 1);
+    } else {
+#pragma unroll
+      for (int tile = 0; tile < kInnerTiles; ++tile) {
+        inner_keys_[tile][1] = 0;
+        slopes_[tile][2] = slopes_[tile][3] = 0.0f;
+      }
+    }
+  }
+
+  // Keeps the query's inner channels, before its correction, and finds its
+  // scores: q . k_s + 1 for the keys s that there are, else zero, in the lanes
+  // whose row of an operand A is the query's.
+  __device__ __forceinline__ void KeepQuery(const MiniBatchRows& rows,
+                                            const float (&z)[kInnerTiles][4],
+                                            const float (&products)[2][4],
+                                            uint32_t (&scores)[2]) {
+    if ((rows.end & 8) == 0) {
+      KeepQueryOf<0>(rows, z, products, scores);
+    } else {
+      KeepQueryOf<1>(rows, z, products, scores);
+    }
+  }
+  template <int kHalf>
+  __device__ __forceinline__ void KeepQueryOf(const MiniBatchRows& rows,
+                                              const float (&z)[kInnerTiles][4],
+                                              const float (&products)[2][4],
+                                              uint32_t (&scores)[2]) {
+    constexpr int kFirst = 2 * kHalf;
+#pragma unroll
+    for (int keys = 0; keys < 2; ++keys) {
+      const int key = 8 * keys + 2 * quad_;
+      const float even = products[keys][kFirst] + 1.0f;
+      const float odd = products[keys][kFirst + 1] + 1.0f;
+      scores[keys] = PackPair(key < rows.end ? even : 0.0f,
+                              key + 1 < rows.end ? odd : 0.0f);
+    }
+    if (!HasQuery(rows)) return;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      shared_.inner_query[warp_][2 * quad_ + i] = {
+          z[2 * i][kFirst], z[2 * i][kFirst + 1], z[2 * i + 1][kFirst],
+          z[2 * i + 1][kFirst + 1]};
+    }
+  }
+
+  // Whether the lane's rows of a sum tile hold the query's, of the tile of the
+  // keys; of a tile of the query alone all do.
+  __device__ bool HasQuery(const MiniBatchRows& rows) const {
+    return group_ == (rows.end & 7);
+  }
+
+  // What the warp's inner channels give of the output: for row `row`, and the
+  // one eight rows after, if they are wanted.
+  __device__ __forceinline__ void StoreOutputs(
+      const uint32_t (&x)[kInnerTiles][2], int row, bool has_first,
+      bool has_second) {
+    static_assert(kInnerTiles == 4, "as many words as output tiles at a time");
+    // Two words of each run at a time, in runs of 16 bytes not the same ones in
+    // all lanes: those of the columns 2, 3, 6 and 7 begin with the last.
+    constexpr int kParts = S::kRun2 / 2;
+    constexpr int kTurn = kParts == 2 ? 1 : 0;
+    const std::byte* const runs = W2Row(8 * quad_) + 2 * S::kTiles * group_;
+    float* const to = shared_.outputs[warp_] + row * kHeadDim + 2 * quad_;
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      const int own = part ^ (group_ / 2 & kTurn);
+      uint32_t w[kInnerTiles][4];
+#pragma unroll
+      for (int tile = 0; tile < kInnerTiles; ++tile) {
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) {
+          const uint2 words = *reinterpret_cast<const uint2*>(
+              runs + 16 * (S::kUnits * (4 * odd + tile) + odd) + 8 * own);
+          w[tile][2 * odd] = words.x;
+          w[tile][2 * odd + 1] = words.y;
+        }
+        PairRuns(w[tile]);
+      }
+      float* const place = to + 32 * (part ^ (quad_ & kTurn));
+#pragma unroll
+      for (int tile = 0; tile < 4; ++tile) {
+        float sums[4];
+        Multiply(sums, {x[0][0], x[0][1], x[1][0], x[1][1]}, w[0][tile],
+                 w[1][tile]);
+        MultiplyAdd(sums, {x[2][0], x[2][1], x[3][0], x[3][1]}, w[2][tile],
+                    w[3][tile]);
+        auto* const pair =
+            reinterpret_cast<float2*>(place + OutputPlace(row, tile));
+        if (has_first) *pair = {sums[0], sums[1]};
+        if (has_second) pair[4 * kHeadDim] = {sums[2], sums[3]};
+      }
+    }
+  }
+
+  // Gradients of the inner channels, times the rates: operands [rows, inner]
+  // turned.
+  __device__ __forceinline__ void FindInnerGradients(
+      const MiniBatchRows& rows) {
+    const uint32_t unused = broken_ | ~((1u << rows.end) - 1);
+    uint32_t g[S::kSteps][4];
+#pragma unroll
+    for (int step = 0; step < S::kSteps; ++step) {
+      LoadRows(g[step], shared_.gradients, step);
+    }
+#pragma unroll
+    for (int tile = 0; tile < kInnerTiles; ++tile) {
+      // Of the columns 2 quad and 2 quad + 1 of all output tiles, in the row
+      // that is column `group` of the inner tile.
+      uint32_t w[S::kTiles];
+      LoadRun(W2Row(4 * group_) + 4 * S::kTiles * quad_ + 16 * S::kUnits * tile,
+              w);
+      PairRuns(w);
+      float sums[4];
+#pragma unroll
+      for (int step = 0; step < S::kSteps; ++step) {
+        MultiplyStep(step, sums, g[step], w[2 * step], w[2 * step + 1]);
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        uint32_t& gradients = inner_gradients_[tile][half];
+        gradients = 0;
+        if (half == 1 && rows.end <= 8) continue;
+        const float even = sums[2 * half] * slopes_[tile][2 * half];
+        const float odd = sums[2 * half + 1] * slopes_[tile][2 * half + 1];
+        const bool is_unused = (unused >> (group_ + 8 * half) & 1) != 0;
+        gradients = Turn(is_unused ? 0 : PackPair(even, odd));
+      }
+    }
+  }
+
+  // The second layer of the query.
+  __device__ __forceinline__ void ReadQuery(const MiniBatchRows& rows,
+                                            const uint32_t (&scores)[2]) {
+    broken_ = __ballot_sync(kAllLanes,
+                            shared_.is_broken[lane_ % kMaxMiniBatch] != 0) &
+              0xffffu;
+    FindInnerGradients(rows);
+    CorrectInner(rows, scores);
+    uint32_t x[kInnerTiles][2] = {};
+    ActivateQuery(x);
+    StoreScores(x);
+    // Its row takes the place of that of its key.
+    StoreOutputs(x, rows.begin, group_ == 0, false);
+  }
+
+  // z -= tau sum_s score_s times the inner gradient of s.
+  __device__ __forceinline__ void CorrectInner(const MiniBatchRows& rows,
+                                               const uint32_t (&scores)[2]) {
+    const float scale = TokenScale(rows.begin);
+    const uint32_t a[4] = {scores[0], 0, scores[1], 0};
+    float sums[kInnerTiles][4];
+#pragma unroll
+    for (int tile = 0; tile < kInnerTiles; ++tile) {
+      Multiply(sums[tile], a, inner_gradients_[tile][0],
+               inner_gradients_[tile][1]);
+    }
+    if (!HasQuery(rows)) return;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float4& z = shared_.inner_query[warp_][2 * quad_ + i];
+      z = {fmaf(-scale, sums[2 * i][0], z.x), fmaf(-scale, sums[2 * i][1], z.y),
+           fmaf(-scale, sums[2 * i + 1][0], z.z),
+           fmaf(-scale, sums[2 * i + 1][1], z.w)};
+    }
+  }
+
+  // A lane a channel; then all have it in the first rows of an operand A.
+  __device__ __forceinline__ void ActivateQuery(uint32_t (&x)[kInnerTiles][2]) {
+    float4* const all = shared_.inner_query[warp_];
+    __syncwarp();
+    const float z = reinterpret_cast<const float*>(all)[lane_];
+    __syncwarp();
+    reinterpret_cast<__nv_bfloat16*>(all)[lane_] =
+        __float2bfloat16_rn(InnerActivation(z).value);
+    __syncwarp();
+    static_assert(kInnerTiles == 4, "a vector a lane");
+    const uint4 pairs = reinterpret_cast<const uint4*>(all)[quad_];
+    x[0][0] = pairs.x;
+    x[1][0] = pairs.y;
+    x[2][0] = pairs.z;
+    x[3][0] = pairs.w;
+  }
+
+  __device__ __forceinline__ void StoreScores(
+      const uint32_t (&x)[kInnerTiles][2]) {
+#pragma unroll
+    for (int keys = 0; keys < 2; ++keys) {
+      float sums[4];
+      Multiply(sums, {x[0][0], x[0][1], x[1][0], x[1][1]}, inner_keys_[0][keys],
+               inner_keys_[1][keys]);
+      MultiplyAdd(sums, {x[2][0], x[2][1], x[3][0], x[3][1]},
+                  inner_keys_[2][keys], inner_keys_[3][keys]);
+      if (group_ == 0) {
+        auto* const to = reinterpret_cast<float2*>(shared_.scores[warp_]);
+        to[4 * keys + quad_] = {sums[0], sums[1]};
+      }
+    }
+  }
+
+  // P <- P - tau sum_s lr_s (input_s^T g_s, g_s), of a whole mini-batch: the
+  // first layer, then the second. Other warps still read the biases.
+  __device__ __forceinline__ void CommitInputs() {
+    const float scale = TokenScale(args_.mini_batch - 1);
+    CommitBias1(scale, Bias1());
+    // All tiles at once would not fit into registers.
+#pragma unroll 1
+    for (int step = 0; step < S::kSteps; ++step) {
+      uint32_t k[4];
+      shared_.keys.LoadTurned(k, step, lane_);
+#pragma unroll
+      for (int part = 0; part < 2; ++part) {
+        const int tile = 2 * step + part;
+        CommitRuns<S::kRun1>(scale, High1() + Run1(tile, 0),
+                             High1() + Run1(tile, 1),
+                             [&](int i, float(&sums)[4]) {
+                               MultiplyInner(sums, i, k[part], k[2 + part]);
+                             });
+      }
+    }
+  }
+  __device__ __forceinline__ void CommitOutputs() {
+    const float scale = TokenScale(args_.mini_batch - 1);
+    if (thread_ < kHeadDim) {
+      Bias2()[ChannelAt(thread_)] =
+          fmaf(-scale, SumGradients(thread_), shared_.bias2[thread_]);
+    }
+#pragma unroll
+    for (int tile = 0; tile < kInnerTiles; ++tile) {
+      const uint32_t x[2] = {Turn(inner_keys_[tile][0]),
+                             Turn(inner_keys_[tile][1])};
+      CommitRuns<S::kRun2>(scale, High2() + Run2(tile, 0),
+                           High2() + Run2(tile, 1),
+                           [&](int i, float(&sums)[4]) {
+                             uint32_t g[4];
+                             shared_.gradients.LoadTurned(g, i, lane_);
+                             Multiply(sums, g, x[0], x[1]);
+                           });
+    }
+  }
+
+  // Two runs of a tile: takes scale * sums(i) from their i-th words, and makes
+  // all NaN after a broken row; the NaN of the arithmetic is not one in its
+  // high half alone.
+  template <int kRun, typename Sums>
+  __device__ __forceinline__ void CommitRuns(float scale, uint16_t* first,
+                                             uint16_t* second,
+                                             Sums find) const {
+    uint32_t w[2 * kRun], even[kRun], odd[kRun];
+    LoadRun(first, even);
+    LoadRun(second, odd);
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      w[i] = even[i];
+      w[kRun + i] = odd[i];
+    }
+    PairRuns(w);
+    LoadRun(first + S::kMatrix, even);
+    LoadRun(second + S::kMatrix, odd);
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      float sums[4];
+      find(i, sums);
+      Update(scale, sums, w[2 * i], w[2 * i + 1], even[i], odd[i]);
+      if (broken_ != 0) {
+        w[2 * i] = w[2 * i + 1] = kNanPair;
+        even[i] = odd[i] = 0;
+      }
+    }
+    StoreRun(first + S::kMatrix, even);
+    StoreRun(second + S::kMatrix, odd);
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      even[i] = LowHalves(w[2 * i], w[2 * i + 1]);
+      odd[i] = HighHalves(w[2 * i], w[2 * i + 1]);
+    }
+    StoreRun(first, even);
+    StoreRun(second, odd);
+  }
+};
+
+// grid [num_heads, batch].
+template <int kHeadDim>
+__global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
+                                  Shape<kHeadDim>::kBlocks)
+    LearnerMlpDecodeKernel(const __grid_constant__ LearnerArgs args) {
+  extern __shared__ uint4 memory[];
+  // No kernel writes the sequences, and a hint may come before what it is for
+  // has been written.
+  SequenceRows sequence = LoadSequence(args.rows, blockIdx.y);
+  if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, sequence, blockIdx.x);
+  WaitForKernelsBefore();
+  auto& shared = *reinterpret_cast<Shared<kHeadDim>*>(memory);
+  while (sequence.num_rows > 0) {
+    if (threadIdx.x == 0) {
+      shared.rest = {sequence.first_row + 1, sequence.num_rows - 1,
+                     sequence.slot, sequence.position + 1};
+    }
+    StreamedHead<kHeadDim>(args, sequence, blockIdx.x, shared).Run();
+    sequence = shared.rest;
+    if (sequence.num_rows == 0) break;
+    __syncthreads();
+  }
+}
+
+template <int kHeadDim>
+cudaError_t Launch(const LearnerArgs& args, cudaStream_t stream) {
+  const dim3 grid(args.num_heads, args.rows.batch);
+  return LaunchOverlapped(LearnerMlpDecodeKernel<kHeadDim>, grid,
+                          Shape<kHeadDim>::kThreads, sizeof(Shared<kHeadDim>),
+                          stream, args);
+}
+
+template <int kHeadDim>
+cudaError_t Prepare() {
+  constexpr int kBytes = sizeof(Shared<kHeadDim>);
+  static_assert(MlpBlocksFit(Shape<kHeadDim>::kBlocks, kBytes),
+                "as many blocks as wanted");
+  return PrepareMlpKernel(LearnerMlpDecodeKernel<kHeadDim>, kBytes);
+}
+
+}  // namespace
+
+cudaError_t LaunchLearnerMlpDecode(const LearnerArgs& args,
+                                   cudaStream_t stream) {
+  switch (args.head_dim) {
+    case 32:
+      return Launch<32>(args, stream);
+    case 64:
+      return Launch<64>(args, stream);
+    default:
+      return Launch<96>(args, stream);
+  }
+}
+
+cudaError_t PrepareLearnerMlpDecode() {
+  for (cudaError_t (*prepare)() : {Prepare<32>, Prepare<64>, Prepare<96>}) {
+    if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace ttt
