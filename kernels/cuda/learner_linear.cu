@@ -49,9 +49,11 @@ __global__ void __launch_bounds__(Decode<kHeadDim, kWarps>::kMostItems*
                                       Decode<kHeadDim, kWarps>::kItemThreads,
                                   Decode<kHeadDim, kWarps>::kBlocks)
     LinearDecodeKernel(const __grid_constant__ LearnerArgs args) {
-  constexpr int kItemThreads = Decode<kHeadDim, kWarps>::kItemThreads;
+  using D = Decode<kHeadDim, kWarps>;
+  constexpr int kItemThreads = D::kItemThreads;
   extern __shared__ float4 shared[];
   LetNextKernelBegin();
+  __builtin_assume(threadIdx.x < D::kMostItems * kItemThreads);
   const int index = threadIdx.x / kItemThreads;
   const auto head_index =
       static_cast<int32_t>(blockIdx.x * (blockDim.x / kItemThreads) + index);
