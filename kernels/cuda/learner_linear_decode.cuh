@@ -52,7 +52,6 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
   using Tiles = LinearTiles<kHeadDim, kWarps>;
   using Tiles::Barrier;
   using Tiles::first_output_;
-  using Tiles::g;
   using Tiles::kOwnTiles;
   using Tiles::kSteps;
   using Tiles::lane_;

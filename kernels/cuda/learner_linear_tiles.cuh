@@ -260,19 +260,21 @@ class LinearTiles {
     }
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) is_bad[i] = false;
+    uint32_t used[kColumns / 2] = {};  // all bits of the columns' halves
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       is_bad[i] = !isfinite(fabsf(sums[i].x) + fabsf(sums[i].y));
-      const bool is_used = RowOf(i) < end && !is_bad[i];
+      if (RowOf(i) < end && !is_bad[i]) {
+        used[i / 2] |= i % 2 == 0 ? 0x0000ffff : 0xffff0000;
+      }
       const float mean_u = sums[i].x * (1.0f / kHeadDim) * scales[i];
       const float mean_uz = sums[i].y * (1.0f / kHeadDim) * scales[i];
 #pragma unroll
       for (int t = 0; t < kOwnTiles; ++t) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          const float gradient = fmaf(-mean_uz, At(learnt[t], i, h),
-                                      fmaf(u[t][h][i], scales[i], -mean_u));
-          u[t][h][i] = is_used ? gradient : 0.0f;
+          u[t][h][i] = fmaf(-mean_uz, At(learnt[t], i, h),
+                            fmaf(u[t][h][i], scales[i], -mean_u));
         }
       }
     }
@@ -282,9 +284,10 @@ class LinearTiles {
       for (int i = 0; i < kColumns; i += 2) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-          gradients[t][i + h] = i < kCount ? PackPair(u[t][h][i % kCount],
-                                                      u[t][h][(i + 1) % kCount])
-                                           : 0;
+          gradients[t][i + h] =
+              i < kCount ? used[i / 2] & PackPair(u[t][h][i % kCount],
+                                                  u[t][h][(i + 1) % kCount])
+                         : 0;
         }
       }
     }
