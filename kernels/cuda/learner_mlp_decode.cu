@@ -8,6 +8,8 @@
 // ends the mini-batch it has a product of its own. From the inner activation on
 // its row is in all rows of its operands. Sequences may have more rows: they
 // are read one after the other.
+#include <utility>
+
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
@@ -59,9 +61,19 @@ struct Shared : MlpShared<kHeadDim> {
 };
 
 // The place of unit `unit` of row `row` of a warp's columns of W1: none of the
-// rows 2q or 2q + 1 of eight meets another in a bank.
-__device__ constexpr int W1Place(int row, int unit) {
-  return row / 2 * 8 + ((row % 2 * 4 + unit) ^ (row / 2 % 4 * 2));
+// rows 2q or 2q + 1 of eight meets another in a bank, nor two warps in a row.
+__device__ constexpr int W1Place(int row, int unit, int warp) {
+  return row / 2 * 8 +
+         ((row % 2 * 4 + unit) ^ (row / 2 % 4 * 2) ^ (warp % 2 * 4));
+}
+
+// CopyAsync16 of what stands so many bytes behind the addresses.
+template <int kTo, int kFrom>
+__device__ __forceinline__ void CopyUnit(uint32_t to, const void* from) {
+  asm volatile(
+      "cp.async.cg.shared.global [%0 + %2], [%1 + %3], 16;\n" ::"r"(to),
+      "l"(from), "n"(kTo), "n"(kFrom)
+      : "memory");
 }
 
 // One head of one sequence.
@@ -79,8 +91,12 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
 
   // Reads the first row of the sequence; num_rows > 0.
   __device__ __forceinline__ void Run() {
-    const auto begin =
-        static_cast<int32_t>(sequence_.position % args_.mini_batch);
+    CopyW1(std::make_integer_sequence<int, S::kTiles>());
+    // Most are powers of two; a division takes long, and the rows wait.
+    const int32_t last = args_.mini_batch - 1;
+    const auto begin = static_cast<int32_t>(
+        (args_.mini_batch & last) == 0 ? sequence_.position & last
+                                       : sequence_.position % args_.mini_batch);
     ReadRow({begin, begin + 1, 0});
   }
 
@@ -88,7 +104,6 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::args_;
   using Head::broken_;
   using Head::group_;
-  using Head::head_;
   using Head::inner_gradients_;
   using Head::inner_keys_;
   using Head::lane_;
@@ -126,28 +141,16 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::Weights;
   using Head::WriteOutputs;
 
-  // As Locate, with a zero that the assembler cannot know to be one: it would
-  // keep the addresses of part after part in registers, and spill for them.
-  __device__ __forceinline__ void Begin() {
-    const int32_t zero = sequence_.num_rows >> 31;
-    thread_ += zero;
-    head_ += zero;
-    sequence_.slot += zero;
-    sequence_.first_row += zero;
-    Locate();
-  }
-
   __device__ __forceinline__ bool Commits(const MiniBatchRows& rows) const {
     return rows.end == args_.mini_batch;
   }
 
   __device__ __forceinline__ void ReadRow(const MiniBatchRows& rows) {
-    Begin();
+    Locate();
     CopyRows(rows);
     CopyConstants();
-    CopyW1();
     CloseCopies();
-    CopyW2();
+    CopyW2(std::make_integer_sequence<int, S::kUnits>());
     CloseCopies();
     if (thread_ == 0) {
       if (Commits(rows)) PrefetchLow();
@@ -155,22 +158,22 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     }
     WaitForAllCopiesButOne();
     __syncthreads();
-    Begin();
+    Locate();
     uint32_t scores[2];
     ReadInputs(rows, scores);
     WaitForCopies();
     __syncwarp();  // W2 has come, and W1 been read.
     StoreOutputs(inner_keys_, group_, group_ < rows.end, group_ + 8 < rows.end);
     __syncthreads();
-    Begin();
+    Locate();
     FindGradients(rows);
     __syncthreads();
-    Begin();
+    Locate();
     ReadQuery(rows, scores);
     __syncthreads();
-    Begin();
+    Locate();
     WriteOutputs(rows);
-    Begin();
+    Locate();
     if (!Commits(rows)) return KeepRows(rows);
     CommitInputs();
     CommitOutputs();
@@ -204,28 +207,31 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     }
   }
 
-  // All threads copy each other's W1, eight rows at a time, and every warp its
-  // own of W2.
-  __device__ __forceinline__ void CopyW1() {
+  // Eight rows at a time, of all warps.
+  template <int... kTile>
+  __device__ __forceinline__ void CopyW1(
+      std::integer_sequence<int, kTile...> /*tiles*/) {
     constexpr int kUnitsOfRow = S::kInner / 8;
     const int unit = thread_ % kUnitsOfRow;
     const int row = thread_ / kUnitsOfRow;
-    const uint16_t* const from = Weights(args_.w1) + row * S::kInner + 8 * unit;
-    uint4* const to = shared_.w1[unit / 4] + W1Place(row, unit % 4);
-#pragma unroll
-    for (int tile = 0; tile < S::kTiles; ++tile) {
-      CopyAsync16(to + 32 * tile, from + 8 * S::kInner * tile, true);
-    }
+    const int warp = unit / 4;
+    const uint16_t* const from = Weights(args_.w1) + 8 * thread_;
+    const uint32_t to =
+        SharedAddress(shared_.w1[warp] + W1Place(row, unit % 4, warp));
+    (CopyUnit<512 * kTile, 16 * S::kInner * kTile>(to, from), ...);
   }
-  __device__ __forceinline__ void CopyW2() {
+  // A warp its own.
+  template <int... kPart>
+  __device__ __forceinline__ void CopyW2(
+      std::integer_sequence<int, kPart...> /*parts*/) {
+    constexpr int kFour = 4 * S::kUnits;  // units of four rows
     const uint16_t* const from =
-        Weights(args_.w2) + warp_ * (kWarpInner * kHeadDim);
-#pragma unroll
-    for (int n = 0; n < S::kUnits; ++n) {
-      const int unit = lane_ + kWarpSize * n;
-      CopyAsync16(shared_.w2[warp_] + unit + unit / (4 * S::kUnits),
-                  from + 8 * unit, true);
-    }
+        Weights(args_.w2) + warp_ * (kWarpInner * kHeadDim) + 8 * lane_;
+    (CopyUnit<0, 16 * kWarpSize * kPart>(
+         SharedAddress(shared_.w2[warp_] + lane_ + kWarpSize * kPart +
+                       (lane_ + kWarpSize * kPart) / kFour),
+         from),
+     ...);
   }
 
   // Of the warp's rows of W2, where row `row` begins.
@@ -245,8 +251,8 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
 #pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
       runs[odd] =
-          reinterpret_cast<const uint2*>(shared_.w1[warp_] +
-                                         W1Place(2 * quad_ + odd, group_ / 2)) +
+          reinterpret_cast<const uint2*>(
+              shared_.w1[warp_] + W1Place(2 * quad_ + odd, group_ / 2, warp_)) +
           group_ % 2;
     }
 #pragma unroll
@@ -393,11 +399,6 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   __device__ __forceinline__ void FindInnerGradients(
       const MiniBatchRows& rows) {
     const uint32_t unused = broken_ | ~((1u << rows.end) - 1);
-    uint32_t g[S::kSteps][4];
-#pragma unroll
-    for (int step = 0; step < S::kSteps; ++step) {
-      LoadRows(g[step], shared_.gradients, step);
-    }
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) {
       // Of the columns 2 quad and 2 quad + 1 of all output tiles, in the row
@@ -409,7 +410,10 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
       float sums[4];
 #pragma unroll
       for (int step = 0; step < S::kSteps; ++step) {
-        MultiplyStep(step, sums, g[step], w[2 * step], w[2 * step + 1]);
+        // Again for each tile: those of all steps would not fit into registers.
+        uint32_t g[4];
+        LoadRows(g, shared_.gradients, step);
+        MultiplyStep(step, sums, g, w[2 * step], w[2 * step + 1]);
       }
 #pragma unroll
       for (int half = 0; half < 2; ++half) {

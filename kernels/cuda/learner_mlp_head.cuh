@@ -66,10 +66,15 @@ class MlpHead {
     Locate();
   }
 
-  // Finds the thread's place, and again in each part of the routine: addresses
-  // that are derived of it and kept would take the registers of the weights.
+  // Finds the thread's place, and again in each part of the routine, with a
+  // zero that the assembler cannot know to be one: addresses that it kept from
+  // part to part would take the registers of the weights.
   __device__ __forceinline__ void Locate() {
-    asm volatile("" : "+r"(thread_));
+    const int32_t zero = sequence_.num_rows >> 31;
+    thread_ += zero;
+    head_ += zero;
+    sequence_.slot += zero;
+    sequence_.first_row += zero;
     warp_ = thread_ / kWarpSize;
     lane_ = thread_ % kWarpSize;
     group_ = lane_ / 4;
@@ -400,14 +405,19 @@ class MlpHead {
     }
     if (key > row) score = 0.0f;
     float sums[S::kPairs][2] = {};
-#pragma unroll 4
-    for (int s = 0; s < end; ++s) {
-      const float scale = __shfl_sync(kAllLanes, score, s, kLanesOfRow);
+    // Eight at a time; the gradients of those that are not there are zero.
+#pragma unroll 1
+    for (int first = 0; first < end; first += 8) {
 #pragma unroll
-      for (int j = 0; j < S::kPairs; ++j) {
-        const uint32_t pair = GradientPair(s, LanePair(j));
-        sums[j][0] = fmaf(scale, LowOfPair(pair), sums[j][0]);
-        sums[j][1] = fmaf(scale, HighOfPair(pair), sums[j][1]);
+      for (int i = 0; i < 8; ++i) {
+        const int s = first + i;
+        const float scale = __shfl_sync(kAllLanes, score, s, kLanesOfRow);
+#pragma unroll
+        for (int j = 0; j < S::kPairs; ++j) {
+          const uint32_t pair = GradientPair(s, LanePair(j));
+          sums[j][0] = fmaf(scale, LowOfPair(pair), sums[j][0]);
+          sums[j][1] = fmaf(scale, HighOfPair(pair), sums[j][1]);
+        }
       }
     }
     const float scale = TokenScale(row);
