@@ -199,8 +199,9 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     const Operand& from = is_key      ? args_.keys
                           : is_target ? args_.targets
                                       : args_.queries;
-    const uint4 values =
-        __ldcg(reinterpret_cast<const uint4*>(head_.Row(from, 0)) + unit);
+    const auto* const row =
+        static_cast<const __nv_bfloat16*>(from.data) + head_.RowOffset(0);
+    const uint4 values = __ldcg(reinterpret_cast<const uint4*>(row) + unit);
     float rate = __uint_as_float(state.rate[0]);
     if (thread_ == phase_) rate = __ldcg(head_.Rate(0));
 
@@ -421,7 +422,8 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
       }
     }
     // See FindGradients.
-    if (q() == 3) Tiles::StoreOutputs(outputs, head_.Output(0));
+    if (q() == 3)
+      Tiles::StoreOutputs(outputs, args_.output + head_.RowOffset(0));
   }
 
   __device__ void LoadHalves(int step, Halves& halves) const {

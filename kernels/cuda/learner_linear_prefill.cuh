@@ -105,13 +105,11 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
                     head_.PendingRows(args_.pending_targets) + 8 * i, true);
       } else if (row < rows.end) {
         const int added = row - rows.begin;
-        const int32_t from = rows.first + added;
-        CopyAsync16(&to.keys.units[at], head_.Row(args_.keys, from) + 8 * unit,
-                    true);
-        CopyAsync16(&to.targets.units[at],
-                    head_.Row(args_.targets, from) + 8 * unit, true);
+        const int64_t from = head_.RowOffset(rows.first + added) + 8 * unit;
+        CopyAsync16(&to.keys.units[at], Rows(args_.keys) + from, true);
+        CopyAsync16(&to.targets.units[at], Rows(args_.targets) + from, true);
         CopyAsync16(&to.queries.units[Tile::Index(added, unit)],
-                    head_.Row(args_.queries, from) + 8 * unit, true);
+                    Rows(args_.queries) + from, true);
       } else {
         to.keys.units[at] = to.targets.units[at] = {0, 0, 0, 0};
       }
@@ -123,6 +121,10 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
                                     : head_.Rate(rows.first + row - rows.begin);
       CopyAsync4(&to.rates[row], rate, row < rows.end);
     }
+  }
+
+  __device__ static const __nv_bfloat16* Rows(const Operand& rows) {
+    return static_cast<const __nv_bfloat16*>(rows.data);
   }
 
   // The low halves only if a commit needs them.
@@ -360,7 +362,8 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
                                norm_bias[t][h]);
         }
       }
-      Tiles::StoreOutputs(outputs, head_.Output(rows.first + row));
+      Tiles::StoreOutputs(outputs,
+                          args_.output + head_.RowOffset(rows.first + row));
     }
   }
 

@@ -69,25 +69,19 @@ struct LinearHead {
     return SlotOf<float>(args.pending_rates, sequence.slot) + pending_offset();
   }
 
-  // Of row `row` of the sequence.
-  __device__ const __nv_bfloat16* Row(const Operand& rows, int32_t row) const {
-    return static_cast<const __nv_bfloat16*>(rows.data) + RowOffset(row);
+  // Of row `row` of the sequence: in values of all rows, and its rate.
+  __device__ int64_t RowOffset(int32_t row) const {
+    return ((int64_t{sequence.first_row} + row) * args.num_heads + index) *
+           kHeadDim;
   }
   __device__ const float* Rate(int32_t row) const {
     return args.rates + int64_t{sequence.first_row + row} * args.num_heads +
            index;
   }
-  __device__ float* Output(int32_t row) const {
-    return args.output + RowOffset(row);
-  }
 
  private:
   __device__ int64_t pending_offset() const {
     return int64_t{index} * (args.mini_batch - 1);
-  }
-  __device__ int64_t RowOffset(int32_t row) const {
-    return ((int64_t{sequence.first_row} + row) * args.num_heads + index) *
-           kHeadDim;
   }
 };
 
@@ -361,16 +355,22 @@ class LinearTiles {
     constexpr int kOwnColumns = (kCount + kWarps - 1) / kWarps;
     const int first = first_tile_ / kOwnTiles * kOwnColumns;
     if (kOwnColumns * kWarps == kCount || first < kCount) {
+      float2 found[kOwnColumns];
 #pragma unroll
-      for (int i = first; i < first + kOwnColumns; ++i) {
+      for (int i = 0; i < kOwnColumns; ++i) {
         float2 tiles[F::kTiles];
 #pragma unroll
         for (int t = 0; t < F::kTiles; ++t) {
-          tiles[t] = shown_.of_tiles[i][t][lane_];
+          tiles[t] = shown_.of_tiles[first + i][t][lane_];
         }
-        const float2 result = find(tiles);
-        if (g() == 0) {
-          reinterpret_cast<float2*>(shown_.of_rows)[RowOf(i)] = result;
+        found[i] = find(tiles);
+      }
+      // After the loop: in it, the compiler would split it by this.
+      if (g() == 0) {
+#pragma unroll
+        for (int i = 0; i < kOwnColumns; ++i) {
+          reinterpret_cast<float2*>(shown_.of_rows)[RowOf(first + i)] =
+              found[i];
         }
       }
     }
