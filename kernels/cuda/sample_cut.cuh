@@ -187,11 +187,16 @@ __device__ Kept CutAt(Shared& shared, const Row& row, Kept kept, float max,
   return {most, Locate(shared, row, wanted - above, is_equal, value)};
 }
 
+// Logits further below the largest are rarely among the best, and some models
+// have a few that are much further.
+inline constexpr float kUsualReach = 64.0f;
+
 // The `count` best, of at least so many.
 __device__ inline Kept CutAtCount(Shared& shared, const Row& row, int32_t count,
                                   float max, float reach) {
   return CutAt(
-      shared, row, KeptAll(), max, reach, [&](Count) { return Count(count); },
+      shared, row, KeptAll(), max, fminf(reach, kUsualReach),
+      [&](Count) { return Count(count); },
       [](float) {
         return Parts{0, 1};
       });

@@ -545,6 +545,10 @@ TEST_P(SampleTokensTest, LogitsOfAllShapesAreCutTheSame) {
       {"far apart", logits_of([](int, float x, float) {
          return 3e38f * (2.0f * x - 1.0f);
        })},
+      {"one far below", logits_of([](int id, float x, float) {
+         return id == 5 ? -1e9f : 8.0f * x;
+       })},
+      {"wide", logits_of([](int, float x, float) { return 900.0f * x; })},
       {"falling", logits_of([](int id, float, float) { return -1e-3f * id; })}};
   for (const auto& [what, logits] : shapes) {
     for (const int32_t top_k : {0, 1, 2, 1031, 3001, kSize - 1, kSize}) {
