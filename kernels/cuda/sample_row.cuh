@@ -60,6 +60,7 @@ struct alignas(sizeof(float4)) Shared {
   uint64_t cut;
   Count above;
   double log_total;  // log of the sum over exp(logit), before bias
+  double random;     // of the draw
   int32_t bin;
   int32_t found;
   float raw;  // logit of the token, before bias and penalties

@@ -187,10 +187,9 @@ __device__ void Adjust(const SampleTokensArgs& args, const SampleRow& sample,
 // its part of their total; the last that has weight, should rounding ask for
 // all of it.
 template <typename Has, typename Value>
-__device__ int32_t Draw(Shared& shared, const Row& row, double random, Has has,
-                        Value value) {
+__device__ int32_t Draw(Shared& shared, const Row& row, Has has, Value value) {
   const Count total = SumWarps(shared, row, has, value);
-  const auto passed = Count(random * double(total));
+  const auto passed = Count(shared.random * double(total));
   return Locate(shared, row, passed < total ? passed + 1 : total, has, value);
 }
 
@@ -199,13 +198,15 @@ __device__ int32_t ChooseToken(const SampleRow& sample, Shared& shared,
                                const Row& row, uint64_t best) {
   const float max = LogitOf(best);
   if (sample.temperature == 0.0f || !isfinite(max)) return IdOf(best);
-  const double random = UniformOf(sample.seed, sample.position);
+  if (threadIdx.x == kWarpSize) {  // Not of the warp that has a logarithm.
+    shared.random = UniformOf(sample.seed, sample.position);
+  }
   const Weights drawn(max, sample.temperature, sample.min_p);
   const bool has_top_k = sample.top_k > 0 && sample.top_k < row.size;
   const bool has_top_p = sample.top_p < 1.0f;
   const auto weight_of = [&](float logit) { return drawn.Of(logit); };
   if (!has_top_k && !has_top_p) {
-    return Draw(shared, row, random, AnyToken(), weight_of);
+    return Draw(shared, row, AnyToken(), weight_of);
   }
   const float reach = ReachOf(shared, row, max);
   Kept kept = KeptAll();
@@ -224,7 +225,7 @@ __device__ int32_t ChooseToken(const SampleRow& sample, Shared& shared,
   const auto is_kept = [&](int32_t id, float logit) {
     return kept.Has(id, logit);
   };
-  return Draw(shared, row, random, is_kept, weight_of);
+  return Draw(shared, row, is_kept, weight_of);
 }
 
 // The largest key below `bound` of the row.
