@@ -126,7 +126,10 @@ __device__ void BlockSums(SumSpace<kCount>& space, float (&values)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
     values[i] = 0.0f;
-    for (int warp = 0; warp < blockDim.x / kWarpSize; warp += 4) {
+    // Of the most there can be: a loop to blockDim is four times the code.
+#pragma unroll
+    for (int warp = 0; warp < kMaxSumThreads / kWarpSize; warp += 4) {
+      if (warp * kWarpSize >= blockDim.x) break;
       const float4 four = LoadFour(&space.warp_sums[i][warp]);
       values[i] += (four.x + four.y) + (four.z + four.w);
     }

@@ -6,6 +6,7 @@
 // outputs. Of any other matrix a block walks all inputs, and the blocks of a
 // cluster bring each other the rows.
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
@@ -54,13 +55,22 @@ struct Plan {
 };
 
 // The forms of the kernel: so many warpgroups, and strips of their instruction.
-template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix>
+// That of up to kSmallRows rows is bound by what does not depend on them: there
+// two warps ask for tiles in turn, as one takes longer than the memory, and
+// code that runs once is short, since it comes from far.
+constexpr int kSmallRows = 16;
+template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix,
+          bool kIsSmallForm>
 struct Shape {
   static constexpr bool kIsCut = kIsCutMatrix;
+  static constexpr bool kIsSmall = kIsSmallForm;
   static constexpr int kWarpgroups = kWarpgroupsOfBlock;
-  static constexpr int kRows = kWarpgroups * kWarpgroupRows;
+  static constexpr int kRows =
+      kIsSmall ? kSmallRows : kWarpgroups * kWarpgroupRows;
   static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
-  static constexpr int kThreads = kConsumers + kWarpSize;
+  static constexpr int kProducers = kIsSmall ? 2 : 1;          // warps
+  static constexpr int kUnroll = kIsSmall ? 1 : 4;             // of their loops
+  static constexpr int kThreads = kConsumers + kProducers * kWarpSize;
   static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
   static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
   // What other blocks send: float [kMostParts, OwnColumns, rows, kMmaOutputs],
@@ -112,20 +122,26 @@ class Block {
     if (HasOthers()) ClusterArrive();  // They may write to this block.
   }
 
-  // A warp, of which one thread works. Asks for the weights of the first stages
-  // before it waits for the kernels that write the input.
-  __device__ void Produce() {
+  // Warp `producer`, of which one thread works. Asks for the weights of the
+  // first stages before it waits for the kernels that write the input.
+  __device__ void Produce(int producer) {
     const bool works = threadIdx.x % kWarpSize == 0;
     const int ahead = min(plan_.num_stages, num_tiles_);
     if (works) {
-      for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
+#pragma unroll(S::kUnroll)
+      for (int tile = producer; tile < ahead; tile += S::kProducers) {
+        LoadWeights(tile, tile);
+      }
     }
     __syncwarp();
     if (plan_.share > 1) ClusterWait();
     if (works) {
       WaitForKernelsBefore();
-      for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
-      LoadRest(ahead);
+#pragma unroll(S::kUnroll)
+      for (int tile = producer; tile < ahead; tile += S::kProducers) {
+        LoadRows(tile, tile);
+      }
+      LoadRest(producer, ahead);
     }
     if constexpr (S::kIsCut) JoinSenders();
   }
@@ -160,7 +176,15 @@ class Block {
     WarpgroupWait<0>();
     FenceSums(sums);
     if constexpr (S::kIsCut) {
-      AddParts(warpgroup, sums);
+      JoinSenders();
+      SendSums(warpgroup, sums);
+    } else if constexpr (S::kIsSmall) {
+      KeepSums(sums);
+    }
+    if constexpr (S::kIsSmall) {
+      Finish();
+    } else if constexpr (S::kIsCut) {
+      AddParts();
     } else {
       Store(warpgroup, sums);
     }
@@ -211,14 +235,22 @@ class Block {
                     first_row_ + first, full_[stage], (1 << plan_.share) - 1);
   }
 
-  __device__ void LoadRest(int first) {
-    int stage = 0;
+  // Of the tiles from `first` on, where the second lap of the ring begins.
+  __device__ void LoadRest(int producer, int first) {
+    const int skip = (first - producer + S::kProducers - 1) / S::kProducers;
+    int tile = producer + max(skip, 0) * S::kProducers;
+    int stage = tile - first;
     uint32_t parity = 0;
-    for (int tile = first; tile < num_tiles_; ++tile) {
+#pragma unroll(S::kUnroll)
+    for (; tile < num_tiles_; tile += S::kProducers) {
+      if (stage >= plan_.num_stages) {
+        stage -= plan_.num_stages;
+        parity ^= 1;
+      }
       empty_[stage].Wait(parity);
       LoadWeights(stage, tile);
       LoadRows(stage, tile);
-      Next(stage, parity);
+      stage += S::kProducers;
     }
   }
 
@@ -279,6 +311,68 @@ class Block {
     }
   }
 
+  // In shared memory, where no warp reads tiles any more.
+  __device__ void KeepSums(const float (&sums)[S::kSums]) {
+    SyncConsumers();
+    const int32_t first_row =
+        threadIdx.x / kWarpSize * 16 + threadIdx.x % kWarpSize / 4;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int32_t row = first_row + half * 8;
+      if (row >= num_rows_) break;
+#pragma unroll
+      for (int column = 0; column < S::kColumns; ++column) {
+        *reinterpret_cast<float2*>(ring_ + SumsOffset(0, column, row) +
+                                   threadIdx.x % 4 * sizeof(float2)) = {
+            sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
+      }
+    }
+    SyncConsumers();
+  }
+  __device__ static void SyncConsumers() {
+    asm volatile("bar.sync 1, %0;\n" ::"n"(S::kConsumers) : "memory");
+  }
+
+  // Adds the parts of what the block finishes, and stores it: AddParts and
+  // Store in short.
+  __device__ void Finish() {
+    const int32_t own_strips =
+        S::kIsCut ? (strips_ + kMostParts - 1 - rank_) / kMostParts : strips_;
+    const int32_t all = num_rows_ * own_strips * 4;
+    bool has_sums = !S::kIsCut;
+#pragma unroll 1
+    for (int32_t i = threadIdx.x; i < all; i += S::kConsumers) {
+      // Two neighbours of each half of a strip: of a gate and its up.
+      const int pair = i % 4;
+      const int32_t row = i / 4 % num_rows_;
+      const int32_t own = i / 4 / num_rows_;
+      const int column = (S::kIsCut ? own * kMostParts + rank_ : own) * 2;
+      const OutputPair low = Pair(row, column, pair);
+      const OutputPair high = Pair(row, column + 1, pair);
+      float2 before[2] = {};
+      if (args_.accumulate) {
+        before[0] = low.Load();
+        before[1] = high.Load();
+      }
+      if (!has_sums) received_->WaitForCluster(0);
+      has_sums = true;
+      float2 sums[2] = {SumOfParts(own * 2, row, pair),
+                        SumOfParts(own * 2 + 1, row, pair)};
+      if (product_.gated != nullptr) {
+        StoreGated(product_, end_output(), first_row_ + row,
+                   OutputOf(column, pair), sums[0], sums[1]);
+        continue;
+      }
+      if (args_.accumulate) {
+        sums[0] = {before[0].x + sums[0].x, before[0].y + sums[0].y};
+        sums[1] = {before[1].x + sums[1].x, before[1].y + sums[1].y};
+      }
+      low.Store(sums[0]);
+      high.Store(sums[1]);
+    }
+    if (!has_sums) received_->WaitForCluster(0);
+  }
+
   // What this block receives of all blocks of its cluster.
   __device__ uint32_t PartsBytes() const {
     const int strips = (strips_ + kMostParts - 1 - rank_) / kMostParts;
@@ -291,10 +385,7 @@ class Block {
     if constexpr (!S::kSendsEarly) JoinCluster();  // and its ring is read.
   }
 
-  // Each block gets, of every block of its cluster, the sums that it finishes.
-  __device__ void AddParts(int warpgroup, const float (&sums)[S::kSums]) {
-    JoinSenders();
-    SendSums(warpgroup, sums);
+  __device__ void AddParts() {
     // For each of its columns a thread finishes a pair of two rows.
     constexpr int kOwn = OwnColumns(S::kColumns);
     const int pair = threadIdx.x % 4;
@@ -339,13 +430,14 @@ class Block {
         Parts() + SumsOffset(0, own_column, row) + pair * sizeof(float2);
     float2 sum = *reinterpret_cast<const float2*>(at);
 #pragma unroll
-    for (int part = 1; part < kMostParts; ++part) {
+    for (int part = 1; part < (S::kIsCut ? kMostParts : 1); ++part) {
       const float2 next =
           *reinterpret_cast<const float2*>(at + SumsOffset(part, 0, 0));
       sum = {sum.x + next.x, sum.y + next.y};
     }
     return sum;
   }
+  // Each block gets, of every block of its cluster, the sums that it finishes.
   __device__ void SendSums(int warpgroup, const float (&sums)[S::kSums]) {
     const int thread = threadIdx.x % kWarpgroup;
     const int32_t first_row = warpgroup * kWarpgroupRows +
@@ -373,7 +465,7 @@ class Block {
     }
   }
   __device__ std::byte* Parts() const {
-    return S::kSendsEarly ? ring_ + S::kTilesBytes : ring_;
+    return S::kIsCut && S::kSendsEarly ? ring_ + S::kTilesBytes : ring_;
   }
   // In bytes.
   __device__ static int SumsOffset(int part, int own_column, int row) {
@@ -411,14 +503,15 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   if (threadIdx.x < S::kConsumers) {
     block.Consume(__shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0));
   } else {
-    block.Produce();
+    block.Produce(
+        __shfl_sync(kAllLanes, (threadIdx.x - S::kConsumers) / kWarpSize, 0));
   }
   block.Leave();
 }
 
 // Of a block, as its registers allow.
 constexpr int32_t MostStrips(int32_t warpgroups, bool is_cut) {
-  return warpgroups == 1 && !is_cut ? 16 : 8;
+  return warpgroups <= 1 && !is_cut ? 16 : 8;
 }
 
 bool IsCut(const PackedMatrix& weights) {
@@ -429,7 +522,7 @@ bool IsCut(const PackedMatrix& weights) {
 // instead of more than 128 rows: together these are fewer bytes.
 int32_t RowsOfBlock(const PackedMatrix& weights, int32_t num_rows) {
   if (num_rows > 128) return IsCut(weights) ? 128 : 256;
-  int32_t rows = 16;
+  int32_t rows = kSmallRows;
   while (rows < num_rows) rows *= 2;
   return rows;
 }
@@ -463,31 +556,36 @@ cudaError_t Prepare() {
 }
 
 // visit(Shape) of the form that takes so many warpgroups and strips.
-template <int kWarpgroups, bool kIsCut, typename Visit>
+template <int kWarpgroups, bool kIsCut, bool kIsSmall, typename Visit>
 cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
-  if (strips <= 2) return visit(Shape<kWarpgroups, 2, kIsCut>());
-  if (strips <= 3) return visit(Shape<kWarpgroups, 3, kIsCut>());
-  if (strips <= 4) return visit(Shape<kWarpgroups, 4, kIsCut>());
-  if (strips <= 6) return visit(Shape<kWarpgroups, 6, kIsCut>());
-  if (strips <= 8) return visit(Shape<kWarpgroups, 8, kIsCut>());
+  const auto shape = [&](auto most) {
+    return visit(Shape<kWarpgroups, decltype(most)::value, kIsCut, kIsSmall>());
+  };
+  if (strips <= 2) return shape(std::integral_constant<int, 2>());
+  if (strips <= 3) return shape(std::integral_constant<int, 3>());
+  if (strips <= 4) return shape(std::integral_constant<int, 4>());
+  if (strips <= 6) return shape(std::integral_constant<int, 6>());
+  if (strips <= 8) return shape(std::integral_constant<int, 8>());
   if constexpr (MostStrips(kWarpgroups, kIsCut) > 8) {
-    if (strips <= 12) return visit(Shape<kWarpgroups, 12, kIsCut>());
-    if (strips <= 16) return visit(Shape<kWarpgroups, 16, kIsCut>());
+    if (strips <= 12) return shape(std::integral_constant<int, 12>());
+    if (strips <= 16) return shape(std::integral_constant<int, 16>());
   }
   return cudaErrorInvalidValue;
 }
+// 0 warpgroups: one, for few rows.
 template <bool kIsCut, typename Visit>
 cudaError_t VisitShape(int32_t warpgroups, int32_t strips, const Visit& visit) {
-  if (warpgroups == 1) return VisitStrips<1, kIsCut>(strips, visit);
-  if (warpgroups == 2) return VisitStrips<2, kIsCut>(strips, visit);
-  if constexpr (!kIsCut) return VisitStrips<4, false>(strips, visit);
+  if (warpgroups == 0) return VisitStrips<1, kIsCut, true>(strips, visit);
+  if (warpgroups == 1) return VisitStrips<1, kIsCut, false>(strips, visit);
+  if (warpgroups == 2) return VisitStrips<2, kIsCut, false>(strips, visit);
+  if constexpr (!kIsCut) return VisitStrips<4, false, false>(strips, visit);
   return cudaErrorInvalidValue;
 }
 
 template <bool kIsCut>
 cudaError_t PrepareAll() {
   const auto prepare = [](auto shape) { return Prepare<decltype(shape)>(); };
-  for (const int32_t warpgroups : {1, 2, 4}) {
+  for (const int32_t warpgroups : {0, 1, 2, 4}) {
     if (kIsCut && warpgroups > 2) continue;
     for (const int32_t strips : {2, 3, 4, 6, 8, 12, 16}) {
       if (strips > MostStrips(warpgroups, kIsCut)) continue;
@@ -502,7 +600,7 @@ cudaError_t PrepareAll() {
 }
 
 cudaError_t CountClusters(int32_t blocks, int32_t* clusters) {
-  using S = Shape<4, 8, false>;
+  using S = Shape<4, 8, false, false>;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim = {unsigned(blocks), 1, 1};
@@ -536,7 +634,8 @@ cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
   plan.share = Share(weights, num_rows);
   plan.box_rows = FewRowsBox(weights, num_rows);
   const int32_t rows = RowsOfBlock(weights, num_rows);
-  const int32_t warpgroups = DivideUp(rows, kWarpgroupRows);
+  const int32_t warpgroups =
+      rows <= kSmallRows ? 0 : DivideUp(rows, kWarpgroupRows);
   // Whole waves of blocks, or of clusters, and no more than there are strips.
   int32_t at_once = is_cut            ? device.clusters_of_4
                     : plan.share == 4 ? device.clusters_of_4 * 4

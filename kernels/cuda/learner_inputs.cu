@@ -22,6 +22,7 @@ __device__ float4 Rotate(float4 rope, float4 x) {
 __device__ void RunRates(const LearnerInputsArgs& args, int32_t begin,
                          int32_t end) {
   const int32_t heads = args.num_heads;
+#pragma unroll 1
   for (int32_t i = threadIdx.x; i < (end - begin) * heads; i += kThreads) {
     const int32_t head = i % heads;
     const int64_t row = begin + i / heads;

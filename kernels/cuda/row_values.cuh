@@ -24,8 +24,10 @@ __device__ inline float AddSquares(float4 x, float sum) {
   return fmaf(x.w, x.w, sum);
 }
 
-// Of a root mean square norm, from the sum of the squares.
-__device__ inline float RmsScale(float squares, int size, float epsilon) {
+// Of a root mean square norm, from the sum of the squares. Called, as a
+// division and a root are long where code runs once.
+static __device__ __noinline__ float RmsScale(float squares, int size,
+                                              float epsilon) {
   return 1.0f / sqrtf(squares / size + epsilon);
 }
 __device__ inline float4 Scaled(float4 x, float scale, float4 weight) {
