@@ -473,6 +473,12 @@ TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
     all.push_back({21, 64, 16, false});  // an odd number, two heads a block
     all.push_back({21, 32, 16, false});
   }
+  if (GetParam().is_bfloat16()) {
+    for (const Dims& dims :
+         {Dims{2, 96, 16, true}, Dims{3, 64, 5, true}, Dims{2, 32, 16, true}}) {
+      all.push_back(dims);
+    }
+  }
   for (const Dims& dims : all) {
     const auto num_first = [](int session) { return 7 * session % 17; };
     Learners together(GetParam(), dims, num_sessions);
@@ -494,6 +500,58 @@ TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
       if (i % 10 != 0) continue;
       ASSERT_EQ(Bits(together.State(i)), Bits(whole.State(i)))
           << Describe(dims) << ", session " << i;
+    }
+  }
+}
+
+// So few rows for all sessions that a GPU takes it for decoding.
+TEST_P(LearnerTest, HasTheSameBitsForSomeRowsOfOneAmongIdleSessions) {
+  constexpr int kTokens = 36;
+  constexpr int kSessions = 4;
+  for (const Dims& dims :
+       {Dims{2, 64, 16, true}, Dims{1, 96, 16, true}, Dims{1, 64, 5, true},
+        Dims{1, 32, 1, true}, Dims{2, 64, 16, false}}) {
+    Learners whole(GetParam(), dims, kSessions);
+    whole.Step({0, kTokens, 0, 0});
+    for (const int chunk : {2, 3, 4}) {
+      Learners cut(GetParam(), dims, kSessions);
+      for (int done = 0; done < kTokens; done += chunk) {
+        cut.Step({0, chunk, 0, 0});
+      }
+      ASSERT_EQ(Bits(cut.outputs[1]), Bits(whole.outputs[1]))
+          << Describe(dims) << ", chunks of " << chunk;
+      ASSERT_EQ(Bits(cut.State(1)), Bits(whole.State(1)))
+          << Describe(dims) << ", chunks of " << chunk;
+    }
+  }
+}
+
+// It may stand beside the keys, but none of them sees it.
+TEST_P(LearnerTest, BrokenQueryLeavesOtherOutputsAndTheStateAlone) {
+  constexpr int kTokens = 20;
+  for (const bool is_mlp : {false, true}) {
+    for (const int32_t mini_batch : {5, 16}) {
+      for (const int at : {0, 4, 7, 15}) {
+        const Dims dims = {1, 64, mini_batch, is_mlp};
+        Learners sound(GetParam(), dims, 1);
+        Learners broken(GetParam(), dims, 1);
+        broken.input(0).queries[at * dims.width() + 3] = INFINITY;
+        for (int t = 0; t < kTokens; ++t) {
+          sound.Step({1});
+          broken.Step({1});
+        }
+        EXPECT_FALSE(AllFinite(
+            Part(broken.outputs[0], at * dims.width(), dims.width())));
+        for (int t = 0; t < kTokens; ++t) {
+          if (t == at) continue;
+          ASSERT_EQ(
+              Bits(Part(broken.outputs[0], t * dims.width(), dims.width())),
+              Bits(Part(sound.outputs[0], t * dims.width(), dims.width())))
+              << Describe(dims) << ", row " << t << ", broken " << at;
+        }
+        ASSERT_EQ(Bits(broken.State(0)), Bits(sound.State(0)))
+            << Describe(dims) << ", broken " << at;
+      }
     }
   }
 }
