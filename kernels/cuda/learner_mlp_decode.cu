@@ -53,6 +53,8 @@ struct Shared : MlpShared<kHeadDim> {
   // Its rows of W2, [32, head_dim], a unit free after every four.
   uint4 w2[S::kWarps][kWarpInner * S::kUnits + kWarpInner / 4];
   float scores[S::kWarps][kMaxMiniBatch];  // of the second layer
+  // Of the first, the query's row of an operand A: by lane % 4.
+  alignas(8) uint32_t inner_scores[S::kWarps][4][2];
   // The inner channels of the query, in the order of an operand A of all inner
   // tiles: sums, and then activations in bfloat16.
   float4 inner_query[S::kWarps][kWarpInner / 4];
@@ -129,9 +131,9 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::MultiplyInner;
   using Head::OutputPlace;
   using Head::PendingRate;
+  using Head::PendingRow;
   using Head::PrefetchAhead;
   using Head::PrefetchLow;
-  using Head::RowAt;
   using Head::RowIndex;
   using Head::Run1;
   using Head::Run2;
@@ -159,8 +161,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     WaitForAllCopiesButOne();
     __syncthreads();
     Locate();
-    uint32_t scores[2];
-    ReadInputs(rows, scores);
+    ReadInputs(rows);
     WaitForCopies();
     __syncwarp();  // W2 has come, and W1 been read.
     StoreOutputs(inner_keys_, group_, group_ < rows.end, group_ + 8 < rows.end);
@@ -169,7 +170,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     FindGradients(rows);
     __syncthreads();
     Locate();
-    ReadQuery(rows, scores);
+    ReadQuery(rows);
     __syncthreads();
     Locate();
     WriteOutputs(rows);
@@ -187,22 +188,28 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     const bool is_key = thread_ < S::kThreads / 2;
     const int unit = thread_ % S::kUnits;
     const int row = thread_ / S::kUnits % kMaxMiniBatch;
-    const auto* const query =
-        static_cast<const __nv_bfloat16*>(args_.queries.data) +
-        RowIndex(rows.first) * kHeadDim;
+    const int64_t added = RowIndex(0) * kHeadDim;
     const bool is_query = is_key && row == rows.end && !Commits(rows);
+    const Operand& step = is_query ? args_.queries
+                          : is_key ? args_.keys
+                                   : args_.targets;
     const __nv_bfloat16* const from =
-        is_query ? query
-        : is_key ? RowAt(args_.pending_keys, args_.keys, rows, row)
-                 : RowAt(args_.pending_targets, args_.targets, rows, row);
+        row < rows.begin
+            ? PendingRow(is_key ? args_.pending_keys : args_.pending_targets,
+                         row)
+            : static_cast<const __nv_bfloat16*>(step.data) + added;
     RowTile<kHeadDim>& to = is_key ? shared_.keys : shared_.targets;
     CopyAsync16(&to.units[RowTile<kHeadDim>::Index(row, unit)], from + 8 * unit,
                 row < rows.end || is_query);
     const int t = thread_;
-    if (t < S::kUnits) CopyAsync16(shared_.query + t, query + 8 * t, true);
+    if (t < S::kUnits) {
+      const auto* const query =
+          static_cast<const __nv_bfloat16*>(args_.queries.data) + added;
+      CopyAsync16(shared_.query + t, query + 8 * t, true);
+    }
     if (t < kMaxMiniBatch) {
       const float* const rate =
-          t < rows.begin ? PendingRate(t) : args_.rates + RowIndex(rows.first);
+          t < rows.begin ? PendingRate(t) : args_.rates + RowIndex(0);
       CopyAsync4(shared_.rates + t, rate, t < rows.end);
     }
   }
@@ -280,9 +287,8 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     }
   }
 
-  // The first layer. `scores`: see KeepQuery.
-  __device__ __forceinline__ void ReadInputs(const MiniBatchRows& rows,
-                                             uint32_t (&scores)[2]) {
+  // The first layer.
+  __device__ __forceinline__ void ReadInputs(const MiniBatchRows& rows) {
     float z[kInnerTiles][4];
     float products[2][4];
     if (Commits(rows)) {
@@ -291,12 +297,12 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
             LoadMatrices(a, shared_.query + 2 * step + lane_ / 16);
           },
           z, products);
-      KeepQuery(rows, z, products, scores);
+      KeepQuery(rows, z, products);
     }
     MultiplyInputs(
         [&](uint32_t(&a)[4], int step) { LoadRows(a, shared_.keys, step); }, z,
         products);
-    if (!Commits(rows)) KeepQuery(rows, z, products, scores);
+    if (!Commits(rows)) KeepQuery(rows, z, products);
     ActivateKeys(z, 0);
     if (rows.end > 8) {
       ActivateKeys(z, 1);
@@ -309,34 +315,31 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     }
   }
 
-  // Keeps the query's inner channels, before its correction, and finds its
-  // scores: q . k_s + 1 for the keys s that there are, else zero, in the lanes
-  // whose row of an operand A is the query's.
+  // Keeps of the query the inner channels, before their correction, and the
+  // scores: q . k_s + 1 for the keys s that there are, else zero.
   __device__ __forceinline__ void KeepQuery(const MiniBatchRows& rows,
                                             const float (&z)[kInnerTiles][4],
-                                            const float (&products)[2][4],
-                                            uint32_t (&scores)[2]) {
+                                            const float (&products)[2][4]) {
     if ((rows.end & 8) == 0) {
-      KeepQueryOf<0>(rows, z, products, scores);
+      KeepQueryOf<0>(rows, z, products);
     } else {
-      KeepQueryOf<1>(rows, z, products, scores);
+      KeepQueryOf<1>(rows, z, products);
     }
   }
   template <int kHalf>
   __device__ __forceinline__ void KeepQueryOf(const MiniBatchRows& rows,
                                               const float (&z)[kInnerTiles][4],
-                                              const float (&products)[2][4],
-                                              uint32_t (&scores)[2]) {
+                                              const float (&products)[2][4]) {
     constexpr int kFirst = 2 * kHalf;
+    if (!HasQuery(rows)) return;
 #pragma unroll
     for (int keys = 0; keys < 2; ++keys) {
       const int key = 8 * keys + 2 * quad_;
       const float even = products[keys][kFirst] + 1.0f;
       const float odd = products[keys][kFirst + 1] + 1.0f;
-      scores[keys] = PackPair(key < rows.end ? even : 0.0f,
-                              key + 1 < rows.end ? odd : 0.0f);
+      shared_.inner_scores[warp_][quad_][keys] = PackPair(
+          key < rows.end ? even : 0.0f, key + 1 < rows.end ? odd : 0.0f);
     }
-    if (!HasQuery(rows)) return;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       shared_.inner_query[warp_][2 * quad_ + i] = {
@@ -429,13 +432,12 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   }
 
   // The second layer of the query.
-  __device__ __forceinline__ void ReadQuery(const MiniBatchRows& rows,
-                                            const uint32_t (&scores)[2]) {
+  __device__ __forceinline__ void ReadQuery(const MiniBatchRows& rows) {
     broken_ = __ballot_sync(kAllLanes,
                             shared_.is_broken[lane_ % kMaxMiniBatch] != 0) &
               0xffffu;
     FindInnerGradients(rows);
-    CorrectInner(rows, scores);
+    CorrectInner(rows);
     uint32_t x[kInnerTiles][2] = {};
     ActivateQuery(x);
     StoreScores(x);
@@ -444,9 +446,10 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   }
 
   // z -= tau sum_s score_s times the inner gradient of s.
-  __device__ __forceinline__ void CorrectInner(const MiniBatchRows& rows,
-                                               const uint32_t (&scores)[2]) {
+  __device__ __forceinline__ void CorrectInner(const MiniBatchRows& rows) {
     const float scale = TokenScale(rows.begin);
+    uint32_t scores[2];
+    LoadWords(shared_.inner_scores[warp_][quad_], scores);
     const uint32_t a[4] = {scores[0], 0, scores[1], 0};
     float sums[kInnerTiles][4];
 #pragma unroll

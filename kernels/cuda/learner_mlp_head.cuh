@@ -8,6 +8,8 @@
 // head_dim / 8 * c + i.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/learner_mlp_math.cuh"
