@@ -25,9 +25,9 @@ template <int kHeadDim>
 struct Shape : MlpShape<kHeadDim> {
   // A multiprocessor, by shared memory; with head_dim 32 by registers.
   static constexpr int kBlocks = kHeadDim == 32 ? 5 : kHeadDim == 64 ? 3 : 1;
-  // How far ahead fast weights are asked for: about as many blocks as run at
-  // once.
-  static constexpr int kBlocksAhead = kMultiprocessors * kBlocks;
+  // How far ahead fast weights are asked for: fewer blocks than run at once, so
+  // that they come soon and do not fill the L2 cache.
+  static constexpr int kBlocksAhead = kMultiprocessors * (kBlocks == 1 ? 1 : 2);
   static constexpr int kUnits = RowTile<kHeadDim>::kUnits;
 };
 
@@ -52,11 +52,14 @@ struct Shared : MlpShared<kHeadDim> {
   };
   // Its rows of W2, [32, head_dim], a unit free after every four.
   uint4 w2[S::kWarps][kWarpInner * S::kUnits + kWarpInner / 4];
-  float scores[S::kWarps][kMaxMiniBatch];  // of the second layer
-  // Of the first, the query's row of an operand A: by lane % 4.
-  alignas(8) uint32_t inner_scores[S::kWarps][4][2];
-  // The inner channels of the query, in the order of an operand A of all inner
-  // tiles: sums, and then activations in bfloat16.
+  // The query's scores: of the first layer as an operand A, by lane % 4, and
+  // then of the second.
+  union {
+    uint4 inner_scores[S::kWarps][4];
+    float scores[S::kWarps][kMaxMiniBatch];
+  };
+  // Its inner channels: sums by lane % 4 and inner tile, and then activations
+  // as two operands A, by lane % 4.
   float4 inner_query[S::kWarps][kWarpInner / 4];
   uint4 query[S::kUnits];
   SequenceRows rest;  // after the row that is read
@@ -162,9 +165,14 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     __syncthreads();
     Locate();
     ReadInputs(rows);
+    Locate();
     WaitForCopies();
     __syncwarp();  // W2 has come, and W1 been read.
-    StoreOutputs(inner_keys_, group_, group_ < rows.end, group_ + 8 < rows.end);
+    const uint32_t x[2][4] = {{inner_keys_[0][0], inner_keys_[0][1],
+                               inner_keys_[1][0], inner_keys_[1][1]},
+                              {inner_keys_[2][0], inner_keys_[2][1],
+                               inner_keys_[3][0], inner_keys_[3][1]}};
+    StoreOutputs(x, group_, group_ < rows.end, group_ + 8 < rows.end);
     __syncthreads();
     Locate();
     FindGradients(rows);
@@ -332,14 +340,16 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
                                               const float (&products)[2][4]) {
     constexpr int kFirst = 2 * kHalf;
     if (!HasQuery(rows)) return;
+    uint32_t scores[2];
 #pragma unroll
     for (int keys = 0; keys < 2; ++keys) {
       const int key = 8 * keys + 2 * quad_;
       const float even = products[keys][kFirst] + 1.0f;
       const float odd = products[keys][kFirst + 1] + 1.0f;
-      shared_.inner_scores[warp_][quad_][keys] = PackPair(
-          key < rows.end ? even : 0.0f, key + 1 < rows.end ? odd : 0.0f);
+      scores[keys] = PackPair(key < rows.end ? even : 0.0f,
+                              key + 1 < rows.end ? odd : 0.0f);
     }
+    shared_.inner_scores[warp_][quad_] = {scores[0], 0, scores[1], 0};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       shared_.inner_query[warp_][2 * quad_ + i] = {
@@ -354,11 +364,12 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     return group_ == (rows.end & 7);
   }
 
-  // What the warp's inner channels give of the output: for row `row`, and the
-  // one eight rows after, if they are wanted.
-  __device__ __forceinline__ void StoreOutputs(
-      const uint32_t (&x)[kInnerTiles][2], int row, bool has_first,
-      bool has_second) {
+  // What the warp's inner channels give of the output, of operands A of inner
+  // tiles 0 and 1, and 2 and 3: for row `row`, and the one eight rows after, if
+  // they are wanted.
+  __device__ __forceinline__ void StoreOutputs(const uint32_t (&x)[2][4],
+                                               int row, bool has_first,
+                                               bool has_second) {
     static_assert(kInnerTiles == 4, "as many words as output tiles at a time");
     // Two words of each run at a time, in runs of 16 bytes not the same ones in
     // all lanes: those of the columns 2, 3, 6 and 7 begin with the last.
@@ -385,10 +396,8 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
 #pragma unroll
       for (int tile = 0; tile < 4; ++tile) {
         float sums[4];
-        Multiply(sums, {x[0][0], x[0][1], x[1][0], x[1][1]}, w[0][tile],
-                 w[1][tile]);
-        MultiplyAdd(sums, {x[2][0], x[2][1], x[3][0], x[3][1]}, w[2][tile],
-                    w[3][tile]);
+        Multiply(sums, x[0], w[0][tile], w[1][tile]);
+        MultiplyAdd(sums, x[1], w[2][tile], w[3][tile]);
         auto* const pair =
             reinterpret_cast<float2*>(place + OutputPlace(row, tile));
         if (has_first) *pair = {sums[0], sums[1]};
@@ -438,7 +447,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
               0xffffu;
     FindInnerGradients(rows);
     CorrectInner(rows);
-    uint32_t x[kInnerTiles][2] = {};
+    uint32_t x[2][4];
     ActivateQuery(x);
     StoreScores(x);
     // Its row takes the place of that of its key.
@@ -448,9 +457,8 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   // z -= tau sum_s score_s times the inner gradient of s.
   __device__ __forceinline__ void CorrectInner(const MiniBatchRows& rows) {
     const float scale = TokenScale(rows.begin);
-    uint32_t scores[2];
-    LoadWords(shared_.inner_scores[warp_][quad_], scores);
-    const uint32_t a[4] = {scores[0], 0, scores[1], 0};
+    uint32_t a[4];
+    LoadWords(&shared_.inner_scores[warp_][quad_], a);
     float sums[kInnerTiles][4];
 #pragma unroll
     for (int tile = 0; tile < kInnerTiles; ++tile) {
@@ -467,32 +475,34 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     }
   }
 
-  // A lane a channel; then all have it in the first rows of an operand A.
-  __device__ __forceinline__ void ActivateQuery(uint32_t (&x)[kInnerTiles][2]) {
+  // A lane a channel. Of the operands A the first rows are the query's, and the
+  // others, whose products nobody reads, have the other operand's tiles: as a
+  // vector comes from shared memory, so it is an operand.
+  __device__ __forceinline__ void ActivateQuery(uint32_t (&x)[2][4]) {
+    static_assert(kInnerTiles == 4, "two operands of two tiles");
     float4* const all = shared_.inner_query[warp_];
     __syncwarp();
     const float z = reinterpret_cast<const float*>(all)[lane_];
     __syncwarp();
-    reinterpret_cast<__nv_bfloat16*>(all)[lane_] =
-        __float2bfloat16_rn(InnerActivation(z).value);
+    const __nv_bfloat16 value = __float2bfloat16_rn(InnerActivation(z).value);
+    // Tiles 0, 2, 1, 3 and 2, 0, 3, 1.
+    const int tile = lane_ / 2 % 4;
+    const int place = 2 * (tile % 2) + tile / 2;
+    auto* const to =
+        reinterpret_cast<__nv_bfloat16*>(all) + lane_ / 8 * 16 + lane_ % 2;
+    to[2 * place] = value;
+    to[8 + 2 * (place ^ 1)] = value;
     __syncwarp();
-    static_assert(kInnerTiles == 4, "a vector a lane");
-    const uint4 pairs = reinterpret_cast<const uint4*>(all)[quad_];
-    x[0][0] = pairs.x;
-    x[1][0] = pairs.y;
-    x[2][0] = pairs.z;
-    x[3][0] = pairs.w;
+    LoadWords(all + 2 * quad_, x[0]);
+    LoadWords(all + 2 * quad_ + 1, x[1]);
   }
 
-  __device__ __forceinline__ void StoreScores(
-      const uint32_t (&x)[kInnerTiles][2]) {
+  __device__ __forceinline__ void StoreScores(const uint32_t (&x)[2][4]) {
 #pragma unroll
     for (int keys = 0; keys < 2; ++keys) {
       float sums[4];
-      Multiply(sums, {x[0][0], x[0][1], x[1][0], x[1][1]}, inner_keys_[0][keys],
-               inner_keys_[1][keys]);
-      MultiplyAdd(sums, {x[2][0], x[2][1], x[3][0], x[3][1]},
-                  inner_keys_[2][keys], inner_keys_[3][keys]);
+      Multiply(sums, x[0], inner_keys_[0][keys], inner_keys_[1][keys]);
+      MultiplyAdd(sums, x[1], inner_keys_[2][keys], inner_keys_[3][keys]);
       if (group_ == 0) {
         auto* const to = reinterpret_cast<float2*>(shared_.scores[warp_]);
         to[4 * keys + quad_] = {sums[0], sums[1]};
