@@ -213,6 +213,7 @@ class Backend {
     return absl::UnimplementedError("Run: this backend records nothing");
   }
 
+  virtual absl::Status EndSequences(const EndSequencesArgs& args) = 0;
   virtual absl::Status EmbedTokens(const EmbedTokensArgs& args) = 0;
   virtual absl::Status RmsNorm(const RmsNormArgs& args) = 0;
   virtual absl::Status ConvNorm(const ConvNormArgs& args) = 0;

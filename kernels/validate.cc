@@ -66,6 +66,17 @@ class Checker {
 
 }  // namespace
 
+absl::Status Validate(const EndSequencesArgs& args) {
+  Checker checker("EndSequences");
+  checker.NotNegative("batch", args.batch)
+      .Positive("vocab_size", args.vocab_size);
+  if (args.ended != nullptr) {
+    checker.NotNull("stop_begin", args.stop_begin)
+        .Require(args.ended != args.had_ended, "ended", "had_ended");
+  }
+  return checker.status();
+}
+
 absl::Status Validate(const EmbedTokensArgs& args) {
   return Checker("EmbedTokens")
       .Rows(args.rows)

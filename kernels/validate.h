@@ -10,6 +10,7 @@
 
 namespace ttt {
 
+absl::Status Validate(const EndSequencesArgs& args);
 absl::Status Validate(const EmbedTokensArgs& args);
 absl::Status Validate(const RmsNormArgs& args);
 absl::Status Validate(const ConvNormArgs& args);

@@ -26,6 +26,15 @@ void EmbedRow(const EmbedTokensArgs& args, int64_t row) {
 
 }  // namespace
 
+void EndSequences(const EndSequencesArgs& args) {
+  for (int32_t i = 0; i < args.batch; ++i) {
+    const bool had_ended = HadEnded(args, i);
+    if (had_ended) args.sequences[i].num_rows = 0;
+    if (args.ended == nullptr) continue;
+    args.ended[i] = had_ended || ReadsStopId(args, i) ? 1 : 0;
+  }
+}
+
 void EmbedTokens(const EmbedTokensArgs& args, ThreadPool& pool) {
   for (int32_t i = 0; i < args.rows.batch; ++i) {
     const SequenceRows& sequence = args.rows.sequences[i];

@@ -58,6 +58,11 @@ class FastBackend : public HostBackend {
     return gemm_->PackedBytes(num_outputs, num_inputs);
   }
 
+  absl::Status EndSequences(const EndSequencesArgs& args) override {
+    if (absl::Status status = Validate(args); !status.ok()) return status;
+    ttt::EndSequences(args);
+    return absl::OkStatus();
+  }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     if (absl::Status status = Validate(args); !status.ok()) return status;
     ttt::EmbedTokens(args, *pool_);

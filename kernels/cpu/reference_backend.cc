@@ -58,6 +58,9 @@ class ReferenceBackend : public HostBackend {
                                               num_inputs);
   }
 
+  absl::Status EndSequences(const EndSequencesArgs& args) override {
+    return Run(args, [&] { ttt::EndSequences(args); });
+  }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     return Run(args, [&] { ttt::EmbedTokens(args, pool_); });
   }

@@ -227,6 +227,7 @@ __global__ void AnyConvNormKernel(const __grid_constant__ ConvNormArgs args) {
   WaitForKernelsBefore();
   const int32_t row = blockIdx.x;
   const SequenceRows sequence = SequenceOfRow(args.rows, row);
+  if (sequence.num_rows == 0) return;
   const AnyChannels channels(args, sequence, space, scales);
   const RowSpan span = ConvRows(sequence, row, row + 1, args.kernel);
   for (int32_t i = span.begin; i < span.end; ++i) channels.RunRow(i);

@@ -26,7 +26,7 @@ struct RowSpan {
 };
 
 // The rows of a sequence that the block of rows [begin, end) of the step
-// computes; row `begin` is of the sequence.
+// computes; row `begin` is of the sequence, or was, if it has ended: then none.
 __device__ inline RowSpan ConvRows(const SequenceRows& sequence, int32_t begin,
                                    int32_t end, int32_t kernel) {
   const int32_t first = begin - sequence.first_row;
@@ -44,7 +44,7 @@ __device__ void ForEachConvSpan(const StepRows& rows, SequenceRows sequence,
   for (;;) {
     const RowSpan span = ConvRows(sequence, begin, end, kernel);
     if (span.begin < span.end) visit(sequence, span);
-    begin = sequence.first_row + sequence.num_rows;
+    begin = sequence.first_row + max(sequence.num_rows, 1);
     if (begin >= end) return;
     sequence = SequenceOfRow(rows, begin);
   }

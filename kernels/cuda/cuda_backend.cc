@@ -234,6 +234,9 @@ class CudaBackend : public Backend {
     return static_cast<const CudaGraph&>(recording).Launch(stream_.get());
   }
 
+  absl::Status EndSequences(const EndSequencesArgs& args) override {
+    return Queue(args, LaunchEndSequences, "EndSequences");
+  }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     return Queue(args, LaunchEmbedTokens, "EmbedTokens");
   }

@@ -66,8 +66,8 @@ __device__ inline void PrefetchLine(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }
 
-// Of StepRows, which no op writes: may be read before WaitForKernelsBefore, if
-// not through the L1 cache.
+// Of StepRows, which no op after EmbedTokens writes: may be read before
+// WaitForKernelsBefore, if not through the L1 cache.
 __device__ inline SequenceRows LoadSequence(const StepRows& rows,
                                             int32_t index) {
   const SequenceRows* const from = rows.sequences + index;
@@ -80,8 +80,9 @@ __device__ inline SequenceRows LoadSequence(const StepRows& rows,
   return sequence;
 }
 
-// The sequence that a row of the step belongs to. In steps of a row a sequence
-// it mostly is the one of the row's own index: that saves a trip to memory.
+// The sequence that a row of the step belongs to; of one that has ended it is
+// no row, as that has none. In steps of a row a sequence it mostly is the one
+// of the row's own index: that saves a trip to memory.
 __device__ inline SequenceRows SequenceOfRow(const StepRows& rows,
                                              int32_t row) {
   const SequenceRows guess = LoadSequence(rows, min(row, rows.batch - 1));

@@ -43,7 +43,8 @@ __global__ void EmbedTokensKernel(const EmbedTokensArgs args) {
   }
   const int32_t index = row - sequence.first_row;
   // Of more rows than the ring holds the last stay.
-  if (threadIdx.x == 0 && index >= sequence.num_rows - kTokenRingSize) {
+  if (threadIdx.x == 0 && index < sequence.num_rows &&
+      index >= sequence.num_rows - kTokenRingSize) {
     SlotOf<int32_t>(
         args.ring,
         sequence.slot)[(sequence.position + index) % kTokenRingSize] = id;

@@ -17,6 +17,10 @@
 
 namespace ttt {
 
+// Bound by its launch. What is launched next must be EmbedTokens (overlap.cuh).
+cudaError_t LaunchEndSequences(const EndSequencesArgs& args,
+                               cudaStream_t stream);
+
 // Bound by memory, each: reads its inputs and writes its outputs once.
 cudaError_t LaunchEmbedTokens(const EmbedTokensArgs& args, cudaStream_t stream);
 cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream);

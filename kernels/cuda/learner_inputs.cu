@@ -231,6 +231,7 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t c = 2 * (blockIdx.y * kThreads + threadIdx.x);
   if (c >= width) return;
   const SequenceRows sequence = SequenceOfRow(args.rows, step_row);
+  if (sequence.num_rows == 0) return;
   const int64_t stride = args.row_stride;
   const float* const first = args.projections + sequence.first_row * stride;
   if (args.conv_q_weight == nullptr) {

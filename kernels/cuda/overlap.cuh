@@ -15,10 +15,11 @@ __device__ inline void LetNextKernelBegin() {
 }
 
 // The same, before the kernel touches memory that kernels before it wrote or
-// read: waits for these. The next one waits in turn. What the host alone
-// writes, weights and StepRows, a kernel of a step may read before: the copies
-// that bring it come before EmbedTokens, which lets no kernel begin until it
-// has waited for them. Elsewhere something that waits must stand between.
+// read: waits for these. The next one waits in turn. Weights and StepRows,
+// which nothing writes but copies of the host and EndSequences, a kernel of a
+// step may read before: these come before EmbedTokens, which lets no kernel
+// begin until it has waited for them. Elsewhere something that waits must stand
+// between.
 __device__ inline void WaitForKernelsBefore() {
   LetNextKernelBegin();
   cudaGridDependencySynchronize();

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/error.h"
 #include "server/base/log.h"
@@ -11,6 +12,13 @@
 
 namespace ttt {
 namespace {
+
+// Of a launch of several. More would spare little more, and each size of a
+// batch has a recording of that many steps.
+constexpr int kLaunchSteps = 4;
+static_assert(kLaunchSteps <= TttModel::kMostSteps);
+// A call that comes may find two launches before it.
+constexpr absl::Duration kMostLaunchTime = absl::Milliseconds(5);
 
 // Why a turn must end now, if it must.
 std::optional<absl::Status> EndOf(const Turn& turn, absl::Time now) {
@@ -64,11 +72,11 @@ void Engine::Add(std::unique_ptr<Turn> turn) {
 bool Engine::Step() {
   EndCancelledAndLate();
   StartQueued();
-  const bool begins = BeginStep();
+  const bool begins = BeginLaunch();
   // The device goes on with what was begun.
   const bool finishes =
       static_cast<int>(in_flight_.size()) > (begins ? lookahead_ : 0);
-  if (finishes) FinishStep();
+  if (finishes) FinishLaunch();
   QueueCommits();
   const bool committed = FinishCommits();
   if (is_device_lost_) {
@@ -90,7 +98,7 @@ void Engine::EndAll(const absl::Status& status) {
   for (Queued& queued : queue_) DropQueued(&queued, status);
   queue_.clear();
   for (auto& turn : running_) DropTurn(turn.get(), status);
-  AbandonSteps();
+  AbandonLaunches();
   commits_.clear();
   running_.clear();
 }
@@ -206,91 +214,139 @@ std::vector<ScheduledRow> Engine::Plan() const {
   return plan;
 }
 
-bool Engine::BeginStep() {
+int32_t Engine::NumSteps(absl::Span<const ScheduledRow> plan) const {
+  if (lookahead_ == 0 || !queue_.empty()) return 1;
+  size_t num_wanting = 0;
+  int64_t most_left = 0;
+  for (const auto& turn : running_) {
+    if (!turn->wants_step()) continue;
+    if (!turn->CanDecode(kLaunchSteps)) return 1;
+    ++num_wanting;
+    most_left = std::max(most_left, turn->steps_left());
+  }
+  if (num_wanting > plan.size() || most_left < kLaunchSteps) return 1;
+  const auto num_rows = static_cast<int32_t>(plan.size());
+  return kLaunchSteps * costs_.DecodeTime(num_rows) <= kMostLaunchTime
+             ? kLaunchSteps
+             : 1;
+}
+
+bool Engine::BeginLaunch() {
   const std::vector<ScheduledRow> plan = Plan();
   if (plan.empty()) return false;
-  StepInFlight& step = in_flight_.emplace_back();
+  LaunchInFlight& launch = in_flight_.emplace_back();
+  launch.num_steps = NumSteps(plan);
   std::vector<StepSequence> sequences;
   std::vector<LogitsRequest> requests;
-  step.rows.reserve(plan.size());
+  launch.rows.reserve(plan.size());
   sequences.reserve(plan.size());
   requests.reserve(plan.size());
   for (const ScheduledRow& row : plan) {
-    RunningTurn* const turn = running_[row.row].get();
-    if (turn->is_decoding()) ++step.num_decoding;
-    const auto first_request = static_cast<int32_t>(requests.size());
-    sequences.push_back(turn->Queue(static_cast<int32_t>(sequences.size()),
-                                    row.num_tokens, &requests));
-    step.rows.push_back({.turn = turn,
-                         .num_tokens = row.num_tokens,
-                         .first_request = first_request,
-                         .num_requests = static_cast<int32_t>(requests.size()) -
-                                         first_request});
-    step.num_tokens += row.num_tokens;
+    AddRow(row, &launch, &sequences, &requests);
   }
-  if (step.num_decoding < static_cast<int32_t>(plan.size())) {
-    step.kind = step.num_decoding > 0 ? StepKind::kMixed : StepKind::kPrefill;
+  if (launch.num_decoding < static_cast<int32_t>(plan.size())) {
+    launch.kind =
+        launch.num_decoding > 0 ? StepKind::kMixed : StepKind::kPrefill;
   }
   ++num_begun_;
-  step.begin = clock_->Now();
-  const absl::Status begun = model_->Begin(*pool_, sequences, requests);
+  launch.begin = clock_->Now();
+  const absl::Status begun =
+      model_->Begin(*pool_, sequences, requests, launch.num_steps);
   if (!begun.ok()) {
     // Those before it were begun, and may end well.
-    while (in_flight_.size() > 1) FinishStep();
-    FailSteps(begun);
+    while (in_flight_.size() > 1) FinishLaunch();
+    FailLaunches(begun);
   }
   return true;
 }
 
-void Engine::FinishStep() {
-  const absl::StatusOr<StepResult> result = model_->Finish();
-  const absl::Time now = clock_->Now();
-  const StepInFlight& oldest = in_flight_.front();
-  // It stood behind the step before.
-  const absl::Duration took =
-      now - std::max(oldest.begin, std::exchange(last_finish_, now));
-  metrics_->RecordStep(oldest.kind, took, oldest.rows.size(),
-                       oldest.num_tokens);
-  if (!result.ok()) return FailSteps(result.status());
-  const StepInFlight step = std::move(in_flight_.front());
-  in_flight_.pop_front();
-  // A row that decodes reads the token that it chose before.
-  costs_.Record(step.num_decoding, step.num_tokens - step.num_decoding, took);
-  Complete(step, *result, now);
+void Engine::AddRow(const ScheduledRow& row, LaunchInFlight* launch,
+                    std::vector<StepSequence>* sequences,
+                    std::vector<LogitsRequest>* requests) {
+  RunningTurn* const turn = running_[row.row].get();
+  if (turn->is_decoding()) ++launch->num_decoding;
+  const auto index = static_cast<int32_t>(sequences->size());
+  const auto first_request = static_cast<int32_t>(requests->size());
+  const int64_t sampled = turn->num_sampled();
+  sequences->push_back(
+      launch->num_steps > 1
+          ? turn->QueueLaunch(index, launch->num_steps, requests)
+          : turn->Queue(index, row.num_tokens, requests));
+  launch->rows.push_back(
+      {.turn = turn,
+       .num_tokens = row.num_tokens,
+       .num_steps = sequences->back().num_steps,
+       .first_request = first_request,
+       .num_requests = static_cast<int32_t>(requests->size()) - first_request,
+       .num_asking = launch->num_steps > 1
+                         ? static_cast<int32_t>(turn->num_sampled() - sampled)
+                         : 1});
+  launch->num_tokens += row.num_tokens;
 }
 
-void Engine::FailSteps(const absl::Status& status) {
+void Engine::FinishLaunch() {
+  const absl::StatusOr<std::vector<StepResult>> results = model_->Finish();
+  const absl::Time now = clock_->Now();
+  const LaunchInFlight& oldest = in_flight_.front();
+  // It stood behind the launch before.
+  const absl::Duration took =
+      (now - std::max(oldest.begin, std::exchange(last_finish_, now))) /
+      oldest.num_steps;
+  for (int32_t step = 0; step < oldest.num_steps; ++step) {
+    const auto has_step = [step](const LaunchInFlight::Row& row) {
+      return row.num_steps > step;
+    };
+    const int64_t rows = absl::c_count_if(oldest.rows, has_step);
+    metrics_->RecordStep(oldest.kind, took, rows,
+                         step == 0 ? oldest.num_tokens : rows);
+  }
+  if (!results.ok()) return FailLaunches(results.status());
+  const LaunchInFlight launch = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  for (int32_t step = 0; step < launch.num_steps; ++step) {
+    // A row that decodes reads the token that it chose before.
+    costs_.Record(launch.num_decoding, launch.num_tokens - launch.num_decoding,
+                  took);
+    Complete(launch, step, (*results)[step],
+             now - (launch.num_steps - 1 - step) * took);
+  }
+  RemoveEnded();
+}
+
+void Engine::FailLaunches(const absl::Status& status) {
   Log(LogLevel::kError, "a step failed", {{"status", status.ToString()}});
   const absl::Status error = DeviceError("STEP_FAILED", status);
-  for (const StepInFlight& step : in_flight_) {
-    for (const StepInFlight::Row& row : step.rows) {
+  for (const LaunchInFlight& launch : in_flight_) {
+    for (const LaunchInFlight::Row& row : launch.rows) {
       if (row.turn == nullptr || row.turn->has_ended()) continue;
       DropTurn(row.turn, error);
     }
   }
-  AbandonSteps();
+  AbandonLaunches();
   RemoveEnded();
 }
 
-void Engine::AbandonSteps() {
+void Engine::AbandonLaunches() {
   in_flight_.clear();
   while (model_->num_in_flight() > 0) model_->Finish().status().IgnoreError();
 }
 
-void Engine::Complete(const StepInFlight& step, const StepResult& result,
-                      absl::Time now) {
+void Engine::Complete(const LaunchInFlight& launch, int32_t step,
+                      const StepResult& result, absl::Time now) {
   const auto results = absl::MakeConstSpan(result.logits);
   int64_t input_tokens = 0;
   int64_t generated_tokens = 0;
-  for (size_t i = 0; i < step.rows.size(); ++i) {
-    const StepInFlight::Row& row = step.rows[i];
+  for (size_t i = 0; i < launch.rows.size(); ++i) {
+    const LaunchInFlight::Row& row = launch.rows[i];
     RunningTurn* const turn = row.turn;
-    if (turn == nullptr) continue;
+    if (turn == nullptr || turn->has_ended() || step >= row.num_steps) continue;
     const std::optional<absl::Time> last_token = turn->last_token();
     const int64_t generated = turn->num_generated();
     const absl::Status status = turn->Advance(
         row.num_tokens, result.finite[i],
-        results.subspan(row.first_request, row.num_requests), now);
+        results.subspan(row.first_request,
+                        step < row.num_asking ? row.num_requests : 0),
+        now);
     if (!status.ok()) {
       const bool is_of_device = ErrorReason(status).empty();
       if (!is_of_device) metrics_->RecordNumericFault();
@@ -309,7 +365,6 @@ void Engine::Complete(const StepInFlight& step, const StepResult& result,
   }
   metrics_->RecordTokens(TokenKind::kInput, input_tokens);
   metrics_->RecordTokens(TokenKind::kGenerated, generated_tokens);
-  RemoveEnded();
 }
 
 // Right behind the last steps of their turns.
@@ -326,7 +381,7 @@ void Engine::QueueCommits() {
   if (turns.empty()) return;
   commits_.push_back({.turns = std::move(turns),
                       .digests = model_->QueueDigests(*pool_, slots, tokens),
-                      .num_steps = num_begun_,
+                      .num_launches = num_begun_,
                       .begin = clock_->Now()});
 }
 
@@ -340,7 +395,7 @@ bool Engine::FinishCommits() {
   RemoveEnded();
   const int64_t num_finished =
       num_begun_ - static_cast<int64_t>(in_flight_.size());
-  while (!commits_.empty() && commits_.front().num_steps <= num_finished) {
+  while (!commits_.empty() && commits_.front().num_launches <= num_finished) {
     any_done = true;
     CommitInFlight commit = std::move(commits_.front());
     commits_.pop_front();
@@ -412,8 +467,8 @@ void Engine::RemoveEnded() {
   const auto forget = [](RunningTurn*& turn) {
     if (turn != nullptr && turn->has_ended()) turn = nullptr;
   };
-  for (StepInFlight& step : in_flight_) {
-    for (StepInFlight::Row& row : step.rows) forget(row.turn);
+  for (LaunchInFlight& launch : in_flight_) {
+    for (LaunchInFlight::Row& row : launch.rows) forget(row.turn);
   }
   for (CommitInFlight& commit : commits_) {
     for (RunningTurn*& turn : commit.turns) forget(turn);

@@ -25,9 +25,10 @@ namespace ttt {
 // the next step before the last is waited for: what a step must know of the one
 // before it is the tokens that it chose, and these do not leave the device. A
 // turn that the last step ended is then in the next one too, which reads the
-// last token for it. Not thread-safe: EngineThread gives it
-// the one thread that it, the model and the device want. All that it is given
-// must outlive it.
+// last token for it. Where all turns decode and none waits, such a device is
+// given several steps in one launch. Not thread-safe: EngineThread gives it the
+// one thread that it, the model and the device want. All that it is given must
+// outlive it.
 class Engine {
  public:
   struct Options {
@@ -54,8 +55,8 @@ class Engine {
   // Queues a turn; its stream ends in any case.
   void Add(std::unique_ptr<Turn> turn);
   // One round: ends what is cancelled or late, starts what is queued, begins
-  // one ragged step, and finishes and completes it, or the one before. False:
-  // there was nothing to do.
+  // one ragged step, or a launch of several, and finishes and completes it, or
+  // the one before. False: there was nothing to do.
   bool Step();
   // The backend's device is lost, and every turn has ended.
   bool is_device_lost() const { return is_device_lost_; }
@@ -70,16 +71,19 @@ class Engine {
     std::unique_ptr<Turn> turn;
     absl::Time since;  // in the queue
   };
-  // One step of the model: which turns, and how much of each.
-  struct StepInFlight {
+  // One launch of steps of the model: which turns, and how much of each.
+  struct LaunchInFlight {
     struct Row {
-      RunningTurn* turn;  // null: it has ended since
-      int32_t num_tokens;
+      RunningTurn* turn;   // null: it has ended since
+      int32_t num_tokens;  // a step
+      int32_t num_steps;   // that it is in
       int32_t first_request;
-      int32_t num_requests;
+      int32_t num_requests;  // a step, of the first `num_asking` steps
+      int32_t num_asking;
     };
     std::vector<Row> rows;
-    int64_t num_tokens = 0;
+    int32_t num_steps = 1;
+    int64_t num_tokens = 0;    // of the first step
     int32_t num_decoding = 0;  // rows that have chosen a token before
     StepKind kind = StepKind::kDecode;
     absl::Time begin;
@@ -88,7 +92,7 @@ class Engine {
   struct CommitInFlight {
     std::vector<RunningTurn*> turns;  // null: it has ended since
     absl::StatusOr<std::unique_ptr<StateDigests>> digests;
-    int64_t num_steps;  // that were begun before it
+    int64_t num_launches;  // that were begun before it
     absl::Time begin;
   };
 
@@ -110,14 +114,20 @@ class Engine {
   absl::StatusOr<std::unique_ptr<LastTokens>> TextContext(const Turn& turn,
                                                           int32_t slot);
   std::vector<ScheduledRow> Plan() const;
+  // That the launch of `plan` is to have.
+  int32_t NumSteps(absl::Span<const ScheduledRow> plan) const;
   // False: no turn wants a step.
-  bool BeginStep();
-  void FinishStep();
-  void Complete(const StepInFlight& step, const StepResult& result,
-                absl::Time now);
-  // Ends the turns of all steps in flight.
-  void FailSteps(const absl::Status& status);
-  void AbandonSteps();
+  bool BeginLaunch();
+  void AddRow(const ScheduledRow& row, LaunchInFlight* launch,
+              std::vector<StepSequence>* sequences,
+              std::vector<LogitsRequest>* requests);
+  void FinishLaunch();
+  // One step, whose result was there at `now`. Does not remove what it ends.
+  void Complete(const LaunchInFlight& launch, int32_t step,
+                const StepResult& result, absl::Time now);
+  // Ends the turns of all launches in flight.
+  void FailLaunches(const absl::Status& status);
+  void AbandonLaunches();
   void QueueCommits();
   // True if a turn has ended.
   bool FinishCommits();
@@ -137,15 +147,15 @@ class Engine {
   SessionStore* const sessions_;
   Metrics* const metrics_;
   const Clock* const clock_;
-  const int lookahead_;  // steps in flight while the next is planned
+  const int lookahead_;  // launches in flight while the next is planned
   StepCosts costs_;
   bool is_device_lost_ = false;
   std::deque<Queued> queue_;
   std::vector<std::unique_ptr<RunningTurn>> running_;  // oldest first
-  std::deque<StepInFlight> in_flight_;                 // oldest first
+  std::deque<LaunchInFlight> in_flight_;               // oldest first
   std::deque<CommitInFlight> commits_;                 // oldest first
-  int64_t num_begun_ = 0;                              // steps
-  absl::Time last_finish_ = absl::InfinitePast();      // of a step
+  int64_t num_begun_ = 0;                              // launches
+  absl::Time last_finish_ = absl::InfinitePast();      // of a launch
 };
 
 }  // namespace ttt

@@ -10,16 +10,26 @@
 #include "server/base/status_macros.h"
 
 namespace ttt {
+namespace {
+
+std::vector<int32_t> StopIds(const StopParams& stop, int32_t eos_token_id) {
+  std::vector<int32_t> ids = stop.token_ids;
+  if (eos_token_id >= 0 && !stop.ignore_eos) ids.push_back(eos_token_id);
+  return ids;
+}
+
+}  // namespace
 
 RunningTurn::RunningTurn(Args args)
     : turn_(std::move(args.turn)),
       slot_(std::move(args.slot)),
       context_(std::move(args.context)),
       tokenizer_(args.tokenizer),
-      eos_token_id_(args.eos_token_id),
+      stop_ids_(StopIds(turn_->request.stop, args.eos_token_id)),
       arrival_(args.arrival),
       start_(args.start),
       queued_position_(base_tokens()),
+      most_sampled_(turn_->request.max_tokens),
       position_(base_tokens()),
       last_progress_(args.start) {}
 
@@ -40,6 +50,8 @@ bool RunningTurn::wants_step() const {
 
 bool RunningTurn::StartsCommit() {
   if (!turn_->lease.has_value() || wants_step()) return false;
+  // One that is yet to be chosen may be the last that is read.
+  if (!is_ending_ && num_generated_ + 1 < num_reread_) return false;
   return !std::exchange(starts_commit_, true);
 }
 
@@ -61,8 +73,15 @@ SchedulerRow RunningTurn::scheduler_row() const {
 
 // After all that is queued.
 bool RunningTurn::WantsSample() const {
-  return !is_ending_ && num_pending() == 0 &&
-         num_sampled_ < turn_->request.max_tokens;
+  return !is_ending_ && num_pending() == 0 && num_sampled_ < most_sampled_;
+}
+
+void RunningTurn::CountSample(int32_t chosen) {
+  ++num_sampled_;
+  // Without a session nobody reads the state that the last token makes.
+  if (num_sampled_ < most_sampled_ || turn_->lease.has_value()) {
+    last_chosen_ = chosen;
+  }
 }
 
 StepSequence RunningTurn::Queue(int32_t index, int32_t num_tokens,
@@ -72,6 +91,7 @@ StepSequence RunningTurn::Queue(int32_t index, int32_t num_tokens,
   if (last_chosen_.has_value()) {
     TTT_CHECK(num_tokens == 1);
     reading_ = *std::exchange(last_chosen_, std::nullopt);
+    ++num_reread_;
     sequence.token_ids = absl::MakeConstSpan(&reading_, 1);
   } else {
     sequence.token_ids = absl::MakeConstSpan(turn_->request.input_ids)
@@ -81,17 +101,46 @@ StepSequence RunningTurn::Queue(int32_t index, int32_t num_tokens,
   queued_position_ += num_tokens;
   ++num_steps_;
   if (is_score() || !WantsSample()) return sequence;
-  ++num_sampled_;
-  // Without a session nobody reads the state that the last token makes.
-  if (num_sampled_ < turn_->request.max_tokens || turn_->lease.has_value()) {
-    last_chosen_ = ChosenBy(static_cast<int32_t>(requests->size()));
-  }
+  CountSample(ChosenBy(static_cast<int32_t>(requests->size())));
   requests->push_back(
       {.sequence = index,
        .row = num_tokens - 1,
        .given_token = kSampleToken,
        .num_candidates = turn_->request.top_logprobs.value_or(0),
        .sampling = &turn_->request.sampling});
+  return sequence;
+}
+
+bool RunningTurn::CanDecode(int num_steps) const {
+  const Request& request = turn_->request;
+  const int64_t ahead = num_sampled_ - num_generated_ + num_steps;
+  return is_decoding() && last_chosen_.has_value() &&
+         request.stop.strings.empty() && stop_ids_.size() <= kMostStopIds &&
+         !turn_->stream->IsFull(
+             ahead * TokenStream::Bytes(request.top_logprobs.value_or(0)));
+}
+
+int64_t RunningTurn::steps_left() const {
+  if (is_ending_) return 1;
+  return most_sampled_ - num_sampled_ + (turn_->lease.has_value() ? 1 : 0);
+}
+
+StepSequence RunningTurn::QueueLaunch(int32_t index, int num_steps,
+                                      std::vector<LogitsRequest>* requests) {
+  const size_t before = requests->size();
+  StepSequence sequence = Queue(index, 1, requests);
+  if (requests->size() == before) {
+    requests->push_back({.sequence = index, .row = 0, .given_token = kNoToken});
+  }
+  sequence.stop_ids = stop_ids_;
+  while (sequence.num_steps < num_steps && last_chosen_.has_value()) {
+    const int32_t chosen = *std::exchange(last_chosen_, std::nullopt);
+    ++num_reread_;
+    ++queued_position_;
+    ++num_steps_;
+    ++sequence.num_steps;
+    if (WantsSample()) CountSample(chosen);
+  }
   return sequence;
 }
 
@@ -115,6 +164,12 @@ absl::Status RunningTurn::Advance(int32_t num_tokens, bool finite,
                                   absl::Span<const LogitsResult> results,
                                   absl::Time now) {
   ++num_steps_taken_;
+  // Of a step that the turn was left out of there is nothing to take, nor of
+  // any without a session.
+  if (is_ending_ && (!turn_->lease.has_value() ||
+                     position_ + num_tokens > queued_position_)) {
+    return absl::OkStatus();
+  }
   if (is_ending_) results = {};  // They are for nobody.
   for (const LogitsResult& result : results) finite = finite && result.finite;
   if (!finite) {
@@ -172,9 +227,7 @@ absl::Status RunningTurn::StartText() {
 }
 
 bool RunningTurn::IsStopToken(int32_t id) const {
-  const StopParams& stop = turn_->request.stop;
-  return (id == eos_token_id_ && !stop.ignore_eos) ||
-         absl::c_linear_search(stop.token_ids, id);
+  return absl::c_linear_search(stop_ids_, id);
 }
 
 void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
@@ -196,9 +249,8 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
   if (is_stop_token || (text_.has_value() && !text_->matched_stop().empty())) {
     is_ending_ = true;
     finish_reason_ = FinishReason::kStop;
-  } else if (num_generated_ >= request.max_tokens) {
+  } else if (num_generated_ >= most_sampled_) {
     is_ending_ = true;
-    finish_reason_ = FinishReason::kLength;
   }
   if (is_ending_) {
     if (text_.has_value()) {
@@ -208,6 +260,8 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
       if (!text_->matched_stop().empty()) finish_reason_ = FinishReason::kStop;
     }
     if (!is_last || !turn_->lease.has_value()) last_chosen_.reset();
+    // What is queued reads this token and no more.
+    if (num_generated_ < num_reread_) queued_position_ = position_ + 1;
   }
   turn_->stream->Push(std::move(token), text, now);
 }
@@ -215,10 +269,12 @@ void RunningTurn::TakeToken(const LogitsResult& result, absl::Time now) {
 bool RunningTurn::EndEarly(absl::Time now) {
   TTT_CHECK(!is_ending_);
   if (num_queued_ == 0 && num_generated_ == 0) return false;
-  is_ending_ = true;
-  // What is still to be chosen is for nobody.
+  // What is still to be chosen is for nobody, unless it is to be read.
   if (num_generated_ < num_sampled_) last_chosen_.reset();
+  most_sampled_ = std::max(num_generated_, num_reread_);
   finish_reason_ = FinishReason::kCancelled;
+  if (num_generated_ < most_sampled_) return true;
+  is_ending_ = true;
   if (text_.has_value()) {
     const std::string rest =
         text_->Finish(/*goes_on=*/turn_->lease.has_value());

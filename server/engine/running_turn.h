@@ -21,9 +21,11 @@ namespace ttt {
 //
 // Its part of a step is queued before that of the last step is taken, so there
 // are two places in the turn: how far its steps are queued, which the next step
-// goes on from, and how far they are taken, which the turn answers for. A step
-// that is queued behind one that ends the turn reads what that chose last, as
-// it must, and what it chooses itself is for nobody.
+// goes on from, and how far they are taken, which the turn answers for. The
+// step that is queued behind one that ends the turn reads what that chose last,
+// as it must, and what it chooses itself is for nobody. Behind that one there
+// are others only in a launch of several steps, or after one: the device leaves
+// the turn out of these.
 class RunningTurn {
  public:
   struct Args {
@@ -47,19 +49,31 @@ class RunningTurn {
   // sequence number `index`. The span lives until the next Queue.
   StepSequence Queue(int32_t index, int32_t num_tokens,
                      std::vector<LogitsRequest>* requests);
+  // Whether the device can take it through that many steps alone: it decodes,
+  // nothing but its tokens' ids and number ends it, and its stream has room.
+  bool CanDecode(int num_steps) const;
+  // Steps until all is read, if no stop id comes. Of one that decodes.
+  int64_t steps_left() const;
+  // As Queue of its one token, in a launch of `num_steps`, of which it takes as
+  // many as it has left. Adds a request in any case.
+  StepSequence QueueLaunch(int32_t index, int num_steps,
+                           std::vector<LogitsRequest>* requests);
+  // Tokens chosen, or to be chosen in steps that are queued.
+  int64_t num_sampled() const { return num_sampled_; }
   // Takes what the oldest step that was queued and not taken made of
   // `num_tokens`; `results` answer its requests in order. After an error the
   // turn must be dropped. INTERNAL (NUMERIC_FAULT): a number was not finite.
   // One without a reason is of the device.
   absl::Status Advance(int32_t num_tokens, bool finite,
                        absl::Span<const LogitsResult> results, absl::Time now);
-  // Ends the turn with what it chose so far and what steps that are queued
-  // read, CANCELLED; false if that is nothing, so that there is nothing to
-  // commit.
+  // Ends the turn, once steps that are queued have ended, with the tokens that
+  // it chose so far or that these read, CANCELLED; false if that is nothing, so
+  // that there is nothing to commit.
   bool EndEarly(absl::Time now);
 
-  // Once, for a turn in a session with nothing left to queue: when its queued
-  // steps have ended the slot holds the state to commit.
+  // Once, for a turn in a session with nothing left to queue, and of which it
+  // is known what the queued steps read: when they have ended the slot holds
+  // the state to commit.
   bool StartsCommit();
   // All is read and chosen.
   bool is_done() const;
@@ -88,6 +102,8 @@ class RunningTurn {
   // What is to be queued yet: the rest of the input, then the last token.
   int64_t num_pending() const;
   bool WantsSample() const;
+  // Now is a place in the turn after which a token is chosen.
+  void CountSample(int32_t chosen);
   void AppendScoreRequests(int32_t index, int32_t num_tokens,
                            std::vector<LogitsRequest>* requests) const;
   absl::Status StartText();
@@ -100,13 +116,15 @@ class RunningTurn {
   StateSlot slot_;
   std::unique_ptr<LastTokens> context_;  // until the text starts
   const Tokenizer* const tokenizer_;     // or null
-  const int32_t eos_token_id_;
+  const std::vector<int32_t> stop_ids_;
   const absl::Time arrival_;
   const absl::Time start_;
   // As far as steps are queued.
   int64_t queued_position_;
   int64_t num_queued_ = 0;   // of the input
-  int64_t num_sampled_ = 0;  // tokens, chosen or to be chosen
+  int64_t most_sampled_;     // tokens that it ends with, unless it stops before
+  int64_t num_sampled_ = 0;  // of these, chosen or to be chosen
+  int64_t num_reread_ = 0;   // of these, queued to be read
   // The last of these, not queued to be read. Still to be chosen: it stands for
   // a request of the last step that was queued.
   std::optional<int32_t> last_chosen_;

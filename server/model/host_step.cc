@@ -2,14 +2,17 @@
 
 #include <algorithm>
 
+#include "absl/algorithm/container.h"
 #include "server/base/check.h"
 
 namespace ttt {
 
 void HostStep::Build(const TttModel::Limits& limits,
                      absl::Span<const StepSequence> sequences,
-                     absl::Span<const LogitsRequest> requests) {
+                     absl::Span<const LogitsRequest> requests,
+                     int32_t num_steps) {
   const int32_t requests_before = sizes_.requests;
+  const bool after_steps = sizes_.steps > 1;
   int64_t num_rows = 0;
   for (const StepSequence& sequence : sequences) {
     num_rows += static_cast<int64_t>(sequence.token_ids.size());
@@ -17,9 +20,10 @@ void HostStep::Build(const TttModel::Limits& limits,
   TTT_CHECK(num_rows <= limits.max_rows);
   TTT_CHECK(static_cast<int64_t>(sequences.size()) <= limits.max_sequences);
   TTT_CHECK(static_cast<int64_t>(requests.size()) <= MaxLogitsRequests(limits));
-  sizes_ = {static_cast<int32_t>(num_rows),
-            static_cast<int32_t>(sequences.size()),
-            static_cast<int32_t>(requests.size())};
+  sizes_ = {.rows = static_cast<int32_t>(num_rows),
+            .sequences = static_cast<int32_t>(sequences.size()),
+            .requests = static_cast<int32_t>(requests.size()),
+            .steps = num_steps};
   if (fills_up_ && sizes_.rows == sizes_.sequences) {
     sizes_.requests = std::max(sizes_.requests, sizes_.sequences);
   }
@@ -31,7 +35,7 @@ void HostStep::Build(const TttModel::Limits& limits,
   if (sizes_.candidates > 0 && IsUsual(sizes_)) {
     sizes_.candidates = limits.max_candidates;
   }
-  input_.resize(LayOutStepInput(sizes_, nullptr).bytes);
+  input_.resize(num_steps * LayOutStepInput(sizes_, nullptr).bytes);
   const StepInput input = LayOutStepInput(sizes_, input_.data());
   bias_ids_.clear();
   bias_values_.clear();
@@ -54,6 +58,47 @@ void HostStep::Build(const TttModel::Limits& limits,
   for (int32_t i = num_requests; i < sizes_.requests; ++i) {
     AddRequest({.sequence = 0, .row = -1, .given_token = kNoToken}, i, input);
   }
+  asks_for_ends_ = after_steps || num_steps > 1;
+  if (num_steps > 1) AddSteps(sequences);
+  if (asks_for_ends_) AddEnds(sequences, after_steps);
+}
+
+void HostStep::AddSteps(absl::Span<const StepSequence> sequences) {
+  const int64_t bytes = LayOutStepInput(sizes_, nullptr).bytes;
+  for (int32_t step = 1; step < sizes_.steps; ++step) {
+    std::copy_n(input_.begin(), bytes, input_.begin() + step * bytes);
+    const StepInput input = LayOutStepInput(sizes_, input_.data(), step);
+    for (int32_t i = 0; i < sizes_.sequences; ++i) {
+      // Request i is of sequence i, and row i its only one.
+      TTT_CHECK(input.logits_rows[i] == i);
+      input.token_ids[i] = ChosenBy(i);
+      input.sequences[i].position += step;
+      input.samples[i].position += step;
+      if (step >= sequences[i].num_steps) input.sequences[i].num_rows = 0;
+    }
+  }
+}
+
+void HostStep::AddEnds(absl::Span<const StepSequence> sequences,
+                       bool after_steps) {
+  int64_t num_stop_ids = 0;
+  for (const StepSequence& sequence : sequences) {
+    TTT_CHECK(sequence.stop_ids.size() <=
+              (sizes_.steps > 1 ? kMostStopIds : 0));
+    num_stop_ids += static_cast<int64_t>(sequence.stop_ids.size());
+  }
+  input_.resize(LayOutEndInput(sizes_, num_stop_ids, nullptr).bytes);
+  const EndInput ends = LayOutEndInput(sizes_, num_stop_ids, input_.data());
+  int32_t* next = ends.stop_ids;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const absl::Span<const int32_t> ids = sequences[i].token_ids;
+    const bool is_chosen = after_steps && !ids.empty() && ids[0] < 0;
+    ends.before[i] = is_chosen ? ChosenBy(ids[0]) : -1;
+    ends.stop_begin[i] = static_cast<int32_t>(next - ends.stop_ids);
+    next = absl::c_copy(sequences[i].stop_ids, next);
+  }
+  ends.stop_begin[sequences.size()] =
+      static_cast<int32_t>(next - ends.stop_ids);
 }
 
 void HostStep::AddRequest(const LogitsRequest& request, int32_t index,

@@ -7,6 +7,9 @@
 namespace ttt {
 
 inline constexpr int kMaxLogitBias = 1024;  // entries a call
+inline constexpr int kMaxStopTokens = 64;   // ids a call
+// That end a turn: those of its call, and end-of-text.
+inline constexpr int kMostStopIds = kMaxStopTokens + 1;
 
 // How the next token is chosen; ranges as in Sampling of inference.proto,
 // checked at the door.

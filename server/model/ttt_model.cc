@@ -33,13 +33,35 @@ StatePlane SessionPlane(const StatePool& pool, absl::string_view name) {
           pool.slots().slot_stride};
 }
 
+StepResult MakeResult(const StepOutput& output, const StepSizes& sizes,
+                      absl::Span<const int32_t> num_candidates) {
+  StepResult result;
+  result.finite.assign(output.hidden_finite,
+                       output.hidden_finite + sizes.sequences);
+  result.logits.resize(num_candidates.size());
+  for (size_t i = 0; i < result.logits.size(); ++i) {
+    LogitsResult& row = result.logits[i];
+    row.finite = output.logits_finite[i] != 0;
+    row.token_id = output.sampled[i];
+    row.logprob = output.logprobs[i];
+    if (!row.finite) continue;
+    const int64_t first = static_cast<int64_t>(i) * sizes.candidates;
+    row.candidates.reserve(num_candidates[i]);
+    for (int64_t c = first; c < first + num_candidates[i]; ++c) {
+      row.candidates.push_back(
+          {output.candidate_ids[c], output.candidate_logprobs[c]});
+    }
+  }
+  return result;
+}
+
 }  // namespace
 
-// A step in flight: what is to be read of it, and where.
-struct StepInFlight {
+// A launch in flight: what is to be read of it, and where.
+struct LaunchInFlight {
   StepSizes sizes;
   std::vector<int32_t> num_candidates;  // of each request
-  std::unique_ptr<Readback> output;     // as StepOutput
+  std::unique_ptr<Readback> output;     // a StepOutput a step
 };
 
 struct TttModel::Workspace {
@@ -48,13 +70,14 @@ struct TttModel::Workspace {
 
   std::unique_ptr<DeviceBuffer> block;
   WorkspaceArrays arrays;
+  HostStep step;  // of the launch in hand
   // Of the step in hand.
-  HostStep step;
-  StepInput input;  // on the device, like `output`
+  StepInput input;            // on the device, like `output`
+  const int32_t* chosen_ids;  // in the step before
   StepOutput output;
   StepRows rows;
-  // Step number n is in flight in place n % kMaxStepsInFlight.
-  std::array<StepInFlight, kMaxStepsInFlight> in_flight;
+  // Launch number n is in flight in place n % kMaxInFlight.
+  std::array<LaunchInFlight, kMaxInFlight> in_flight;
   int64_t num_begun = 0;
   int64_t num_finished = 0;
   // Of last tokens that were read: page-locked memory is slow to take.
@@ -201,30 +224,29 @@ absl::StatusOr<StepResult> TttModel::Step(
     absl::Span<const LogitsRequest> requests) {
   TTT_CHECK(num_in_flight() == 0);
   TTT_RETURN_IF_ERROR(Begin(pool, sequences, requests));
-  return Finish();
+  TTT_ASSIGN_OR_RETURN(std::vector<StepResult> results, Finish());
+  return std::move(results[0]);
 }
 
 absl::Status TttModel::Begin(const StatePool& pool,
                              absl::Span<const StepSequence> sequences,
-                             absl::Span<const LogitsRequest> requests) {
-  TTT_CHECK(num_in_flight() < kMaxStepsInFlight);
+                             absl::Span<const LogitsRequest> requests,
+                             int32_t num_steps) {
+  TTT_CHECK(num_in_flight() < kMaxInFlight);
+  TTT_CHECK(num_steps == 1 || (num_steps % 2 == 0 && num_steps <= kMostSteps));
   std::vector<int32_t> slots;
   slots.reserve(sequences.size());
   for (const StepSequence& sequence : sequences) slots.push_back(sequence.slot);
   TTT_RETURN_IF_ERROR(pool.AwaitCopies(slots));
-  work_->step.Build(limits_, sequences, requests);
-  TTT_RETURN_IF_ERROR(UploadStep());
+  work_->step.Build(limits_, sequences, requests, num_steps);
+  TTT_CHECK(num_steps == 1 || IsUsual(work_->step.sizes()));
+  TTT_RETURN_IF_ERROR(UploadLaunch());
   TTT_RETURN_IF_ERROR(RunOps(pool));
   return QueueReadback(requests);
 }
 
-absl::Status TttModel::UploadStep() {
+absl::Status TttModel::UploadLaunch() {
   Workspace& work = *work_;
-  const StepSizes& sizes = work.step.sizes();
-  work.input = LayOutStepInput(sizes, work.arrays.input);
-  work.output = LayOutStepOutput(sizes, work.arrays.output);
-  work.rows = {work.input.sequences, work.input.row_sequence, sizes.sequences,
-               sizes.rows};
   const auto upload = [this](void* to, const auto& from) {
     return backend_->CopyToDevice(to, from.data(),
                                   from.size() * sizeof(from[0]));
@@ -235,10 +257,16 @@ absl::Status TttModel::UploadStep() {
   return upload(work.arrays.bias_values, work.step.bias_values());
 }
 
-// The ops of the step, recorded once for steps of its sizes if the backend can.
+// The ops of the launch, recorded once for those of its sizes if the backend
+// can.
 absl::Status TttModel::RunOps(const StatePool& pool) {
   const StepSizes& sizes = work_->step.sizes();
-  const auto run = [&] { return QueueOps(pool); };
+  const auto run = [&] { return QueueSteps(pool); };
+  SetStep(0);
+  // Rare where a launch has one step: not recorded.
+  if (sizes.steps == 1 && work_->step.asks_for_ends()) {
+    TTT_RETURN_IF_ERROR(EndSequences(0));
+  }
   if (!IsUsual(sizes)) return run();
   const auto key =
       std::pair<const std::byte*, StepSizes>(pool.slots().base, sizes);
@@ -256,13 +284,54 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
   return backend_->Run(*found->second);
 }
 
+void TttModel::SetStep(int32_t step) {
+  Workspace& work = *work_;
+  const StepSizes& sizes = work.step.sizes();
+  // Of the launch before: its last step's output stands first.
+  work.chosen_ids = step == 0 ? reinterpret_cast<int32_t*>(work.arrays.output)
+                              : work.output.sampled;
+  work.input = LayOutStepInput(sizes, work.arrays.input, step);
+  work.output = LayOutStepOutput(sizes, work.arrays.output, step);
+  work.rows = {work.input.sequences, work.input.row_sequence, sizes.sequences,
+               sizes.rows};
+}
+
+absl::Status TttModel::QueueSteps(const StatePool& pool) {
+  const int32_t num_steps = work_->step.sizes().steps;
+  for (int32_t step = 0; step < num_steps; ++step) {
+    SetStep(step);
+    if (num_steps > 1) TTT_RETURN_IF_ERROR(EndSequences(step));
+    TTT_RETURN_IF_ERROR(QueueOps(pool));
+  }
+  return absl::OkStatus();
+}
+
+// The steps of a launch are even, so that the last leaves in ended[0] what the
+// next launch asks for.
+absl::Status TttModel::EndSequences(int32_t step) {
+  Workspace& work = *work_;
+  const StepSizes& sizes = work.step.sizes();
+  const EndInput ends = LayOutEndInput(sizes, 0, work.arrays.input);
+  const bool is_asked = sizes.steps > 1;
+  return backend_->EndSequences(
+      {.sequences = work.input.sequences,
+       .token_ids = work.input.token_ids,
+       .chosen_ids = work.chosen_ids,
+       .before = step == 0 ? ends.before : nullptr,
+       .had_ended = work.arrays.ended[step % 2],
+       .stop_begin = ends.stop_begin,
+       .stop_ids = ends.stop_ids,
+       .ended = is_asked ? work.arrays.ended[(step + 1) % 2] : nullptr,
+       .batch = sizes.sequences,
+       .vocab_size = config_.vocab_size});
+}
+
 absl::Status TttModel::QueueOps(const StatePool& pool) {
   if (work_->rows.num_rows > 0) {
     TTT_RETURN_IF_ERROR(backend_->EmbedTokens(
         {.rows = work_->rows,
          .token_ids = work_->input.token_ids,
-         // Until the step chooses its own, those of the step before.
-         .chosen_ids = work_->output.sampled,
+         .chosen_ids = work_->chosen_ids,
          .table = {weights_->embedding->data(), weights_->embedding_type},
          .hidden = Hidden(0),
          .ring = SessionPlane(pool, "token_ring"),
@@ -451,49 +520,37 @@ absl::Status TttModel::RunHead(const StatePool& pool) {
        .max_candidates = work_->step.sizes().candidates});
 }
 
-// The step is in flight from here on.
+// The launch is in flight from here on.
 absl::Status TttModel::QueueReadback(absl::Span<const LogitsRequest> requests) {
-  StepInFlight& step = work_->in_flight[work_->num_begun % kMaxStepsInFlight];
-  const int64_t bytes = work_->output.bytes;
-  if (step.output == nullptr || step.output->size_bytes() < bytes) {
-    const int64_t before = step.output ? step.output->size_bytes() : 0;
-    TTT_ASSIGN_OR_RETURN(step.output,
+  LaunchInFlight& launch = work_->in_flight[work_->num_begun % kMaxInFlight];
+  const int64_t bytes = work_->step.sizes().steps * work_->output.bytes;
+  if (launch.output == nullptr || launch.output->size_bytes() < bytes) {
+    const int64_t before = launch.output ? launch.output->size_bytes() : 0;
+    TTT_ASSIGN_OR_RETURN(launch.output,
                          backend_->CreateReadback(std::max(bytes, 2 * before)));
   }
-  step.sizes = work_->step.sizes();
-  step.num_candidates.clear();
+  launch.sizes = work_->step.sizes();
+  launch.num_candidates.clear();
   for (const LogitsRequest& request : requests) {
-    step.num_candidates.push_back(request.num_candidates);
+    launch.num_candidates.push_back(request.num_candidates);
   }
-  TTT_RETURN_IF_ERROR(step.output->Copy(0, work_->arrays.output, bytes));
+  TTT_RETURN_IF_ERROR(launch.output->Copy(0, work_->arrays.output, bytes));
   ++work_->num_begun;
   return absl::OkStatus();
 }
 
-absl::StatusOr<StepResult> TttModel::Finish() {
+absl::StatusOr<std::vector<StepResult>> TttModel::Finish() {
   TTT_CHECK(num_in_flight() > 0);
-  const StepInFlight& step =
-      work_->in_flight[work_->num_finished++ % kMaxStepsInFlight];
-  TTT_RETURN_IF_ERROR(step.output->Wait());
-  const StepOutput output = LayOutStepOutput(step.sizes, step.output->data());
-  StepResult result;
-  result.finite.assign(output.hidden_finite,
-                       output.hidden_finite + step.sizes.sequences);
-  result.logits.resize(step.num_candidates.size());
-  for (size_t i = 0; i < result.logits.size(); ++i) {
-    LogitsResult& row = result.logits[i];
-    row.finite = output.logits_finite[i] != 0;
-    row.token_id = output.sampled[i];
-    row.logprob = output.logprobs[i];
-    if (!row.finite) continue;
-    const int64_t first = static_cast<int64_t>(i) * step.sizes.candidates;
-    row.candidates.reserve(step.num_candidates[i]);
-    for (int64_t c = first; c < first + step.num_candidates[i]; ++c) {
-      row.candidates.push_back(
-          {output.candidate_ids[c], output.candidate_logprobs[c]});
-    }
+  const LaunchInFlight& launch =
+      work_->in_flight[work_->num_finished++ % kMaxInFlight];
+  TTT_RETURN_IF_ERROR(launch.output->Wait());
+  std::vector<StepResult> results;
+  for (int32_t step = 0; step < launch.sizes.steps; ++step) {
+    results.push_back(
+        MakeResult(LayOutStepOutput(launch.sizes, launch.output->data(), step),
+                   launch.sizes, launch.num_candidates));
   }
-  return result;
+  return results;
 }
 
 absl::StatusOr<std::vector<std::optional<StateDigest>>> TttModel::Digest(

@@ -23,7 +23,8 @@ namespace ttt {
 struct ModelWeights;
 
 // In place of an id: the one that request number `request` of the step before
-// chooses, the last that was begun. Of a row that was not finite, any.
+// chooses, the last that was begun. Of a row that was not finite, any. Its own
+// inverse.
 constexpr int32_t ChosenBy(int32_t request) { return -1 - request; }
 
 // The tokens that one session reads in a step, in a slot of its own.
@@ -31,6 +32,10 @@ struct StepSequence {
   int32_t slot;
   int64_t position;                     // tokens of the session before
   absl::Span<const int32_t> token_ids;  // may be empty
+  // Of a launch of several steps.
+  int32_t num_steps = 1;  // in which it reads, at most
+  // Once it has read one of these it reads nothing more.
+  absl::Span<const int32_t> stop_ids = {};  // at most kMostStopIds
 };
 
 // One place after which a token is chosen, scored or reported.
@@ -89,15 +94,25 @@ class TttModel {
                                   absl::Span<const LogitsRequest> requests);
   // Step in two parts, so that the next step can be begun before the last is
   // finished. What comes after Begin on the device comes after the step. At
-  // most kMaxStepsInFlight may be begun and not finished; one that fails to
+  // most kMaxInFlight calls may be begun and not finished; one that fails to
   // begin is not.
-  static constexpr int kMaxStepsInFlight = 2;
+  //
+  // `num_steps`: 1, or an even number of steps to kMostSteps in one launch.
+  // Then each sequence has one token, request i is of sequence i, and in each
+  // step after the first a sequence reads what its request chose in the one
+  // before, until it has read a stop id or has had its num_steps. Of one that
+  // reads nothing the slot stays as it is, and its result means nothing; so it
+  // does in the call after such a launch, where its id is ChosenBy the launch's
+  // last step.
+  static constexpr int kMaxInFlight = 2;
+  static constexpr int kMostSteps = 8;
   absl::Status Begin(const StatePool& pool,
                      absl::Span<const StepSequence> sequences,
-                     absl::Span<const LogitsRequest> requests);
-  // Waits for the step in flight that was begun first.
-  absl::StatusOr<StepResult> Finish();
-  int num_in_flight() const;
+                     absl::Span<const LogitsRequest> requests,
+                     int32_t num_steps = 1);
+  // Waits for the call in flight that was begun first; a result a step.
+  absl::StatusOr<std::vector<StepResult>> Finish();
+  int num_in_flight() const;  // calls of Begin
   // Whether the device works on while the host does.
   bool is_asynchronous() const { return backend_->is_asynchronous(); }
 
@@ -130,8 +145,12 @@ class TttModel {
 
   TttModel(const ModelConfig& config, const Limits& limits, Backend* backend);
 
-  absl::Status UploadStep();
+  absl::Status UploadLaunch();
   absl::Status RunOps(const StatePool& pool);
+  // The step in hand, of the launch in hand.
+  void SetStep(int32_t step);
+  absl::Status QueueSteps(const StatePool& pool);
+  absl::Status EndSequences(int32_t step);
   absl::Status QueueOps(const StatePool& pool);
   float* Hidden(int32_t layer) const;
   absl::Status RunLayer(const StatePool& pool, int32_t layer);

@@ -23,9 +23,7 @@ class Cutter {
   int64_t offset_ = 0;
 };
 
-}  // namespace
-
-StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base) {
+StepInput LayOutOneInput(const StepSizes& sizes, std::byte* base) {
   StepInput input;
   Cutter cutter(base);
   cutter.Cut(input.token_ids, sizes.rows);
@@ -38,7 +36,7 @@ StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base) {
   return input;
 }
 
-StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base) {
+StepOutput LayOutOneOutput(const StepSizes& sizes, std::byte* base) {
   StepOutput output;
   Cutter cutter(base);
   cutter.Cut(output.sampled, sizes.requests);
@@ -50,6 +48,32 @@ StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base) {
   cutter.Cut(output.candidate_logprobs, candidates);
   output.bytes = cutter.bytes();
   return output;
+}
+
+}  // namespace
+
+StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base,
+                          int32_t step) {
+  const int64_t bytes = LayOutOneInput(sizes, nullptr).bytes;
+  return LayOutOneInput(sizes, base + step * bytes);
+}
+
+EndInput LayOutEndInput(const StepSizes& sizes, int64_t num_stop_ids,
+                        std::byte* base) {
+  const int64_t before = sizes.steps * LayOutOneInput(sizes, nullptr).bytes;
+  EndInput input;
+  Cutter cutter(base + before);
+  cutter.Cut(input.before, sizes.sequences);
+  cutter.Cut(input.stop_begin, sizes.sequences + 1);
+  cutter.Cut(input.stop_ids, num_stop_ids);
+  input.bytes = before + cutter.bytes();
+  return input;
+}
+
+StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base,
+                            int32_t step) {
+  const int64_t bytes = LayOutOneOutput(sizes, nullptr).bytes;
+  return LayOutOneOutput(sizes, base + (sizes.steps - 1 - step) * bytes);
 }
 
 WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
@@ -65,8 +89,18 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   const StepSizes largest = {limits.max_rows, limits.max_sequences,
                              static_cast<int32_t>(requests),
                              limits.max_candidates};
-  cutter.Cut(a.input, LayOutStepInput(largest, nullptr).bytes);
-  cutter.Cut(a.output, LayOutStepOutput(largest, nullptr).bytes);
+  const int32_t most = std::min(limits.max_rows, limits.max_sequences);
+  const StepSizes longest = {most, most, most, limits.max_candidates,
+                             TttModel::kMostSteps};
+  cutter.Cut(
+      a.input,
+      std::max(LayOutEndInput(largest, 0, nullptr).bytes,
+               LayOutEndInput(longest, int64_t{most} * kMostStopIds, nullptr)
+                   .bytes));
+  cutter.Cut(a.output, std::max(LayOutStepOutput(largest, nullptr).bytes,
+                                TttModel::kMostSteps *
+                                    LayOutStepOutput(longest, nullptr).bytes));
+  for (uint8_t*& ended : a.ended) cutter.Cut(ended, sequences);
   cutter.Cut(a.bias_ids, sequences * kMaxLogitBias);
   cutter.Cut(a.bias_values, sequences * kMaxLogitBias);
   cutter.Cut(a.hidden[0], rows * hidden);

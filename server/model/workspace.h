@@ -14,9 +14,10 @@ namespace ttt {
 // Pointers into one block of device memory, so that all of it is taken at
 // start.
 struct WorkspaceArrays {
-  // Of a step.
-  std::byte* input;    // as StepInput
-  std::byte* output;   // as StepOutput
+  // Of a launch.
+  std::byte* input;    // as LaunchInput
+  std::byte* output;   // a StepOutput a step, that of the last step first
+  uint8_t* ended[2];   // [max_sequences], of EndSequences: before, and after
   int32_t* bias_ids;   // [max_sequences, kMaxLogitBias], flat
   float* bias_values;  // [max_sequences, kMaxLogitBias], flat
   // Layers.
@@ -37,21 +38,22 @@ struct WorkspaceArrays {
   int64_t bytes;  // of the block
 };
 
-// How much of each there is in a step.
+// How much of each there is in a step, and how many such steps in its launch.
 struct StepSizes {
   int32_t rows = 0;
   int32_t sequences = 0;
   int32_t requests = 0;
   int32_t candidates = 0;  // room for, a request
+  int32_t steps = 1;
 
   friend bool operator<(const StepSizes& a, const StepSizes& b) {
-    return std::tie(a.rows, a.sequences, a.requests, a.candidates) <
-           std::tie(b.rows, b.sequences, b.requests, b.candidates);
+    return std::tie(a.rows, a.sequences, a.requests, a.candidates, a.steps) <
+           std::tie(b.rows, b.sequences, b.requests, b.candidates, b.steps);
   }
 };
 
-// What a step brings to the device, and what it brings back: without gaps, so
-// that each is one copy.
+// What a step brings to the device, and what it brings back. Those of a launch
+// stand one after the other, so that each is one copy.
 struct StepInput {
   int32_t* token_ids;       // [rows]
   SequenceRows* sequences;  // [sequences]
@@ -59,7 +61,15 @@ struct StepInput {
   int32_t* logits_rows;     // [requests]
   int32_t* logits_slots;    // [requests]
   SampleRow* samples;       // [requests]
-  int64_t bytes;
+  int64_t bytes;            // of one step
+};
+// What a launch brings, after the inputs of its steps, where sequences may have
+// ended unseen: as in EndSequencesArgs.
+struct EndInput {
+  int32_t* before;      // [sequences], of the first step
+  int32_t* stop_begin;  // [sequences + 1]
+  int32_t* stop_ids;    // flat
+  int64_t bytes;        // of all, with those of the steps
 };
 struct StepOutput {
   int32_t* sampled;           // [requests]; first, whatever the sizes
@@ -68,10 +78,15 @@ struct StepOutput {
   uint8_t* hidden_finite;     // [sequences]
   int32_t* candidate_ids;     // [requests, candidates]
   float* candidate_logprobs;  // [requests, candidates]
-  int64_t bytes;
+  int64_t bytes;              // of one step
 };
-StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base);
-StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base);
+// Of a launch that stands at `base`: `step` counts from 0.
+StepInput LayOutStepInput(const StepSizes& sizes, std::byte* base,
+                          int32_t step = 0);
+EndInput LayOutEndInput(const StepSizes& sizes, int64_t num_stop_ids,
+                        std::byte* base);
+StepOutput LayOutStepOutput(const StepSizes& sizes, std::byte* base,
+                            int32_t step = 0);
 
 // One place a row and one a sequence.
 inline int64_t MaxLogitsRequests(const TttModel::Limits& limits) {

@@ -18,7 +18,6 @@ namespace {
 constexpr size_t kMaxIdBytes = 128;
 constexpr int kMaxStopStrings = 16;
 constexpr size_t kMaxStopStringBytes = 256;
-constexpr int kMaxStopTokens = 64;
 constexpr int kMaxLogitBias = 1024;
 constexpr float kMaxPenalty = 100.0f;
 // A thousand years; the time of expiry must be a google.protobuf.Timestamp.

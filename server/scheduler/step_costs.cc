@@ -66,6 +66,12 @@ StepCosts::Vector StepCosts::Fit() const {
   return w;
 }
 
+absl::Duration StepCosts::DecodeTime(int32_t decode_rows) const {
+  if (num_steps_ == 0) return absl::InfiniteDuration();
+  const Vector w = Fit();
+  return absl::Seconds(std::max(0.0, w[0] + w[1] * decode_rows));
+}
+
 int64_t StepCosts::PrefillTokensBeside(int32_t decode_rows,
                                        int64_t least) const {
   // No prompt beside a row, or long ago: what is left of it is not trusted.

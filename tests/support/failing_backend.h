@@ -18,6 +18,7 @@ enum class BackendCall {
   kCopyToHost,
   kCopyOnDevice,
   kSynchronize,
+  kEndSequences,
   kEmbedTokens,
   kRmsNorm,
   kConvNorm,
@@ -76,6 +77,10 @@ class FailingBackend : public ForwardingBackend {
   absl::Status Synchronize() override {
     TTT_RETURN_IF_ERROR(Count(BackendCall::kSynchronize));
     return target_.Synchronize();
+  }
+  absl::Status EndSequences(const EndSequencesArgs& args) override {
+    TTT_RETURN_IF_ERROR(Count(BackendCall::kEndSequences));
+    return target_.EndSequences(args);
   }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     TTT_RETURN_IF_ERROR(Count(BackendCall::kEmbedTokens));

@@ -51,6 +51,9 @@ class FakeBackend : public Backend {
   }
   absl::Status Synchronize() override { return absl::OkStatus(); }
 
+  absl::Status EndSequences(const EndSequencesArgs&) override {
+    return Unknown();
+  }
   absl::Status EmbedTokens(const EmbedTokensArgs&) override {
     return Unknown();
   }

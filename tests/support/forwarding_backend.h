@@ -71,6 +71,9 @@ class ForwardingBackend : public Backend {
   absl::Status QueueAfter(const DeviceCopy& copy) override {
     return target_.QueueAfter(copy);
   }
+  absl::Status EndSequences(const EndSequencesArgs& args) override {
+    return target_.EndSequences(args);
+  }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     return target_.EmbedTokens(args);
   }

@@ -84,6 +84,9 @@ class LateBackend : public ForwardingBackend {
     return absl::OkStatus();
   }
 
+  absl::Status EndSequences(const EndSequencesArgs& args) override {
+    return QueueOp<&Backend::EndSequences>(args);
+  }
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override {
     return QueueOp<&Backend::EmbedTokens>(args);
   }

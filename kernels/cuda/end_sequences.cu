@@ -1,0 +1,33 @@
+#include "kernels/cuda/launchers.h"
+#include "kernels/cuda/overlap.cuh"
+
+namespace ttt {
+namespace {
+
+constexpr int kThreads = 128;
+
+// grid [batch / kThreads]; a thread owns a sequence.
+//
+// Comes right before EmbedTokens: kernels that read StepRows before their own
+// wait begin after that one has waited for this.
+__global__ void EndSequencesKernel(const EndSequencesArgs args) {
+  WaitForKernelsBefore();
+  const int32_t sequence = blockIdx.x * kThreads + threadIdx.x;
+  if (sequence >= args.batch) return;
+  const bool had_ended = HadEnded(args, sequence);
+  if (had_ended) args.sequences[sequence].num_rows = 0;
+  if (args.ended == nullptr) return;
+  args.ended[sequence] = had_ended || ReadsStopId(args, sequence);
+}
+
+}  // namespace
+
+cudaError_t LaunchEndSequences(const EndSequencesArgs& args,
+                               cudaStream_t stream) {
+  if (args.batch == 0) return cudaSuccess;
+  return LaunchOverlapped(EndSequencesKernel,
+                          dim3((args.batch + kThreads - 1) / kThreads),
+                          kThreads, 0, stream, args);
+}
+
+}  // namespace ttt
