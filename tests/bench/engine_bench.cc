@@ -44,6 +44,9 @@ ABSL_FLAG(int32_t, states, 64, "that park has under way at once");
 ABSL_FLAG(bool, lookahead, true,
           "begin a step before the last is finished, as the engine does on a "
           "GPU");
+ABSL_FLAG(int32_t, steps_per_launch, 1,
+          "of decode: 1, 2, 4 or 8; with more than one the sequences read what "
+          "they choose");
 ABSL_FLAG(int32_t, rounds, 5, "of all cases in turn; medians are reported");
 ABSL_FLAG(bool, json, false, "one JSON object a line");
 
@@ -121,6 +124,10 @@ absl::StatusOr<Plan> ReadFlags() {
   if (absl::GetFlag(FLAGS_sessions) < 0 || absl::GetFlag(FLAGS_states) < 2) {
     return absl::InvalidArgumentError("sessions: 0 or more; states: 2 or more");
   }
+  const int32_t steps = absl::GetFlag(FLAGS_steps_per_launch);
+  if (steps != 1 && steps != 2 && steps != 4 && steps != 8) {
+    return absl::InvalidArgumentError("steps_per_launch: 1, 2, 4 or 8");
+  }
   TTT_ASSIGN_OR_RETURN(plan.batches, Numbers(absl::GetFlag(FLAGS_batch), ','));
   TTT_ASSIGN_OR_RETURN(plan.streams,
                        Numbers(absl::GetFlag(FLAGS_streams), ','));
@@ -187,7 +194,8 @@ std::vector<BenchCase> MakeCases(const Plan& plan, EngineWorkload& workload) {
   const bool breaks_down = plan.Has("breakdown");
   if (plan.Has("decode") || breaks_down) {
     for (const int64_t batch : plan.batches) {
-      cases.push_back(DecodeCase(workload, static_cast<int32_t>(batch)));
+      cases.push_back(DecodeCase(workload, static_cast<int32_t>(batch),
+                                 absl::GetFlag(FLAGS_steps_per_launch)));
     }
   }
   if (plan.Has("prefill") || breaks_down) {

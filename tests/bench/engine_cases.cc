@@ -25,23 +25,28 @@ absl::Status StartRagged(EngineWorkload& workload, int32_t batch,
   return absl::OkStatus();
 }
 
-BenchCase StepCase(EngineWorkload& workload, const Sequences& sequences) {
+BenchCase StepCase(EngineWorkload& workload, const Sequences& sequences,
+                   int32_t steps = 1) {
   BenchCase result;
   result.streams_weights = true;
-  result.run = [&workload, sequences] { return workload.Step(*sequences); };
+  result.steps = steps;
+  result.run = [&workload, sequences, steps] {
+    return workload.Step(*sequences, steps);
+  };
   result.finish = [&workload] { return workload.Finish(); };
   return result;
 }
 
 }  // namespace
 
-BenchCase DecodeCase(EngineWorkload& workload, int32_t batch) {
+BenchCase DecodeCase(EngineWorkload& workload, int32_t batch, int32_t steps) {
   const auto sequences = std::make_shared<std::vector<Sequence>>();
-  BenchCase result = StepCase(workload, sequences);
+  BenchCase result = StepCase(workload, sequences, steps);
   result.mode = "decode";
   result.name = absl::StrCat("batch ", batch);
+  if (steps > 1) absl::StrAppend(&result.name, ", ", steps, " a launch");
   result.tokens = batch;
-  result.operations = workload.config().mini_batch_size;
+  result.operations = workload.config().mini_batch_size / steps;
   result.prepare = [&workload, sequences, batch] {
     return StartRagged(workload, batch, *sequences);
   };
@@ -153,8 +158,9 @@ absl::StatusOr<std::vector<BenchResult>> RunCases(
       TTT_RETURN_IF_ERROR(RunTrain(cases[i], 1));
       results[i].calls.push_back(backend.StopRecording());
       for (const OpCall& call : results[i].calls.back()) {
-        results[i].cost.bytes += call.cost.bytes / cases[i].operations;
-        results[i].cost.flops += call.cost.flops / cases[i].operations;
+        const int32_t steps = cases[i].operations * cases[i].steps;
+        results[i].cost.bytes += call.cost.bytes / steps;
+        results[i].cost.flops += call.cost.flops / steps;
       }
     }
   }
@@ -169,7 +175,8 @@ absl::StatusOr<std::vector<BenchResult>> RunCases(
       const double seconds =
           TimeToRun([&] { status = RunTrain(cases[i], cases[i].operations); });
       TTT_RETURN_IF_ERROR(status);
-      results[i].seconds.push_back(seconds / cases[i].operations);
+      results[i].seconds.push_back(seconds /
+                                   (cases[i].operations * cases[i].steps));
     }
   }
   return results;

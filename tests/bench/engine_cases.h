@@ -21,6 +21,7 @@ struct BenchCase {
   double tokens = 0;  // that one operation reads; 0: it reads none
   bool streams_weights = false;
   int32_t operations = 1;  // a round
+  int32_t steps = 1;       // an operation; what is told is told of one of them
   // Makes the state that the round starts from; not timed. Then `run` is called
   // once more than is timed.
   std::function<absl::Status()> prepare;
@@ -30,14 +31,16 @@ struct BenchCase {
 };
 
 struct BenchResult {
-  std::vector<double> seconds;  // an operation, the mean of each round
-  OpCost cost;                  // of an operation
+  std::vector<double> seconds;             // a step, the mean of each round
+  OpCost cost;                             // of a step
   std::vector<std::vector<OpCall>> calls;  // of a round, operation by operation
 };
 
 inline constexpr int32_t kForkSlots = 16;  // that ForkCase needs
 
-BenchCase DecodeCase(EngineWorkload& workload, int32_t batch);
+// `steps`: a launch, by which mini_batch_size divides.
+BenchCase DecodeCase(EngineWorkload& workload, int32_t batch,
+                     int32_t steps = 1);
 // `batch` sequences read `tokens` each, from their start.
 BenchCase PrefillCase(EngineWorkload& workload, int32_t batch, int32_t tokens);
 // `batch` sequences decode while one reads `tokens` of its prompt.

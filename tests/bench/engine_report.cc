@@ -128,11 +128,13 @@ void ReportBreakdown(const BenchCase& bench_case, const BenchResult& result,
                      const ReportOptions& options) {
   std::map<std::pair<Group, std::string>, Part> parts;
   Part groups[kNumGroups];
-  const double share = 1.0 / bench_case.operations;  // an operation's
+  // A step's.
+  const double share = 1.0 / (bench_case.operations * bench_case.steps);
   double total = 0;
   for (const std::vector<OpCall>& operation : result.calls) {
     bool is_head = false;
     for (const OpCall& call : operation) {
+      if (call.kind == OpKind::kEmbedTokens) is_head = false;  // a step
       is_head |= call.kind == OpKind::kGatherHidden;
       const Group group = GroupOf(call, is_head);
       for (Part* part :

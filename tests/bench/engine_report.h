@@ -28,7 +28,7 @@ void ReportArms(const std::vector<BenchCase>& cases,
                 const std::vector<BenchResult>& results,
                 const ReportOptions& options);
 // The time of each kind of op, in groups; ops of the head are those from the
-// first GatherHidden of an operation on.
+// first GatherHidden of a step on.
 void ReportBreakdown(const BenchCase& bench_case, const BenchResult& result,
                      const ReportOptions& options);
 

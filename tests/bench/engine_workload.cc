@@ -73,7 +73,8 @@ absl::Status EngineWorkload::ReadOn(int32_t slot, int64_t from, int64_t to) {
   return absl::OkStatus();
 }
 
-absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences) {
+absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences,
+                                  int32_t num_steps) {
   std::vector<int32_t> ids;
   for (const Sequence& sequence : sequences) {
     for (int32_t i = 0; i < sequence.tokens; ++i) {
@@ -85,15 +86,18 @@ absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences) {
   std::vector<LogitsRequest> requests;
   int64_t row = 0;
   for (Sequence& sequence : sequences) {
-    steps.push_back({slots_[sequence.slot].index(), sequence.position,
-                     absl::MakeConstSpan(&ids[row], sequence.tokens)});
+    steps.push_back(
+        {.slot = slots_[sequence.slot].index(),
+         .position = sequence.position,
+         .token_ids = absl::MakeConstSpan(&ids[row], sequence.tokens),
+         .num_steps = num_steps});
     requests.push_back({.sequence = static_cast<int32_t>(requests.size()),
                         .row = sequence.tokens - 1,
                         .sampling = &greedy});
     row += sequence.tokens;
-    sequence.position += sequence.tokens;
+    sequence.position += sequence.tokens + num_steps - 1;
   }
-  TTT_RETURN_IF_ERROR(model_->Begin(*pool_, steps, requests));
+  TTT_RETURN_IF_ERROR(model_->Begin(*pool_, steps, requests, num_steps));
   return FinishDownTo(max_in_flight_);
 }
 

@@ -58,8 +58,10 @@ class EngineWorkload {
   // Reads on, in the largest steps, until the state has read `to` tokens.
   absl::Status ReadOn(int32_t slot, int64_t from, int64_t to);
   // Each sequence reads its tokens, and a token is sampled after the last
-  // (greedy). Moves the positions on. The last step is over after Finish.
-  absl::Status Step(std::vector<Sequence>& sequences);
+  // (greedy). Moves the positions on. The last step is over after Finish. With
+  // `num_steps` > 1, as TttModel::Begin has it, a launch of so many: in those
+  // after the first the sequences, of one token, read what they chose.
+  absl::Status Step(std::vector<Sequence>& sequences, int32_t num_steps = 1);
   absl::Status Finish();
   // Copies a state; returns when it is done.
   absl::Status Fork(int32_t to, int32_t from);

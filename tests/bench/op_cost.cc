@@ -55,6 +55,13 @@ double FastWeightsBytes(const LearnerArgs& args, bool commits) {
 
 }  // namespace
 
+// Without stop ids, which are few.
+OpCost CostOf(const EndSequencesArgs& args) {
+  const int64_t bytes =
+      sizeof(SequenceRows) + 2 * sizeof(int32_t) + 2 * sizeof(uint8_t);
+  return {double(args.batch) * bytes, 0};
+}
+
 OpCost CostOf(const EmbedTokensArgs& args) {
   const double elements = double(args.rows.num_rows) * args.hidden_size;
   return {elements * (OperandBytes(args.table.type) + kFloat), 0};

@@ -22,6 +22,7 @@ struct OpCost {
   }
 };
 
+OpCost CostOf(const EndSequencesArgs& args);
 OpCost CostOf(const EmbedTokensArgs& args);
 OpCost CostOf(const RmsNormArgs& args);
 OpCost CostOf(const ConvNormArgs& args);

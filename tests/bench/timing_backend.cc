@@ -7,6 +7,8 @@ namespace ttt {
 
 absl::string_view OpName(OpKind kind) {
   switch (kind) {
+    case OpKind::kEndSequences:
+      return "EndSequences";
     case OpKind::kEmbedTokens:
       return "EmbedTokens";
     case OpKind::kRmsNorm:
@@ -128,6 +130,9 @@ absl::Status TimingBackend::Run(const Recording& recording) {
   return absl::OkStatus();
 }
 
+absl::Status TimingBackend::EndSequences(const EndSequencesArgs& args) {
+  return TimeOp(OpKind::kEndSequences, &Backend::EndSequences, args);
+}
 absl::Status TimingBackend::EmbedTokens(const EmbedTokensArgs& args) {
   return TimeOp(OpKind::kEmbedTokens, &Backend::EmbedTokens, args);
 }

@@ -16,6 +16,7 @@
 namespace ttt {
 
 enum class OpKind : uint8_t {
+  kEndSequences,
   kEmbedTokens,
   kRmsNorm,
   kConvNorm,
@@ -31,11 +32,11 @@ enum class OpKind : uint8_t {
   kCopy,  // to, from and on the device
 };
 inline constexpr OpKind kAllOpKinds[] = {
-    OpKind::kEmbedTokens,   OpKind::kRmsNorm,      OpKind::kConvNorm,
-    OpKind::kLearnerInputs, OpKind::kLearner,      OpKind::kNormGate,
-    OpKind::kSwiGlu,        OpKind::kGemm,         OpKind::kSaveHidden,
-    OpKind::kGatherHidden,  OpKind::kSampleTokens, OpKind::kDigestStates,
-    OpKind::kCopy};
+    OpKind::kEndSequences, OpKind::kEmbedTokens,   OpKind::kRmsNorm,
+    OpKind::kConvNorm,     OpKind::kLearnerInputs, OpKind::kLearner,
+    OpKind::kNormGate,     OpKind::kSwiGlu,        OpKind::kGemm,
+    OpKind::kSaveHidden,   OpKind::kGatherHidden,  OpKind::kSampleTokens,
+    OpKind::kDigestStates, OpKind::kCopy};
 absl::string_view OpName(OpKind kind);
 
 struct OpCall {
@@ -75,6 +76,7 @@ class TimingBackend : public ForwardingBackend {
   absl::Status CopyToHost(void* host, const void* device,
                           int64_t size) override;
   absl::Status CopyOnDevice(void* to, const void* from, int64_t size) override;
+  absl::Status EndSequences(const EndSequencesArgs& args) override;
   absl::Status EmbedTokens(const EmbedTokensArgs& args) override;
   absl::Status RmsNorm(const RmsNormArgs& args) override;
   absl::Status ConvNorm(const ConvNormArgs& args) override;

@@ -32,13 +32,15 @@ class TimingBackendTest : public testing::Test {
   std::unique_ptr<EngineWorkload> workload_;
 };
 
-TEST_F(TimingBackendTest, StepForkAndDigestRecordEveryKindOfOp) {
+TEST_F(TimingBackendTest, StepsForkAndDigestRecordEveryKindOfOp) {
   std::vector<EngineWorkload::Sequence> sequences = {{0, 3, 0}};
   ASSERT_TRUE(workload_->Restart(0, 0).ok());
   backend_.StartRecording();
   ASSERT_TRUE(workload_->Step(sequences).ok());
+  sequences[0].tokens = 1;
+  ASSERT_TRUE(workload_->Step(sequences, /*num_steps=*/2).ok());
   ASSERT_TRUE(workload_->Fork(1, 0).ok());
-  ASSERT_TRUE(workload_->Digest({0}, 3).ok());
+  ASSERT_TRUE(workload_->Digest({0}, 5).ok());
   std::set<OpKind> kinds;
   for (const OpCall& call : backend_.StopRecording()) kinds.insert(call.kind);
   // A step has it within a product.

@@ -13,10 +13,12 @@ class ConvOpsTest : public testing::TestWithParam<BackendKind> {
 };
 
 // Two sessions of kTokens tokens each: session 0 in slot 2, session 1 in slot
-// 0.
+// 0. What has ended has its state in the free slot.
 constexpr int kTokens = 24;
 constexpr int kSlots = 3;
 constexpr int32_t kSlotOf[] = {2, 0};
+constexpr int32_t kFreeSlot = 1;
+constexpr int kEnded = -1;  // no session
 
 // How both sessions' tokens are cut into steps: (of session 0, of session 1).
 using Cut = std::vector<std::pair<int, int>>;
@@ -28,14 +30,21 @@ const Cut kCuts[] = {
 };
 
 // Calls step(sequences, rows) for each step, where rows[i] is the session and
-// position of the step's row i.
+// position of the step's row i. With rows that have ended between the others,
+// or without.
 template <typename Step>
-void ForEachStep(const Cut& cut, const Step& step) {
+void ForEachStep(const Cut& cut, bool has_ended, const Step& step) {
   int64_t positions[2] = {0, 0};
   for (const auto& [first, second] : cut) {
     std::vector<SequenceRows> sequences;
     std::vector<std::pair<int, int64_t>> rows;
-    for (const int session : {1, 0}) {
+    for (const int session : {kEnded, 1, kEnded, kEnded, 0, kEnded}) {
+      if (session == kEnded) {
+        if (!has_ended) continue;
+        sequences.push_back({int32_t(rows.size()), 1, kFreeSlot, 7});
+        rows.push_back({kEnded, 0});
+        continue;
+      }
       const int n = session == 0 ? first : second;
       sequences.push_back(
           {int32_t(rows.size()), n, kSlotOf[session], positions[session]});
@@ -52,6 +61,10 @@ Floats Gather(const std::vector<Floats>& sessions, int width,
               const std::vector<std::pair<int, int64_t>>& rows) {
   Floats values;
   for (const auto& [session, position] : rows) {
+    if (session == kEnded) {
+      values.insert(values.end(), width, 0.5f);
+      continue;
+    }
     const Floats row = Part(sessions[session], position * width, width);
     values.insert(values.end(), row.begin(), row.end());
   }
@@ -106,9 +119,10 @@ class ConvNormRun {
     Floats tails;  // [session, kernel - 1, channel]
   };
 
-  // With outputs of type T; what a bfloat16 holds as a float.
+  // With outputs of type T; what a bfloat16 holds as a float. `has_ended` as in
+  // ForEachStep.
   template <typename T = float>
-  Results Run(const Cut& cut) {
+  Results Run(const Cut& cut, bool has_ended = false) {
     const int64_t tail_size = int64_t{kernel_ - 1} * width_;
     Results results;
     results.sum.resize(2 * num_tokens_ * width_);
@@ -116,8 +130,8 @@ class ConvNormRun {
     Array<float> w1(backend_, conv_norm_weight_), w(backend_, weight_);
     Array<float> b(backend_, bias_), w2(backend_, norm_weight_);
     Array<float> tail(backend_, Floats(kSlots * tail_size));
-    ForEachStep(cut, [&](const auto& sequences, const auto& rows) {
-      StepArrays step(backend_, sequences);
+    ForEachStep(cut, has_ended, [&](const auto& sequences, const auto& rows) {
+      StepArrays step(backend_, sequences, kFreeSlot);
       Array<float> input(backend_, Gather(inputs_, width_, rows));
       Array<float> sum(backend_, Floats(rows.size() * width_ + 1, NAN));
       Array<T> output(backend_, std::vector<T>(rows.size() * width_ + 1));
@@ -141,6 +155,7 @@ class ConvNormRun {
       const std::vector<T> outputs = output.Read();
       EXPECT_TRUE(std::isnan(sums.back()) && outputs.back() == T{});
       for (size_t i = 0; i < rows.size(); ++i) {
+        if (rows[i].first == kEnded) continue;
         const int64_t to =
             (rows[i].first * num_tokens_ + rows[i].second) * int64_t{width_};
         for (int64_t c = 0; c < width_; ++c) {
@@ -159,7 +174,7 @@ class ConvNormRun {
       const Floats part = Part(tails, kSlotOf[session] * tail_size, tail_size);
       results.tails.insert(results.tails.end(), part.begin(), part.end());
     }
-    EXPECT_EQ(Part(tails, tail_size, tail_size), Floats(tail_size))
+    EXPECT_EQ(Part(tails, kFreeSlot * tail_size, tail_size), Floats(tail_size))
         << "the free slot";
     return results;
   }
@@ -228,7 +243,10 @@ TEST_P(ConvOpsTest, ConvNormCarriesItsHistoryAcrossEveryCut) {
       EXPECT_LE(MaxError(whole.sum, wanted.sum), 1e-5);
       EXPECT_LE(MaxError(whole.output, wanted.output), 1e-5);
       EXPECT_LE(MaxError(whole.tails, wanted.tails), 1e-5);
-      for (const Cut& cut : kCuts) ExpectSameBits(run.Run(cut), whole);
+      for (const Cut& cut : kCuts) {
+        ExpectSameBits(run.Run(cut), whole);
+        ExpectSameBits(run.Run(cut, /*has_ended=*/true), whole);
+      }
     }
   }
 }
@@ -245,6 +263,7 @@ TEST_P(ConvOpsTest, ConvNormOfManyRowsIsThatOfFew) {
       EXPECT_LE(MaxError(whole.sum, wanted.sum), 1e-5);
       EXPECT_LE(MaxError(whole.output, wanted.output), 1e-5);
       ExpectSameBits(run.Run(in_few), whole);
+      ExpectSameBits(run.Run(in_few, /*has_ended=*/true), whole);
     }
   }
 }
@@ -378,16 +397,17 @@ class LearnerInputsRun {
   int rate_offset() const { return 3 * width_ + 2; }
 
   // [4][session, token, ...]: queries, keys, targets, rates.
-  std::vector<Floats> Run(const Cut& cut) {
+  std::vector<Floats> Run(const Cut& cut, bool has_ended = false) {
     const int tokens = case_.num_tokens;
     std::vector<Floats> results(4, Floats(2 * tokens * width_));
     results[3].resize(2 * tokens * case_.num_heads);
-    Array<float> tail(backend_, Floats(kSlots * (case_.kernel - 1) * width_));
+    const int64_t tail_size = int64_t{case_.kernel - 1} * width_;
+    Array<float> tail(backend_, Floats(kSlots * tail_size));
     Array<float> wq(backend_, conv_q), bq(backend_, bias_q);
     Array<float> wk(backend_, conv_k), bk(backend_, bias_k);
     Array<float> rate(backend_, rate_bias), angles(backend_, rope);
-    ForEachStep(cut, [&](const auto& sequences, const auto& rows) {
-      StepArrays step(backend_, sequences);
+    ForEachStep(cut, has_ended, [&](const auto& sequences, const auto& rows) {
+      StepArrays step(backend_, sequences, kFreeSlot);
       Array<float> input(backend_, Gather(projections, row_stride_, rows));
       const Floats empty(rows.size() * width_, NAN);
       RowArray q(backend_, empty), k(backend_, empty), t(backend_, empty);
@@ -422,12 +442,16 @@ class LearnerInputsRun {
       for (int part = 0; part < 4; ++part) {
         const int width = part == 3 ? case_.num_heads : width_;
         for (size_t i = 0; i < rows.size(); ++i) {
+          if (rows[i].first == kEnded) continue;
           std::copy_n(outputs[part].begin() + i * width, width,
                       results[part].begin() +
                           (rows[i].first * tokens + rows[i].second) * width);
         }
       }
     });
+    EXPECT_EQ(Part(tail.Read(), kFreeSlot * tail_size, tail_size),
+              Floats(tail_size))
+        << "the free slot";
     return results;
   }
 
@@ -506,9 +530,11 @@ TEST_P(ConvOpsTest, LearnerInputsEqualTheFormulasForEveryCut) {
           << part << ", head_dim " << inputs.head_dim;
     }
     for (const Cut& cut : kCuts) {
-      const auto results = run.Run(cut);
-      for (int part = 0; part < 4; ++part) {
-        EXPECT_EQ(Bits(results[part]), Bits(whole[part])) << part;
+      for (const bool has_ended : {false, true}) {
+        const auto results = run.Run(cut, has_ended);
+        for (int part = 0; part < 4; ++part) {
+          EXPECT_EQ(Bits(results[part]), Bits(whole[part])) << part;
+        }
       }
     }
   }
@@ -520,10 +546,13 @@ TEST_P(ConvOpsTest, LearnerInputsOfManyRowsAreThoseOfFew) {
     LearnerInputsRun run(*backend_, {2, 64, 16, 4, true, is_aligned, kMany});
     const auto whole = run.Run({{kMany, kMany}});
     const auto wanted = run.Wanted();
-    const auto in_few = run.Run({{700, 2}, {1, 1}, {2, 3}, {797, 1494}});
-    for (int part = 0; part < 4; ++part) {
-      EXPECT_LE(MaxError(whole[part], wanted[part]), 1e-6) << part;
-      EXPECT_EQ(Bits(in_few[part]), Bits(whole[part])) << part;
+    for (const bool has_ended : {false, true}) {
+      const auto in_few =
+          run.Run({{700, 2}, {1, 1}, {2, 3}, {797, 1494}}, has_ended);
+      for (int part = 0; part < 4; ++part) {
+        EXPECT_LE(MaxError(whole[part], wanted[part]), 1e-6) << part;
+        EXPECT_EQ(Bits(in_few[part]), Bits(whole[part])) << part;
+      }
     }
   }
 }

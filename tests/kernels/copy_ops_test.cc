@@ -1,4 +1,4 @@
-// EmbedTokens, SaveHidden and GatherHidden.
+// EndSequences, EmbedTokens, SaveHidden and GatherHidden.
 #include <cstring>
 
 #include "tests/kernels/op_test.h"
@@ -123,6 +123,99 @@ TEST_P(CopyOpsTest, EmbedTokensReadsWhatWasChosenBefore) {
               Part(table, wanted[row] * kHiddenSize, kHiddenSize));
     EXPECT_EQ(ring.Read()[row * kTokenRingSize + places[row]], wanted[row]);
   }
+}
+
+TEST_P(CopyOpsTest, TheRingOfASequenceThatHasEndedStaysAsItIs) {
+  Array<int32_t> ids(*backend_, {3, 4, 5});
+  Array<float> table(*backend_, Random(7 * 8, 1));
+  Array<float> hidden(*backend_, Floats(3 * 8));
+  StepArrays rows(*backend_, {{0, 1, 0, 2}, {1, 1, 1, 2}, {2, 1, 2, 2}},
+                  /*ended_slot=*/1);
+  Array<int32_t> ring(*backend_, std::vector<int32_t>(3 * kTokenRingSize, -1));
+  ASSERT_THAT(backend_->EmbedTokens({.rows = rows.rows(),
+                                     .token_ids = ids.data(),
+                                     .chosen_ids = nullptr,
+                                     .table = {table.data(), DType::kFloat32},
+                                     .hidden = hidden.data(),
+                                     .ring = ring.Plane(3),
+                                     .vocab_size = 7,
+                                     .hidden_size = 8}),
+              IsOk());
+  std::vector<int32_t> wanted(3 * kTokenRingSize, -1);
+  wanted[2] = 3;
+  wanted[2 * kTokenRingSize + 2] = 5;
+  EXPECT_EQ(ring.Read(), wanted);
+}
+
+// What EndSequences makes of sequences of a row each.
+struct Ends {
+  std::vector<int32_t> num_rows;
+  std::vector<uint8_t> ended;
+};
+
+TEST_P(CopyOpsTest, EndSequencesTakesTheRowsOfThoseThatHadEnded) {
+  constexpr int kSequences = 300;  // of more than a block
+  std::vector<SequenceRows> sequences;
+  std::vector<int32_t> before, token_ids, stop_begin = {0}, stop_ids;
+  Ends wanted, wanted_of_own;
+  for (int32_t i = 0; i < kSequences; ++i) {
+    sequences.push_back({i, 1, i, 40 + i});
+    // Chosen ids count up from 0; every third is the host's own.
+    const int32_t id = i % 3 == 0 ? i : kSequences - 1 - i;
+    token_ids.push_back(i % 3 == 0 ? id : -1 - id);
+    before.push_back(i % 5 == 0 ? -1 : (i * 7) % kSequences);
+    const bool stops = i % 4 == 0;
+    for (int n = 0; n < i % 7; ++n) stop_ids.push_back(id + 1 + n);
+    if (stops) stop_ids.push_back(id);
+    stop_begin.push_back(int32_t(stop_ids.size()));
+    const bool had_ended = before[i] >= 0 && before[i] % 2 == 1;
+    wanted.num_rows.push_back(had_ended ? 0 : 1);
+    wanted.ended.push_back(had_ended || stops ? 1 : 0);
+    wanted_of_own.num_rows.push_back(i % 2 == 1 ? 0 : 1);
+    wanted_of_own.ended.push_back(i % 2 == 1 || stops ? 1 : 0);
+  }
+  std::vector<int32_t> chosen(kSequences);
+  std::vector<uint8_t> had(kSequences);
+  for (int i = 0; i < kSequences; ++i) {
+    chosen[i] = i;
+    had[i] = i % 2;
+  }
+  Array<int32_t> ids(*backend_, token_ids), chosen_ids(*backend_, chosen);
+  Array<int32_t> places(*backend_, before);
+  Array<int32_t> begins(*backend_, stop_begin), stops(*backend_, stop_ids);
+  Array<uint8_t> had_ended(*backend_, had);
+  const auto run = [&](bool has_places, bool is_asked) {
+    Array<SequenceRows> rows(*backend_, sequences);
+    Array<uint8_t> ended(*backend_, std::vector<uint8_t>(kSequences, 9));
+    EXPECT_THAT(backend_->EndSequences(
+                    {.sequences = rows.data(),
+                     .token_ids = ids.data(),
+                     .chosen_ids = chosen_ids.data(),
+                     .before = has_places ? places.data() : nullptr,
+                     .had_ended = had_ended.data(),
+                     .stop_begin = is_asked ? begins.data() : nullptr,
+                     .stop_ids = is_asked ? stops.data() : nullptr,
+                     .ended = is_asked ? ended.data() : nullptr,
+                     .batch = kSequences,
+                     .vocab_size = kSequences}),
+                IsOk());
+    Ends ends{.num_rows = {}, .ended = ended.Read()};
+    const std::vector<SequenceRows> after = rows.Read();
+    for (int i = 0; i < kSequences; ++i) {
+      EXPECT_EQ(after[i].first_row, i);
+      EXPECT_EQ(after[i].slot, i);
+      EXPECT_EQ(after[i].position, 40 + i);
+      ends.num_rows.push_back(after[i].num_rows);
+    }
+    return ends;
+  };
+  const Ends ends = run(true, true);
+  EXPECT_EQ(ends.num_rows, wanted.num_rows);
+  EXPECT_EQ(ends.ended, wanted.ended);
+  const Ends of_own = run(false, true);
+  EXPECT_EQ(of_own.num_rows, wanted_of_own.num_rows);
+  EXPECT_EQ(of_own.ended, wanted_of_own.ended);
+  EXPECT_EQ(run(true, false).num_rows, wanted.num_rows);
 }
 
 TEST_P(CopyOpsTest, TheRingKeepsTheLastOfMoreTokensThanItHolds) {

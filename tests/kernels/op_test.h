@@ -107,8 +107,10 @@ class Array {
 // The sequences of a step, in the memory of a backend.
 class StepArrays {
  public:
-  StepArrays(Backend& backend, const std::vector<SequenceRows>& sequences)
-      : sequences_(backend, sequences),
+  // The sequences of `ended_slot` have ended: of their rows they have none.
+  StepArrays(Backend& backend, const std::vector<SequenceRows>& sequences,
+             std::optional<int32_t> ended_slot = std::nullopt)
+      : sequences_(backend, WithoutRows(sequences, ended_slot)),
         row_sequence_(backend, RowSequence(sequences)) {}
 
   StepRows rows() {
@@ -117,6 +119,13 @@ class StepArrays {
   }
 
  private:
+  static std::vector<SequenceRows> WithoutRows(
+      std::vector<SequenceRows> sequences, std::optional<int32_t> slot) {
+    for (SequenceRows& rows : sequences) {
+      if (rows.slot == slot) rows.num_rows = 0;
+    }
+    return sequences;
+  }
   static std::vector<int32_t> RowSequence(
       const std::vector<SequenceRows>& sequences) {
     int32_t num_rows = 0;

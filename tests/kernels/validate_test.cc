@@ -121,6 +121,24 @@ TEST(ValidateTest, ConvNorm) {
               Refuses("ConvNorm: sum is the input"));
 }
 
+TEST(ValidateTest, EndSequences) {
+  EndSequencesArgs args = {};
+  args.vocab_size = 1;
+  EXPECT_THAT(args, Accepts());
+  EXPECT_THAT(With(args, &EndSequencesArgs::batch, -1),
+              Refuses("EndSequences: batch is -1"));
+  EXPECT_THAT(With(args, &EndSequencesArgs::vocab_size, 0),
+              Refuses("EndSequences: vocab_size is 0"));
+  uint8_t ended[2] = {};
+  args.ended = ended;
+  EXPECT_THAT(args, Refuses("EndSequences: stop_begin is null"));
+  const int32_t stop_begin[] = {0};
+  args.stop_begin = stop_begin;
+  EXPECT_THAT(args, Accepts());
+  EXPECT_THAT(With(args, &EndSequencesArgs::had_ended, ended),
+              Refuses("EndSequences: ended is had_ended"));
+}
+
 TEST(ValidateTest, EmbedTokens) {
   EmbedTokensArgs args = {};
   args.rows = kNoRows;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,6 +68,30 @@ class PendingTurn {
   TurnOutcomeRecord record_;
 };
 
+// Random weights, of which the embedding of one token is no number.
+class SpoiledCheckpoint : public Checkpoint {
+ public:
+  SpoiledCheckpoint(const ModelConfig& config, std::optional<int32_t> token)
+      : checkpoint_(MakeDummyCheckpoint(config)), token_(token) {}
+
+  absl::StatusOr<std::vector<float>> Read(
+      absl::string_view name, const std::vector<int64_t>& shape) override {
+    absl::StatusOr<std::vector<float>> values = checkpoint_->Read(name, shape);
+    if (values.ok() && token_.has_value() &&
+        name == "model.embed_tokens.weight") {
+      (*values)[*token_ * shape[1]] = std::numeric_limits<float>::quiet_NaN();
+    }
+    return values;
+  }
+  std::string fingerprint() const override {
+    return checkpoint_->fingerprint();
+  }
+
+ private:
+  const std::unique_ptr<Checkpoint> checkpoint_;
+  const std::optional<int32_t> token_;
+};
+
 class EngineFixture {
  public:
   struct Options {
@@ -83,6 +108,8 @@ class EngineFixture {
     std::function<std::unique_ptr<Backend>(Backend* device)> wrap;
     // Puts a LateBackend before these.
     bool is_late = false;
+    // What has read this token is not finite.
+    std::optional<int32_t> spoiled_token;
   };
 
   explicit EngineFixture(Options options) : options_(std::move(options)) {
@@ -93,8 +120,8 @@ class EngineFixture {
       late_ = std::make_unique<LateBackend>(backend);
       backend = late_.get();
     }
-    model_ = TttModel::Load(options_.config,
-                            MakeDummyCheckpoint(options_.config).get(),
+    SpoiledCheckpoint checkpoint(options_.config, options_.spoiled_token);
+    model_ = TttModel::Load(options_.config, &checkpoint,
                             {.max_rows = options_.max_batch_tokens,
                              .max_sequences = options_.max_batch_rows,
                              .max_candidates = 5},
@@ -169,6 +196,7 @@ class EngineFixture {
   FakeClock& clock() { return clock_; }
   Metrics& metrics() { return metrics_; }
   LateBackend& late() { return *late_; }
+  Backend& device() { return *device_; }
 
  private:
   const Options options_;
