@@ -70,8 +70,8 @@ class TokenStream {
 
   // The reader's side. No value: not yet, on_ready will be called.
   std::optional<Chunk> Take() ABSL_LOCKS_EXCLUDED(mutex_);
-  // The reader wants no more. The turn ends within one step, and End still
-  // comes.
+  // The reader wants no more. The turn ends with the steps that are under way,
+  // and End still comes.
   void Cancel() { cancelled_ = true; }
 
  private:

@@ -65,6 +65,9 @@ std::vector<Round> Script() {
       {.turns = {{"b", Score(RandomIds(6, 6))},
                  {"", Score(RandomIds(7, 3))},
                  {"c", complete(RandomIds(8, 15), 0)}}},
+      // In launches of several steps, where the device has them.
+      {.turns = {{"a", complete(RandomIds(9, 2), 11)},
+                 {"c", complete(RandomIds(10, 3), 7)}}},
   };
 }
 

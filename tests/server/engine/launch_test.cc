@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -153,16 +154,18 @@ TEST_P(LaunchTest, GivesTheAnswersOfSingleSteps) {
   EXPECT_LT(2 * NumLaunches(), NumSteps(launching_));
 }
 
+// However many tokens were still to come.
 TEST_P(LaunchTest, AStopIdAtAnyStepLeavesTheStateOfSingleSteps) {
   for (int mode = 0; mode < kModes; ++mode) {
     const Request whole = MakeRequest(1, mode, 16);
     const std::vector<int32_t> tokens =
         single_.Run(whole, absl::StrCat("whole", mode)).tokens;
-    for (size_t n = 0; n < tokens.size(); ++n) {
-      for (const bool has_session : {true, false}) {
-        SCOPED_TRACE(absl::StrCat("mode ", mode, ", token ", n,
-                                  has_session ? ", in a session" : ""));
-        Request request = MakeRequest(1, mode, 40);
+    for (int n = 0; n < static_cast<int>(tokens.size()); ++n) {
+      for (const int more_tokens : {-1, 1, 2, 3, 4, 25}) {
+        const bool has_session = more_tokens > 0;
+        SCOPED_TRACE(absl::StrCat("mode ", mode, ", token ", n, ", of ",
+                                  more_tokens, " more"));
+        Request request = MakeRequest(1, mode, n + 1 + std::abs(more_tokens));
         // As many as a call may have.
         for (int32_t id = 97 - 63; id < 97; ++id) {
           const bool comes = std::count(tokens.begin(), tokens.end(), id) > 0;
@@ -170,7 +173,8 @@ TEST_P(LaunchTest, AStopIdAtAnyStepLeavesTheStateOfSingleSteps) {
         }
         request.stop.token_ids.push_back(tokens[n]);
         const std::string session =
-            has_session ? absl::StrCat("s", mode, "-", n) : "";
+            has_session ? absl::StrCat("s", mode, "-", n, "-", more_tokens)
+                        : "";
         PendingTurn single = single_.Submit(request, session);
         PendingTurn launched = launching_.Submit(request, session);
         single_.RunAll();
@@ -181,6 +185,9 @@ TEST_P(LaunchTest, AStopIdAtAnyStepLeavesTheStateOfSingleSteps) {
         const Request more = MakeRequest(2, mode, 9);
         EXPECT_EQ(Answer(launching_.Run(more, session)),
                   Answer(single_.Run(more, session)));
+        for (EngineFixture* f : {&single_, &launching_}) {
+          ASSERT_THAT(f->store().DeleteSession(session), IsOk());
+        }
       }
     }
   }

@@ -31,6 +31,16 @@ TEST(StepCostsTest, GivesTheLeastWhileItKnowsNothing) {
   EXPECT_EQ(costs.PrefillTokensBeside(8, kLeast), kLeast);
 }
 
+TEST(StepCostsTest, TellsTheTimeOfRowsAlone) {
+  EXPECT_EQ(StepCosts().DecodeTime(8), absl::InfiniteDuration());
+  const StepCosts costs = Learned(200);
+  for (const int rows : {1, 8, 32}) {
+    EXPECT_NEAR(absl::FDivDuration(costs.DecodeTime(rows), Time(rows, 0)), 1,
+                1e-3)
+        << rows;
+  }
+}
+
 TEST(StepCostsTest, GivesWhatStaysBelowTwiceTheTimeOfTheRowsAlone) {
   const StepCosts costs = Learned(200);
   for (const int rows : {8, 16, 32}) {
