@@ -545,6 +545,7 @@ absl::StatusOr<std::vector<StepResult>> TttModel::Finish() {
       work_->in_flight[work_->num_finished++ % kMaxInFlight];
   TTT_RETURN_IF_ERROR(launch.output->Wait());
   std::vector<StepResult> results;
+  results.reserve(launch.sizes.steps);
   for (int32_t step = 0; step < launch.sizes.steps; ++step) {
     results.push_back(
         MakeResult(LayOutStepOutput(launch.sizes, launch.output->data(), step),

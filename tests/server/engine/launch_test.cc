@@ -157,7 +157,7 @@ TEST_P(LaunchTest, GivesTheAnswersOfSingleSteps) {
 // However many tokens were still to come.
 TEST_P(LaunchTest, AStopIdAtAnyStepLeavesTheStateOfSingleSteps) {
   for (int mode = 0; mode < kModes; ++mode) {
-    const Request whole = MakeRequest(1, mode, 16);
+    const Request whole = MakeRequest(1, mode, 12);
     const std::vector<int32_t> tokens =
         single_.Run(whole, absl::StrCat("whole", mode)).tokens;
     for (int n = 0; n < static_cast<int>(tokens.size()); ++n) {

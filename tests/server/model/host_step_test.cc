@@ -53,7 +53,7 @@ class HostLaunchTest : public testing::Test {
   }
   EndInput Ends() { return LayOutEndInput(step_.sizes(), 0, bytes_.data()); }
 
-  const SamplingParams greedy_;
+  SamplingParams greedy_;
   HostStep step_;
   std::vector<std::byte> bytes_;
 };
