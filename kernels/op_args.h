@@ -63,9 +63,9 @@ struct SequenceRows {
 };
 
 // The sequences of a step. Their rows are disjoint and cover [0, num_rows), but
-// for the row of a sequence that has ended (EndSequences): its own num_rows is
-// 0, so that no op touches its state, and what an op puts out of the row means
-// nothing. No other op writes these arrays.
+// for the row of a sequence that has ended: its own num_rows is 0, so that no
+// op touches its state, and what an op puts out of the row means nothing. No op
+// of the step writes these arrays but EndSequences, its first.
 struct StepRows {
   const SequenceRows* sequences;  // [batch]
   const int32_t* row_sequence;    // [num_rows], the index of each row's own
@@ -83,8 +83,22 @@ class GemmWeights {
   virtual int32_t num_inputs() const = 0;
 };
 
+// Takes the rows of sequences that EmbedTokens of the step before told to have
+// ended, where the host did not know.
+struct EndSequencesArgs {
+  SequenceRows* sequences;  // [batch] in/out: num_rows becomes 0
+  const int32_t* before;    // [batch] the place of each in `ended`, or -1: it
+                            // has not ended
+  const uint8_t* ended;     // [..]
+  int32_t batch;            // >= 0
+};
+
 // hidden[r] = table[the id of row r]; and writes each id into its session's
 // ring at place position % kTokenRingSize. See TokenOfRow.
+//
+// Of steps that are begun one behind the other, unseen: also tells which
+// sequences have ended, as their row reads one of their stop ids, or as they
+// have none; and takes the rows of these in the next step.
 struct EmbedTokensArgs {
   StepRows rows;
   const int32_t* token_ids;   // [num_rows], each < vocab_size
@@ -94,51 +108,22 @@ struct EmbedTokensArgs {
   StatePlane ring;            // int32 [kTokenRingSize] a slot, in/out
   int32_t vocab_size;         // > 0
   int32_t hidden_size;        // > 0
+  uint8_t* ended;  // [batch] out, row i being of sequence i; null: nobody asks,
+                   // and what follows is not read
+  // Of sequence i the ids from stop_begin[i] to before stop_begin[i + 1].
+  const int32_t* stop_begin;     // [batch + 1]
+  const int32_t* stop_ids;       // flat
+  SequenceRows* next_sequences;  // [batch] in/out: num_rows; null: no next step
 };
 
 // The id that a row reads: its own, or where that is negative, -1 - id is the
 // place in chosen_ids of one that the device chose before. What is no id there,
-// of a row that was not finite, is read as 0. `args`: of either op that asks.
-template <typename Args>
-constexpr int32_t TokenOfRow(const Args& args, int64_t row) {
+// of a row that was not finite, is read as 0.
+constexpr int32_t TokenOfRow(const EmbedTokensArgs& args, int64_t row) {
   const int32_t id = args.token_ids[row];
   if (id >= 0) return id;
   const int32_t chosen = args.chosen_ids[-1 - id];
   return chosen >= 0 && chosen < args.vocab_size ? chosen : 0;
-}
-
-// Before a step that was begun without a look at what those before it chose:
-// takes the row of each sequence that has ended, and tells which end by reading
-// one of their stop ids now. Of these it leaves the row.
-struct EndSequencesArgs {
-  SequenceRows* sequences;    // [batch] in/out: num_rows, to 0
-  const int32_t* token_ids;   // of the rows, as in EmbedTokensArgs
-  const int32_t* chosen_ids;  // the same
-  const int32_t* before;      // [batch] the place of each in had_ended, or -1:
-                              // it had not; null: each has its own
-  const uint8_t* had_ended;   // [..] what the step before told
-  // Of sequence i the ids from stop_begin[i] to before stop_begin[i + 1].
-  const int32_t* stop_begin;  // [batch + 1]
-  const int32_t* stop_ids;    // flat
-  uint8_t* ended;      // [batch] out, not had_ended; null: no step asks, then
-                       // stop ids are not read
-  int32_t batch;       // >= 0
-  int32_t vocab_size;  // > 0
-};
-
-constexpr bool HadEnded(const EndSequencesArgs& args, int32_t sequence) {
-  const int32_t place =
-      args.before == nullptr ? sequence : args.before[sequence];
-  return place >= 0 && args.had_ended[place] != 0;
-}
-// Whether the first row of a sequence reads one of its stop ids.
-constexpr bool ReadsStopId(const EndSequencesArgs& args, int32_t sequence) {
-  const int32_t id = TokenOfRow(args, args.sequences[sequence].first_row);
-  const int32_t end = args.stop_begin[sequence + 1];
-  for (int32_t i = args.stop_begin[sequence]; i < end; ++i) {
-    if (args.stop_ids[i] == id) return true;
-  }
-  return false;
 }
 
 // output[r] = weight * input[r] / sqrt(mean(input[r]^2) + epsilon). Section 4.

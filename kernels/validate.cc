@@ -67,22 +67,19 @@ class Checker {
 }  // namespace
 
 absl::Status Validate(const EndSequencesArgs& args) {
-  Checker checker("EndSequences");
-  checker.NotNegative("batch", args.batch)
-      .Positive("vocab_size", args.vocab_size);
-  if (args.ended != nullptr) {
-    checker.NotNull("stop_begin", args.stop_begin)
-        .Require(args.ended != args.had_ended, "ended", "had_ended");
-  }
-  return checker.status();
+  return Checker("EndSequences").NotNegative("batch", args.batch).status();
 }
 
 absl::Status Validate(const EmbedTokensArgs& args) {
-  return Checker("EmbedTokens")
-      .Rows(args.rows)
+  Checker checker("EmbedTokens");
+  checker.Rows(args.rows)
       .Positive("vocab_size", args.vocab_size)
-      .Positive("hidden_size", args.hidden_size)
-      .status();
+      .Positive("hidden_size", args.hidden_size);
+  if (args.ended != nullptr) {
+    checker.InRange("num_rows", args.rows.num_rows, args.rows.batch,
+                    args.rows.batch);
+  }
+  return checker.status();
 }
 
 absl::Status Validate(const RmsNormArgs& args) {

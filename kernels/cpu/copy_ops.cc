@@ -24,14 +24,25 @@ void EmbedRow(const EmbedTokensArgs& args, int64_t row) {
   for (int64_t c = 0; c < size; ++c) hidden[c] = BFloat16ToFloat(from[c]);
 }
 
+void TellEnds(const EmbedTokensArgs& args) {
+  for (int32_t i = 0; i < args.rows.batch; ++i) {
+    const int32_t* const begin = args.stop_ids + args.stop_begin[i];
+    const int32_t* const end = args.stop_ids + args.stop_begin[i + 1];
+    const bool has_ended = args.rows.sequences[i].num_rows == 0 ||
+                           std::find(begin, end, TokenOfRow(args, i)) != end;
+    args.ended[i] = has_ended ? 1 : 0;
+    if (has_ended && args.next_sequences != nullptr) {
+      args.next_sequences[i].num_rows = 0;
+    }
+  }
+}
+
 }  // namespace
 
 void EndSequences(const EndSequencesArgs& args) {
   for (int32_t i = 0; i < args.batch; ++i) {
-    const bool had_ended = HadEnded(args, i);
-    if (had_ended) args.sequences[i].num_rows = 0;
-    if (args.ended == nullptr) continue;
-    args.ended[i] = had_ended || ReadsStopId(args, i) ? 1 : 0;
+    const int32_t before = args.before[i];
+    if (before >= 0 && args.ended[before] != 0) args.sequences[i].num_rows = 0;
   }
 }
 
@@ -44,6 +55,7 @@ void EmbedTokens(const EmbedTokensArgs& args, ThreadPool& pool) {
           TokenOfRow(args, sequence.first_row + row);
     }
   }
+  if (args.ended != nullptr) TellEnds(args);
   constexpr int64_t kRowsPerTask = 32;
   const int64_t num_rows = args.rows.num_rows;
   pool.Run((num_rows + kRowsPerTask - 1) / kRowsPerTask,

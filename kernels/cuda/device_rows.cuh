@@ -66,8 +66,8 @@ __device__ inline void PrefetchLine(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }
 
-// Of StepRows, which no op after EmbedTokens writes: may be read before
-// WaitForKernelsBefore, if not through the L1 cache.
+// Of StepRows, which no op of the step writes from EmbedTokens on: may be read
+// before WaitForKernelsBefore, if not through the L1 cache.
 __device__ inline SequenceRows LoadSequence(const StepRows& rows,
                                             int32_t index) {
   const SequenceRows* const from = rows.sequences + index;

@@ -21,15 +21,25 @@ __device__ float4 LoadValues(const Operand& from, int64_t index) {
 
 // grid [num_rows]; a block owns a row.
 //
-// The first op of a step: none after it begins before all of the steps before
-// have ended, so that these may read what the host or such a step wrote
-// before their own wait.
+// The first op of a step, but for EndSequences: none after it begins before all
+// of the steps before have ended, so that these may read what the host or such
+// a step wrote before their own wait.
 __global__ void EmbedTokensKernel(const EmbedTokensArgs args) {
   cudaGridDependencySynchronize();
   LetNextKernelBegin();
   const int32_t row = blockIdx.x;
+  int32_t stop = 0;
+  int32_t stop_end = 0;
+  if (args.ended != nullptr) {
+    stop = args.stop_begin[row] + threadIdx.x;
+    stop_end = args.stop_begin[row + 1];
+  }
   const int32_t id = TokenOfRow(args, row);
   const SequenceRows sequence = SequenceOfRow(args.rows, row);
+  bool has_ended = sequence.num_rows == 0;
+  for (; stop < stop_end; stop += kThreads) {
+    has_ended = has_ended || args.stop_ids[stop] == id;
+  }
   const int64_t from = int64_t{id} * args.hidden_size;
   const int64_t to = int64_t{row} * args.hidden_size;
   if (args.hidden_size % 4 == 0) {
@@ -48,6 +58,13 @@ __global__ void EmbedTokensKernel(const EmbedTokensArgs args) {
     SlotOf<int32_t>(
         args.ring,
         sequence.slot)[(sequence.position + index) % kTokenRingSize] = id;
+  }
+  if (args.ended == nullptr) return;
+  has_ended = __syncthreads_or(has_ended);
+  if (threadIdx.x > 0) return;
+  args.ended[row] = has_ended;
+  if (has_ended && args.next_sequences != nullptr) {
+    args.next_sequences[row].num_rows = 0;
   }
 }
 

@@ -14,10 +14,9 @@ __global__ void EndSequencesKernel(const EndSequencesArgs args) {
   WaitForKernelsBefore();
   const int32_t sequence = blockIdx.x * kThreads + threadIdx.x;
   if (sequence >= args.batch) return;
-  const bool had_ended = HadEnded(args, sequence);
-  if (had_ended) args.sequences[sequence].num_rows = 0;
-  if (args.ended == nullptr) return;
-  args.ended[sequence] = had_ended || ReadsStopId(args, sequence);
+  const int32_t before = args.before[sequence];
+  if (before < 0 || args.ended[before] == 0) return;
+  args.sequences[sequence].num_rows = 0;
 }
 
 }  // namespace

@@ -15,10 +15,10 @@ __device__ inline void LetNextKernelBegin() {
 }
 
 // The same, before the kernel touches memory that kernels before it wrote or
-// read: waits for these. The next one waits in turn. Weights and StepRows,
-// which nothing writes but copies of the host and EndSequences, a kernel of a
-// step may read before: these come before EmbedTokens, which lets no kernel
-// begin until it has waited for them. Elsewhere something that waits must stand
+// read: waits for these. The next one waits in turn. Weights and StepRows a
+// kernel of a step may read before: what writes these, copies of the host, the
+// step before and EndSequences, comes before EmbedTokens, which lets no kernel
+// begin until it has waited for it. Elsewhere something that waits must stand
 // between.
 __device__ inline void WaitForKernelsBefore() {
   LetNextKernelBegin();

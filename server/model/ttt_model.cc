@@ -76,6 +76,7 @@ struct TttModel::Workspace {
   const int32_t* chosen_ids;  // in the step before
   StepOutput output;
   StepRows rows;
+  SequenceRows* next_sequences;  // of the next step in the launch, or null
   // Launch number n is in flight in place n % kMaxInFlight.
   std::array<LaunchInFlight, kMaxInFlight> in_flight;
   int64_t num_begun = 0;
@@ -233,7 +234,7 @@ absl::Status TttModel::Begin(const StatePool& pool,
                              absl::Span<const LogitsRequest> requests,
                              int32_t num_steps) {
   TTT_CHECK(num_in_flight() < kMaxInFlight);
-  TTT_CHECK(num_steps == 1 || (num_steps % 2 == 0 && num_steps <= kMostSteps));
+  TTT_CHECK(num_steps >= 1 && num_steps <= kMostSteps);
   std::vector<int32_t> slots;
   slots.reserve(sequences.size());
   for (const StepSequence& sequence : sequences) slots.push_back(sequence.slot);
@@ -265,7 +266,7 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
   SetStep(0);
   // Rare where a launch has one step: not recorded.
   if (sizes.steps == 1 && work_->step.asks_for_ends()) {
-    TTT_RETURN_IF_ERROR(EndSequences(0));
+    TTT_RETURN_IF_ERROR(EndSequences());
   }
   if (!IsUsual(sizes)) return run();
   const auto key =
@@ -294,40 +295,36 @@ void TttModel::SetStep(int32_t step) {
   work.output = LayOutStepOutput(sizes, work.arrays.output, step);
   work.rows = {work.input.sequences, work.input.row_sequence, sizes.sequences,
                sizes.rows};
+  work.next_sequences =
+      step + 1 < sizes.steps
+          ? LayOutStepInput(sizes, work.arrays.input, step + 1).sequences
+          : nullptr;
 }
 
 absl::Status TttModel::QueueSteps(const StatePool& pool) {
   const int32_t num_steps = work_->step.sizes().steps;
   for (int32_t step = 0; step < num_steps; ++step) {
     SetStep(step);
-    if (num_steps > 1) TTT_RETURN_IF_ERROR(EndSequences(step));
+    if (step == 0 && num_steps > 1) TTT_RETURN_IF_ERROR(EndSequences());
     TTT_RETURN_IF_ERROR(QueueOps(pool));
   }
   return absl::OkStatus();
 }
 
-// The steps of a launch are even, so that the last leaves in ended[0] what the
-// next launch asks for.
-absl::Status TttModel::EndSequences(int32_t step) {
-  Workspace& work = *work_;
-  const StepSizes& sizes = work.step.sizes();
-  const EndInput ends = LayOutEndInput(sizes, 0, work.arrays.input);
-  const bool is_asked = sizes.steps > 1;
+// Before the first step of the launch in hand.
+absl::Status TttModel::EndSequences() {
+  const StepSizes& sizes = work_->step.sizes();
   return backend_->EndSequences(
-      {.sequences = work.input.sequences,
-       .token_ids = work.input.token_ids,
-       .chosen_ids = work.chosen_ids,
-       .before = step == 0 ? ends.before : nullptr,
-       .had_ended = work.arrays.ended[step % 2],
-       .stop_begin = ends.stop_begin,
-       .stop_ids = ends.stop_ids,
-       .ended = is_asked ? work.arrays.ended[(step + 1) % 2] : nullptr,
-       .batch = sizes.sequences,
-       .vocab_size = config_.vocab_size});
+      {.sequences = work_->input.sequences,
+       .before = LayOutEndInput(sizes, 0, work_->arrays.input).before,
+       .ended = work_->arrays.ended,
+       .batch = sizes.sequences});
 }
 
 absl::Status TttModel::QueueOps(const StatePool& pool) {
   if (work_->rows.num_rows > 0) {
+    const StepSizes& sizes = work_->step.sizes();
+    const EndInput ends = LayOutEndInput(sizes, 0, work_->arrays.input);
     TTT_RETURN_IF_ERROR(backend_->EmbedTokens(
         {.rows = work_->rows,
          .token_ids = work_->input.token_ids,
@@ -336,7 +333,11 @@ absl::Status TttModel::QueueOps(const StatePool& pool) {
          .hidden = Hidden(0),
          .ring = SessionPlane(pool, "token_ring"),
          .vocab_size = config_.vocab_size,
-         .hidden_size = config_.hidden_size}));
+         .hidden_size = config_.hidden_size,
+         .ended = sizes.steps > 1 ? work_->arrays.ended : nullptr,
+         .stop_begin = ends.stop_begin,
+         .stop_ids = ends.stop_ids,
+         .next_sequences = work_->next_sequences}));
     for (int32_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
       TTT_RETURN_IF_ERROR(RunLayer(pool, layer));
     }

@@ -97,8 +97,8 @@ class TttModel {
   // most kMaxInFlight calls may be begun and not finished; one that fails to
   // begin is not.
   //
-  // `num_steps`: 1, or an even number of steps to kMostSteps in one launch.
-  // Then each sequence has one token, request i is of sequence i, and in each
+  // `num_steps`: 1, or to kMostSteps of them in one launch. Then each sequence
+  // has one token, request i is of sequence i, and in each
   // step after the first a sequence reads what its request chose in the one
   // before, until it has read a stop id or has had its num_steps. Of one that
   // reads nothing the slot stays as it is, and its result means nothing; so it
@@ -150,7 +150,7 @@ class TttModel {
   // The step in hand, of the launch in hand.
   void SetStep(int32_t step);
   absl::Status QueueSteps(const StatePool& pool);
-  absl::Status EndSequences(int32_t step);
+  absl::Status EndSequences();
   absl::Status QueueOps(const StatePool& pool);
   float* Hidden(int32_t layer) const;
   absl::Status RunLayer(const StatePool& pool, int32_t layer);

@@ -100,7 +100,7 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   cutter.Cut(a.output, std::max(LayOutStepOutput(largest, nullptr).bytes,
                                 TttModel::kMostSteps *
                                     LayOutStepOutput(longest, nullptr).bytes));
-  for (uint8_t*& ended : a.ended) cutter.Cut(ended, sequences);
+  cutter.Cut(a.ended, sequences);
   cutter.Cut(a.bias_ids, sequences * kMaxLogitBias);
   cutter.Cut(a.bias_values, sequences * kMaxLogitBias);
   cutter.Cut(a.hidden[0], rows * hidden);

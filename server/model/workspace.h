@@ -17,7 +17,7 @@ struct WorkspaceArrays {
   // Of a launch.
   std::byte* input;    // as LaunchInput
   std::byte* output;   // a StepOutput a step, that of the last step first
-  uint8_t* ended[2];   // [max_sequences], of EndSequences: before, and after
+  uint8_t* ended;      // [max_sequences], of EmbedTokens
   int32_t* bias_ids;   // [max_sequences, kMaxLogitBias], flat
   float* bias_values;  // [max_sequences, kMaxLogitBias], flat
   // Layers.
@@ -63,8 +63,8 @@ struct StepInput {
   SampleRow* samples;       // [requests]
   int64_t bytes;            // of one step
 };
-// What a launch brings, after the inputs of its steps, where sequences may have
-// ended unseen: as in EndSequencesArgs.
+// What a launch brings, after the inputs of its steps, where sequences may end
+// or have ended unseen: as in EndSequencesArgs and EmbedTokensArgs.
 struct EndInput {
   int32_t* before;      // [sequences], of the first step
   int32_t* stop_begin;  // [sequences + 1]

@@ -58,26 +58,17 @@ SequenceSets SetsOfRows(OpInputs& inputs, int32_t num_rows,
   return SequenceSets(inputs, num_rows / rows_each, slot_bytes, rows_each);
 }
 
-PreparedOp PrepareEndSequences(OpInputs& in, const ModelSizes& m, int32_t n) {
+PreparedOp PrepareEndSequences(OpInputs& in, const ModelSizes&, int32_t n) {
   std::vector<SequenceRows> sequences(n);
-  std::vector<int32_t> ids(n);
-  std::vector<int32_t> stop_begin(n + 1);
+  std::vector<int32_t> before(n);
   for (int32_t i = 0; i < n; ++i) {
     sequences[i] = {i, 1, i, 0};
-    ids[i] = -1 - i;
-    stop_begin[i + 1] = i + 1;
+    before[i] = i;
   }
-  const EndSequencesArgs args = {
-      .sequences = in.Upload(sequences),
-      .token_ids = in.Upload(ids),
-      .chosen_ids = in.Upload(std::vector<int32_t>(n)),
-      .before = nullptr,
-      .had_ended = in.Upload(std::vector<uint8_t>(n)),
-      .stop_begin = in.Upload(stop_begin),
-      .stop_ids = in.Upload(std::vector<int32_t>(n, 2)),
-      .ended = in.Upload(std::vector<uint8_t>(n)),
-      .batch = n,
-      .vocab_size = m.vocab_size};
+  const EndSequencesArgs args = {.sequences = in.Upload(sequences),
+                                 .before = in.Upload(before),
+                                 .ended = in.Upload(std::vector<uint8_t>(n)),
+                                 .batch = n};
   return {CostOf(args),
           [&in, args] { return in.backend().EndSequences(args); }};
 }

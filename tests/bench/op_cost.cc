@@ -55,11 +55,9 @@ double FastWeightsBytes(const LearnerArgs& args, bool commits) {
 
 }  // namespace
 
-// Without stop ids, which are few.
+// Of sequences that go on.
 OpCost CostOf(const EndSequencesArgs& args) {
-  const int64_t bytes =
-      sizeof(SequenceRows) + 2 * sizeof(int32_t) + 2 * sizeof(uint8_t);
-  return {double(args.batch) * bytes, 0};
+  return {double(args.batch) * (sizeof(int32_t) + sizeof(uint8_t)), 0};
 }
 
 OpCost CostOf(const EmbedTokensArgs& args) {

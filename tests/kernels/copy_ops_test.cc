@@ -147,75 +147,94 @@ TEST_P(CopyOpsTest, TheRingOfASequenceThatHasEndedStaysAsItIs) {
   EXPECT_EQ(ring.Read(), wanted);
 }
 
-// What EndSequences makes of sequences of a row each.
-struct Ends {
-  std::vector<int32_t> num_rows;
-  std::vector<uint8_t> ended;
-};
+std::vector<int32_t> NumRows(const Array<SequenceRows>& sequences) {
+  std::vector<int32_t> counts;
+  for (const SequenceRows& rows : sequences.Read()) {
+    // Nothing else has changed.
+    const auto i = int32_t(counts.size());
+    EXPECT_EQ(rows.first_row, i);
+    EXPECT_EQ(rows.slot, i);
+    EXPECT_EQ(rows.position, 40 + i);
+    counts.push_back(rows.num_rows);
+  }
+  return counts;
+}
 
-TEST_P(CopyOpsTest, EndSequencesTakesTheRowsOfThoseThatHadEnded) {
+TEST_P(CopyOpsTest, EndSequencesTakesTheRowsOfThoseThatHaveEnded) {
   constexpr int kSequences = 300;  // of more than a block
   std::vector<SequenceRows> sequences;
-  std::vector<int32_t> before, token_ids, stop_begin = {0}, stop_ids;
-  Ends wanted, wanted_of_own;
+  std::vector<int32_t> before, wanted;
+  std::vector<uint8_t> have_ended;
   for (int32_t i = 0; i < kSequences; ++i) {
     sequences.push_back({i, 1, i, 40 + i});
+    before.push_back(i % 5 == 0 ? -1 : (i * 7) % kSequences);
+    have_ended.push_back(i % 2);
+    wanted.push_back(before[i] >= 0 && before[i] % 2 == 1 ? 0 : 1);
+  }
+  Array<SequenceRows> rows(*backend_, sequences);
+  Array<int32_t> places(*backend_, before);
+  Array<uint8_t> ended(*backend_, have_ended);
+  ASSERT_THAT(backend_->EndSequences({.sequences = rows.data(),
+                                      .before = places.data(),
+                                      .ended = ended.data(),
+                                      .batch = kSequences}),
+              IsOk());
+  EXPECT_EQ(NumRows(rows), wanted);
+  EXPECT_EQ(ended.Read(), have_ended);
+}
+
+TEST_P(CopyOpsTest, EmbedTokensTellsWhichSequencesHaveEnded) {
+  constexpr int kSequences = 40;
+  constexpr int32_t kVocabSize = 1000;
+  std::vector<SequenceRows> sequences, next;
+  std::vector<int32_t> token_ids, row_sequence, stop_begin = {0}, stop_ids;
+  std::vector<int32_t> wanted_rows;
+  std::vector<uint8_t> wanted;
+  for (int32_t i = 0; i < kSequences; ++i) {
+    const bool had_ended = i % 5 == 1;
+    const bool stops = i % 4 == 0;
+    sequences.push_back({i, had_ended ? 0 : 1, i, 39 + i});
+    next.push_back({i, i % 7 == 3 ? 0 : 1, i, 40 + i});
+    row_sequence.push_back(i);
     // Chosen ids count up from 0; every third is the host's own.
     const int32_t id = i % 3 == 0 ? i : kSequences - 1 - i;
     token_ids.push_back(i % 3 == 0 ? id : -1 - id);
-    before.push_back(i % 5 == 0 ? -1 : (i * 7) % kSequences);
-    const bool stops = i % 4 == 0;
-    for (int n = 0; n < i % 7; ++n) stop_ids.push_back(id + 1 + n);
+    for (int n = 0; n < 40 * (i % 9); ++n) stop_ids.push_back(id + 1 + n);
     if (stops) stop_ids.push_back(id);
     stop_begin.push_back(int32_t(stop_ids.size()));
-    const bool had_ended = before[i] >= 0 && before[i] % 2 == 1;
-    wanted.num_rows.push_back(had_ended ? 0 : 1);
-    wanted.ended.push_back(had_ended || stops ? 1 : 0);
-    wanted_of_own.num_rows.push_back(i % 2 == 1 ? 0 : 1);
-    wanted_of_own.ended.push_back(i % 2 == 1 || stops ? 1 : 0);
+    wanted.push_back(had_ended || stops ? 1 : 0);
+    wanted_rows.push_back(had_ended || stops ? 0 : next[i].num_rows);
   }
   std::vector<int32_t> chosen(kSequences);
-  std::vector<uint8_t> had(kSequences);
-  for (int i = 0; i < kSequences; ++i) {
-    chosen[i] = i;
-    had[i] = i % 2;
-  }
-  Array<int32_t> ids(*backend_, token_ids), chosen_ids(*backend_, chosen);
-  Array<int32_t> places(*backend_, before);
+  for (int32_t i = 0; i < kSequences; ++i) chosen[i] = i;
+  Array<SequenceRows> rows(*backend_, sequences), next_rows(*backend_, next);
+  Array<int32_t> indices(*backend_, row_sequence), ids(*backend_, token_ids);
+  Array<int32_t> chosen_ids(*backend_, chosen);
   Array<int32_t> begins(*backend_, stop_begin), stops(*backend_, stop_ids);
-  Array<uint8_t> had_ended(*backend_, had);
-  const auto run = [&](bool has_places, bool is_asked) {
-    Array<SequenceRows> rows(*backend_, sequences);
+  Array<float> table(*backend_, Random(kVocabSize * 8, 1));
+  Array<float> hidden(*backend_, Floats(kSequences * 8));
+  Array<int32_t> ring(*backend_,
+                      std::vector<int32_t>(kSequences * kTokenRingSize));
+  for (const bool is_last : {true, false}) {
     Array<uint8_t> ended(*backend_, std::vector<uint8_t>(kSequences, 9));
-    EXPECT_THAT(backend_->EndSequences(
-                    {.sequences = rows.data(),
-                     .token_ids = ids.data(),
-                     .chosen_ids = chosen_ids.data(),
-                     .before = has_places ? places.data() : nullptr,
-                     .had_ended = had_ended.data(),
-                     .stop_begin = is_asked ? begins.data() : nullptr,
-                     .stop_ids = is_asked ? stops.data() : nullptr,
-                     .ended = is_asked ? ended.data() : nullptr,
-                     .batch = kSequences,
-                     .vocab_size = kSequences}),
-                IsOk());
-    Ends ends{.num_rows = {}, .ended = ended.Read()};
-    const std::vector<SequenceRows> after = rows.Read();
-    for (int i = 0; i < kSequences; ++i) {
-      EXPECT_EQ(after[i].first_row, i);
-      EXPECT_EQ(after[i].slot, i);
-      EXPECT_EQ(after[i].position, 40 + i);
-      ends.num_rows.push_back(after[i].num_rows);
-    }
-    return ends;
-  };
-  const Ends ends = run(true, true);
-  EXPECT_EQ(ends.num_rows, wanted.num_rows);
-  EXPECT_EQ(ends.ended, wanted.ended);
-  const Ends of_own = run(false, true);
-  EXPECT_EQ(of_own.num_rows, wanted_of_own.num_rows);
-  EXPECT_EQ(of_own.ended, wanted_of_own.ended);
-  EXPECT_EQ(run(true, false).num_rows, wanted.num_rows);
+    ASSERT_THAT(
+        backend_->EmbedTokens(
+            {.rows = {rows.data(), indices.data(), kSequences, kSequences},
+             .token_ids = ids.data(),
+             .chosen_ids = chosen_ids.data(),
+             .table = {table.data(), DType::kFloat32},
+             .hidden = hidden.data(),
+             .ring = ring.Plane(kSequences),
+             .vocab_size = kVocabSize,
+             .hidden_size = 8,
+             .ended = ended.data(),
+             .stop_begin = begins.data(),
+             .stop_ids = stops.data(),
+             .next_sequences = is_last ? nullptr : next_rows.data()}),
+        IsOk());
+    EXPECT_EQ(ended.Read(), wanted);
+  }
+  EXPECT_EQ(NumRows(next_rows), wanted_rows);
 }
 
 TEST_P(CopyOpsTest, TheRingKeepsTheLastOfMoreTokensThanItHolds) {

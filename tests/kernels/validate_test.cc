@@ -123,20 +123,9 @@ TEST(ValidateTest, ConvNorm) {
 
 TEST(ValidateTest, EndSequences) {
   EndSequencesArgs args = {};
-  args.vocab_size = 1;
   EXPECT_THAT(args, Accepts());
   EXPECT_THAT(With(args, &EndSequencesArgs::batch, -1),
               Refuses("EndSequences: batch is -1"));
-  EXPECT_THAT(With(args, &EndSequencesArgs::vocab_size, 0),
-              Refuses("EndSequences: vocab_size is 0"));
-  uint8_t ended[2] = {};
-  args.ended = ended;
-  EXPECT_THAT(args, Refuses("EndSequences: stop_begin is null"));
-  const int32_t stop_begin[] = {0};
-  args.stop_begin = stop_begin;
-  EXPECT_THAT(args, Accepts());
-  EXPECT_THAT(With(args, &EndSequencesArgs::had_ended, ended),
-              Refuses("EndSequences: ended is had_ended"));
 }
 
 TEST(ValidateTest, EmbedTokens) {
@@ -149,6 +138,12 @@ TEST(ValidateTest, EmbedTokens) {
               Refuses("EmbedTokens: vocab_size is 0"));
   EXPECT_THAT(With(args, &EmbedTokensArgs::hidden_size, -3),
               Refuses("EmbedTokens: hidden_size is -3"));
+  args.rows.batch = 3;
+  args.rows.num_rows = 2;
+  EXPECT_THAT(args, Accepts());
+  uint8_t ended[3] = {};
+  EXPECT_THAT(With(args, &EmbedTokensArgs::ended, ended),
+              Refuses("EmbedTokens: num_rows is 2"));
 }
 
 TEST(ValidateTest, RowOps) {
