@@ -597,8 +597,7 @@ __global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
                                   Shape<kHeadDim>::kBlocks)
     LearnerMlpDecodeKernel(const __grid_constant__ LearnerArgs args) {
   extern __shared__ uint4 memory[];
-  // No kernel writes the sequences, and a hint may come before what it is for
-  // has been written.
+  // A hint may come before what it is for has been written.
   SequenceRows sequence = LoadSequence(args.rows, blockIdx.y);
   if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, sequence, blockIdx.x);
   WaitForKernelsBefore();
