@@ -69,7 +69,6 @@ struct Shape {
       kIsSmall ? kSmallRows : kWarpgroups * kWarpgroupRows;
   static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
   static constexpr int kProducers = kIsSmall ? 2 : 1;          // warps
-  static constexpr int kUnroll = kIsSmall ? 1 : 4;             // of their loops
   static constexpr int kThreads = kConsumers + kProducers * kWarpSize;
   static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
   static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
@@ -122,26 +121,39 @@ class Block {
     if (HasOthers()) ClusterArrive();  // They may write to this block.
   }
 
-  // Warp `producer`, of which one thread works. Asks for the weights of the
-  // first stages before it waits for the kernels that write the input.
-  __device__ void Produce(int producer) {
+  // A warp, of which one thread works. Asks for the weights of the first stages
+  // before it waits for the kernels that write the input.
+  __device__ void Produce() {
     const bool works = threadIdx.x % kWarpSize == 0;
     const int ahead = min(plan_.num_stages, num_tiles_);
     if (works) {
-#pragma unroll(S::kUnroll)
-      for (int tile = producer; tile < ahead; tile += S::kProducers) {
-        LoadWeights(tile, tile);
-      }
+      for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
     }
     __syncwarp();
     if (plan_.share > 1) ClusterWait();
     if (works) {
       WaitForKernelsBefore();
-#pragma unroll(S::kUnroll)
+      for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
+      LoadRest(ahead);
+    }
+    if constexpr (S::kIsCut) JoinSenders();
+  }
+
+  // The same of the small form, by warps that take the tiles in turn.
+  __device__ void ProduceInTurn(int producer) {
+    const bool works = threadIdx.x % kWarpSize == 0;
+    const int ahead = min(plan_.num_stages, num_tiles_);
+    if (works) {
+#pragma unroll 1
+      for (int tile = producer; tile < ahead; tile += S::kProducers) {
+        LoadWeights(tile, tile);
+      }
+      WaitForKernelsBefore();
+#pragma unroll 1
       for (int tile = producer; tile < ahead; tile += S::kProducers) {
         LoadRows(tile, tile);
       }
-      LoadRest(producer, ahead);
+      LoadRestInTurn(producer, ahead);
     }
     if constexpr (S::kIsCut) JoinSenders();
   }
@@ -175,16 +187,10 @@ class Block {
     }
     WarpgroupWait<0>();
     FenceSums(sums);
-    if constexpr (S::kIsCut) {
-      JoinSenders();
-      SendSums(warpgroup, sums);
-    } else if constexpr (S::kIsSmall) {
-      KeepSums(sums);
-    }
     if constexpr (S::kIsSmall) {
-      Finish();
+      Finish(sums);
     } else if constexpr (S::kIsCut) {
-      AddParts();
+      AddParts(warpgroup, sums);
     } else {
       Store(warpgroup, sums);
     }
@@ -235,13 +241,24 @@ class Block {
                     first_row_ + first, full_[stage], (1 << plan_.share) - 1);
   }
 
+  __device__ void LoadRest(int first) {
+    int stage = 0;
+    uint32_t parity = 0;
+    for (int tile = first; tile < num_tiles_; ++tile) {
+      empty_[stage].Wait(parity);
+      LoadWeights(stage, tile);
+      LoadRows(stage, tile);
+      Next(stage, parity);
+    }
+  }
+
   // Of the tiles from `first` on, where the second lap of the ring begins.
-  __device__ void LoadRest(int producer, int first) {
+  __device__ void LoadRestInTurn(int producer, int first) {
     const int skip = (first - producer + S::kProducers - 1) / S::kProducers;
     int tile = producer + max(skip, 0) * S::kProducers;
     int stage = tile - first;
     uint32_t parity = 0;
-#pragma unroll(S::kUnroll)
+#pragma unroll 1
     for (; tile < num_tiles_; tile += S::kProducers) {
       if (stage >= plan_.num_stages) {
         stage -= plan_.num_stages;
@@ -333,9 +350,17 @@ class Block {
     asm volatile("bar.sync 1, %0;\n" ::"n"(S::kConsumers) : "memory");
   }
 
-  // Adds the parts of what the block finishes, and stores it: AddParts and
-  // Store in short.
-  __device__ void Finish() {
+  // AddParts and Store in short.
+  __device__ void Finish(const float (&sums)[S::kSums]) {
+    if constexpr (S::kIsCut) {
+      JoinSenders();
+      SendSums(0, sums);
+    } else {
+      KeepSums(sums);
+    }
+    FinishStrips();
+  }
+  __device__ void FinishStrips() {
     const int32_t own_strips =
         S::kIsCut ? (strips_ + kMostParts - 1 - rank_) / kMostParts : strips_;
     const int32_t all = num_rows_ * own_strips * 4;
@@ -385,7 +410,10 @@ class Block {
     if constexpr (!S::kSendsEarly) JoinCluster();  // and its ring is read.
   }
 
-  __device__ void AddParts() {
+  // Each block gets, of every block of its cluster, the sums that it finishes.
+  __device__ void AddParts(int warpgroup, const float (&sums)[S::kSums]) {
+    JoinSenders();
+    SendSums(warpgroup, sums);
     // For each of its columns a thread finishes a pair of two rows.
     constexpr int kOwn = OwnColumns(S::kColumns);
     const int pair = threadIdx.x % 4;
@@ -437,7 +465,6 @@ class Block {
     }
     return sum;
   }
-  // Each block gets, of every block of its cluster, the sums that it finishes.
   __device__ void SendSums(int warpgroup, const float (&sums)[S::kSums]) {
     const int thread = threadIdx.x % kWarpgroup;
     const int32_t first_row = warpgroup * kWarpgroupRows +
@@ -502,9 +529,11 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   block.Init();
   if (threadIdx.x < S::kConsumers) {
     block.Consume(__shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0));
-  } else {
-    block.Produce(
+  } else if constexpr (S::kIsSmall) {
+    block.ProduceInTurn(
         __shfl_sync(kAllLanes, (threadIdx.x - S::kConsumers) / kWarpSize, 0));
+  } else {
+    block.Produce();
   }
   block.Leave();
 }

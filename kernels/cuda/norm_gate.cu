@@ -53,16 +53,11 @@ __device__ Moments BlockMoments(Moments moments, int count) {
   __syncthreads();
   const int num_warps = blockDim.x / kWarpSize;
   float mean = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < kMaxWarps; ++warp) {
-    if (warp < num_warps) mean += of_warps[warp].mean;
-  }
+  for (int warp = 0; warp < num_warps; ++warp) mean += of_warps[warp].mean;
   mean /= num_warps;
   float squares = 0.0f;
   float distances = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < kMaxWarps; ++warp) {
-    if (warp >= num_warps) break;
+  for (int warp = 0; warp < num_warps; ++warp) {
     const float distance = of_warps[warp].mean - mean;
     squares += of_warps[warp].squares;
     distances = fmaf(distance, distance, distances);
