@@ -81,7 +81,7 @@ endfunction()
 function(ttt_gpu_test name)
   add_test(NAME ${name}_gpu COMMAND ${name} --gtest_filter=*Cuda*
     WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
-  set_tests_properties(${name}_gpu PROPERTIES LABELS gpu TIMEOUT 600
+  set_tests_properties(${name}_gpu PROPERTIES LABELS gpu TIMEOUT 600 RESOURCE_LOCK gpu
     PASS_REGULAR_EXPRESSION "PASSED  . [1-9]" FAIL_REGULAR_EXPRESSION "FAILED  |SKIPPED ")
   if(NOT TARGET tests_gpu)
     add_custom_target(tests_gpu)

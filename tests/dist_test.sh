@@ -35,7 +35,7 @@ for file in "$tree"/bin/* "$tree"/lib/*; do
     fail "${file#"$tree"/} needs glibc $newest"
   fi
 done
-for program in tttd ttt; do
+for program in tttd ttt ttt_engine_bench; do
   readelf --dynamic --wide "$tree/bin/$program" | grep --quiet '(RPATH).*\[\$ORIGIN/../lib\]' ||
     fail "bin/$program does not look in its own lib/"
   readelf --sections --wide "$tree/bin/$program" | grep --quiet '\.debug_info' &&
@@ -59,6 +59,7 @@ cp -r tests/golden/models/linear-transformer "$scratch/model"
 expect run "$moved/bin/tttd" --version
 expect run "$moved/bin/ttt" --help
 expect run "$moved/bin/tttd" --dry_run "--model=$scratch/model"
+expect run "$moved/bin/ttt_engine_bench" --device=cpu "--model=$scratch/model" --mode=decode --batch=1 --rounds=1
 
 # The same in a root that holds glibc and the tree, and a call on a daemon there.
 root="$scratch/root"

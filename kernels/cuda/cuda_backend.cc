@@ -29,7 +29,7 @@ constexpr int kComputeMajor = 9;
 constexpr int kComputeMinor = 0;
 
 // Of the order of sums in the kernels: a change that alters bits counts it up.
-constexpr int kNumericsVersion = 3;
+constexpr int kNumericsVersion = 4;
 
 // Of graphs and of code that comes late: ttt_engine_bench --mode=capacity tells
 // what they took.
