@@ -6,7 +6,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kUnitBytes = sizeof(uint4);
-// At most this is few: of 256 sequences that decode it is half.
+// At most this is few: a step of 256 sequences that decode is half of it, a
+// launch of four steps of up to 150 is all of it.
 constexpr int64_t kFewBytes = 64 << 10;
 
 // A thread owns a unit. What the host wrote is read past all caches, and while

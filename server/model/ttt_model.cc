@@ -17,7 +17,7 @@ namespace ttt {
 namespace {
 
 // Steps of further sizes run op by op: each recording takes memory.
-constexpr size_t kMostRecordings = 1024;
+constexpr int64_t kMostRecordedSteps = 1024;
 
 // The part of a plane that belongs to one layer.
 StatePlane LayerPlane(const StatePool& pool, absl::string_view name,
@@ -87,6 +87,7 @@ struct TttModel::Workspace {
   // backend records nothing.
   std::map<std::pair<const std::byte*, StepSizes>, std::unique_ptr<Recording>>
       recordings;
+  int64_t recorded_steps = 0;  // of all of them
 };
 
 TttModel::TttModel(const ModelConfig& config, const Limits& limits,
@@ -265,7 +266,7 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
   const auto run = [&] { return QueueSteps(pool); };
   SetStep(0);
   // Rare where a launch has one step: not recorded.
-  if (sizes.steps == 1 && work_->step.asks_for_ends()) {
+  if (sizes.steps == 1 && sizes.rows > 0 && work_->step.asks_for_ends()) {
     TTT_RETURN_IF_ERROR(EndSequences());
   }
   if (!IsUsual(sizes)) return run();
@@ -273,7 +274,8 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
       std::pair<const std::byte*, StepSizes>(pool.slots().base, sizes);
   auto found = work_->recordings.find(key);
   if (found == work_->recordings.end()) {
-    if (work_->recordings.size() >= kMostRecordings) return run();
+    if (work_->recorded_steps + sizes.steps > kMostRecordedSteps) return run();
+    work_->recorded_steps += sizes.steps;
     absl::StatusOr<std::unique_ptr<Recording>> recording =
         backend_->Record(run);
     // Without room for it such steps run op by op, now and later.

@@ -105,7 +105,7 @@ class TttModel {
   // does in the call after such a launch, where its id is ChosenBy the launch's
   // last step.
   static constexpr int kMaxInFlight = 2;
-  static constexpr int kMostSteps = 8;
+  static constexpr int kMostSteps = 8;  // The engine takes four.
   absl::Status Begin(const StatePool& pool,
                      absl::Span<const StepSequence> sequences,
                      absl::Span<const LogitsRequest> requests,

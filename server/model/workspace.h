@@ -15,7 +15,7 @@ namespace ttt {
 // start.
 struct WorkspaceArrays {
   // Of a launch.
-  std::byte* input;    // as LaunchInput
+  std::byte* input;    // a StepInput a step, then the ends
   std::byte* output;   // a StepOutput a step, that of the last step first
   uint8_t* ended;      // [max_sequences], of EmbedTokens
   int32_t* bias_ids;   // [max_sequences, kMaxLogitBias], flat

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -83,8 +84,10 @@ Series Scrape(int http_port) {
 
 TttdProcess::TttdProcess(const std::vector<std::string>& args,
                          std::vector<std::string> variables) {
-  const char* const named = std::getenv("TTT_TTTD");
-  const std::string program = named != nullptr ? named : TTT_TTTD;
+  const std::filesystem::path beside =
+      std::filesystem::read_symlink("/proc/self/exe").replace_filename("tttd");
+  const std::string program =
+      std::filesystem::exists(beside) ? beside.string() : TTT_TTTD;
   std::vector<std::string> all = {program, "--listen=127.0.0.1:0",
                                   "--http_listen=127.0.0.1:0"};
   all.insert(all.end(), args.begin(), args.end());

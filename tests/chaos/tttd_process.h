@@ -42,7 +42,7 @@ class TttdProcess {
  public:
   // On free ports of the loopback; `args` come after the ports, and win.
   // `variables`, NAME=VALUE, are added to the environment. The program is the
-  // one of this build, or what the variable TTT_TTTD names.
+  // one of this build, or a tttd beside the test program.
   explicit TttdProcess(const std::vector<std::string>& args,
                        std::vector<std::string> variables = {});
   ~TttdProcess();  // Kills it if it still runs.

@@ -246,10 +246,10 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   constexpr int32_t kStrip = 16;
   constexpr int32_t kCut = 512;  // inputs that are cut
   for (const int32_t strips : {2, 3, 4, 6, 8}) {
-    for (const int32_t num_rows : {1, 65, 129}) {
+    for (const int32_t num_rows : {1, 33, 65, 129}) {
       ExpectProduct({strips * kStrip * 124, 8}, num_rows);
     }
-    for (const int32_t num_rows : {1, 65}) {
+    for (const int32_t num_rows : {1, 33, 65}) {
       ExpectProduct({strips * kStrip * 30, kCut}, num_rows);
     }
   }
@@ -263,7 +263,7 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   for (const int32_t strips : {20, 130, 220}) {
     ExpectProduct({strips * kStrip, kCut}, 513);
   }
-  for (const int32_t num_rows : {1, 257}) {
+  for (const int32_t num_rows : {1, 33, 257}) {
     ExpectGated({2 * 24, 64}, num_rows);
     ExpectGated({2 * 24, kCut}, num_rows);
   }

@@ -333,10 +333,17 @@ TEST_P(LearnerTest, SmallestOfEachForm) {
       learners.Step({4});
       for (int i = 0; i < 2; ++i) learners.Step({1});
       expect_oracle(learners, dims, 0);
+      // Decoding with more pending rows than half a tile, to the commit.
+      const Dims full = {1, head_dim, 16, is_mlp};
+      Learners decoding(GetParam(), full, 1);
+      for (const int num_tokens : {7, 1, 1, 6, 1, 1}) {
+        decoding.Step({num_tokens});
+      }
+      expect_oracle(decoding, full, 0);
     }
     if (!GetParam().is_bfloat16()) continue;
-    // 536 heads: more than a GPU spreads out.
-    constexpr int kSessions = 67;
+    // 1,064 heads: more than a GPU spreads out, or has a block for each of.
+    constexpr int kSessions = 133;
     const Dims dims = {8, head_dim, 2, false};
     Learners learners(GetParam(), dims, kSessions);
     for (const int num_tokens : {2, 1, 1}) {

@@ -337,6 +337,9 @@ TEST(LateLaunchTest, CountsEachStepAndItsTimeAndRunsNoneInVain) {
   EXPECT_EQ(MetricOf(f, "ttt_batch_tokens_sum"), 7 + 10);
   EXPECT_EQ(MetricOf(f, "ttt_inter_token_seconds_count"), 9);
   EXPECT_EQ(MetricOf(f, "ttt_tokens_total{kind=\"generated\"}"), 10);
+  // Without a session nobody reads the last token.
+  ASSERT_TRUE(f.Run(MakeRequest(1, 1, 10), "").ok());
+  EXPECT_EQ(NumSteps(f), 21);
 }
 
 TEST(LateLaunchTest, ALongStepIsLaunchedAlone) {
