@@ -219,7 +219,7 @@ int32_t Engine::NumSteps(absl::Span<const ScheduledRow> plan) const {
   size_t num_wanting = 0;
   int64_t most_left = 0;
   for (const auto& turn : running_) {
-    if (!turn->wants_step()) continue;
+    if (!turn->wants_step() || turn->scheduler_row().is_blocked) continue;
     if (!turn->CanDecode(kLaunchSteps)) return 1;
     ++num_wanting;
     most_left = std::max(most_left, turn->steps_left());

@@ -360,6 +360,18 @@ TEST(LateLaunchTest, ATurnThatAStopStringMayEndTakesStepsOneByOne) {
   EXPECT_EQ(f.late().num_waits(), NumSteps(f));
 }
 
+TEST(LateLaunchTest, ATurnThatWaitsForItsReaderLeavesTheOthersTheirLaunches) {
+  EngineFixture::Options options =
+      Options({TestDevice::kCpu, false, false}, false);
+  options.stream_tokens = 16;
+  EngineFixture f(options);
+  const PendingTurn slow = f.Submit(MakeRequest(1, 1, 100), "s");
+  PendingTurn quick = f.Submit(MakeRequest(2, 1, 100), "t");
+  while (f.engine().Step()) quick.Read();
+  EXPECT_TRUE(quick.Read().ok());
+  EXPECT_LT(2 * f.late().num_waits(), NumSteps(f));
+}
+
 TEST(LateLaunchTest, AWaitingTurnIsNotKeptWaitingForSeveralSteps) {
   EngineFixture::Options options =
       Options({TestDevice::kCpu, false, false}, false);
