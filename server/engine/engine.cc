@@ -13,10 +13,8 @@
 namespace ttt {
 namespace {
 
-// Of a launch of several. More would spare little more, and each size of a
-// batch has a recording of that many steps.
-constexpr int kLaunchSteps = 4;
-static_assert(kLaunchSteps <= TttModel::kMostSteps);
+// Of a launch of several.
+constexpr int kLaunchSteps = TttModel::kMostSteps;
 // A call that comes may find two launches before it.
 constexpr absl::Duration kMostLaunchTime = absl::Milliseconds(5);
 
@@ -216,15 +214,13 @@ std::vector<ScheduledRow> Engine::Plan() const {
 
 int32_t Engine::NumSteps(absl::Span<const ScheduledRow> plan) const {
   if (lookahead_ == 0 || !queue_.empty()) return 1;
-  size_t num_wanting = 0;
   int64_t most_left = 0;
   for (const auto& turn : running_) {
     if (!turn->wants_step() || turn->scheduler_row().is_blocked) continue;
     if (!turn->CanDecode(kLaunchSteps)) return 1;
-    ++num_wanting;
     most_left = std::max(most_left, turn->steps_left());
   }
-  if (num_wanting > plan.size() || most_left < kLaunchSteps) return 1;
+  if (most_left < kLaunchSteps) return 1;
   const auto num_rows = static_cast<int32_t>(plan.size());
   return kLaunchSteps * costs_.DecodeTime(num_rows) <= kMostLaunchTime
              ? kLaunchSteps

@@ -98,14 +98,15 @@ class TttModel {
   // begin is not.
   //
   // `num_steps`: 1, or to kMostSteps of them in one launch. Then each sequence
-  // has one token, request i is of sequence i, and in each
-  // step after the first a sequence reads what its request chose in the one
-  // before, until it has read a stop id or has had its num_steps. Of one that
-  // reads nothing the slot stays as it is, and its result means nothing; so it
-  // does in the call after such a launch, where its id is ChosenBy the launch's
-  // last step.
+  // has one token, request i is of sequence i, and in each step after the first
+  // a sequence reads what its request chose in the one before, until it has
+  // read a stop id or has had its num_steps. Of one that reads nothing the slot
+  // stays as it is, and its result means nothing; so it does in the call after
+  // such a launch, where its id is ChosenBy the launch's last step.
   static constexpr int kMaxInFlight = 2;
-  static constexpr int kMostSteps = 8;  // The engine takes four.
+  // More spare nothing, as measured, and each size of a batch has a recording
+  // of that many steps.
+  static constexpr int kMostSteps = 4;
   absl::Status Begin(const StatePool& pool,
                      absl::Span<const StepSequence> sequences,
                      absl::Span<const LogitsRequest> requests,
