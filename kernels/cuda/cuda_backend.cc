@@ -452,12 +452,13 @@ absl::Status CudaBackend::Multiply(const GemmArgs& args,
   if (weights.num_inputs % kChunkValues != 0) {
     return CudaStatus(LaunchGemmAnyRows(args, weights, stream_.get()), "Gemm");
   }
-  const bool is_few = args.num_rows <= kMostFewRows;
+  const bool is_few = args.num_rows <= MostFewRows(weights);
   const absl::StatusOr<CUtensorMap> map = MakeTensorMap(
       {.data = args.input.data,
        .num_rows = args.num_rows,
        .num_columns = weights.num_inputs,
-       .box_rows = is_few ? FewRowsBox(weights, args.num_rows) : kManyRowsBox});
+       .box_rows = is_few ? FewRowsBox(weights, args.num_rows)
+                          : ManyRowsBox(weights, args.num_rows, gemm_device_)});
   if (!map.ok()) return map.status();
   const Product product = {
       .args = args, .weights = weights, .gated = gated, .input = *map};

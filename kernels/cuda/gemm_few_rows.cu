@@ -3,8 +3,10 @@
 // A block holds the sums of all rows for some strips of outputs; its warpgroups
 // have 64 rows each. A matrix that is cut (NumParts) is summed by clusters of a
 // block a part, which then add their sums in order, each for a quarter of the
-// outputs. Of any other matrix a block walks all inputs, and the blocks of a
-// cluster bring each other the rows.
+// outputs; with more rows than a block has, two such fours are a cluster, whose
+// blocks of the same part bring each other half of the weights. Of any other
+// matrix a block walks all inputs, and the blocks of a cluster bring each other
+// the rows.
 #include <algorithm>
 #include <type_traits>
 
@@ -51,6 +53,7 @@ struct Plan {
   int32_t strips;         // most of a block
   int32_t box_rows;       // that a block brings
   int32_t share;          // blocks that bring each other rows
+  int32_t pair;           // blocks that bring each other weights: 1 or 2
   int32_t num_stages;
 };
 
@@ -59,11 +62,13 @@ struct Plan {
 // two warps ask for tiles in turn, as one takes longer than the memory, and
 // code that runs once is short, since it comes from far.
 constexpr int kSmallRows = 16;
+constexpr int kMostBlockRows = 2 * kWarpgroupRows;
 template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix,
           bool kIsSmallForm>
 struct Shape {
   static constexpr bool kIsCut = kIsCutMatrix;
   static constexpr bool kIsSmall = kIsSmallForm;
+  static constexpr bool kMayPair = kIsCut && kWarpgroupsOfBlock == 2;
   static constexpr int kWarpgroups = kWarpgroupsOfBlock;
   static constexpr int kRows =
       kIsSmall ? kSmallRows : kWarpgroups * kWarpgroupRows;
@@ -88,7 +93,7 @@ class Block {
       : product_(product),
         args_(product.args),
         plan_(plan),
-        rank_(ClusterRank()),
+        rank_(S::kIsCut ? ClusterRank() % kMostParts : ClusterRank()),
         weight_bytes_(plan.strips * kTileBytes),
         stage_bytes_(weight_bytes_ + plan.share * plan.box_rows * kRowBytes) {
     first_row_ = blockIdx.y * S::kRows;
@@ -111,7 +116,7 @@ class Block {
     if (threadIdx.x == 0) {
       for (int stage = 0; stage < plan_.num_stages; ++stage) {
         full_[stage].Init(1);
-        empty_[stage].Init(S::kWarpgroups * plan_.share);
+        empty_[stage].Init(S::kWarpgroups * plan_.share * plan_.pair);
       }
       if constexpr (S::kIsCut) received_->Init(1);
       FenceBarrierInit();
@@ -126,6 +131,7 @@ class Block {
   __device__ void Produce() {
     const bool works = threadIdx.x % kWarpSize == 0;
     const int ahead = min(plan_.num_stages, num_tiles_);
+    if (IsPaired()) ClusterWait();
     if (works) {
       for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
     }
@@ -160,7 +166,7 @@ class Block {
 
   // A warpgroup.
   __device__ void Consume(int warpgroup) {
-    if (plan_.share > 1) ClusterWait();
+    if (plan_.share > 1 || IsPaired()) ClusterWait();
     WaitForKernelsBefore();
     float sums[S::kSums] = {};
     int stage = 0;
@@ -203,6 +209,12 @@ class Block {
 
  private:
   __device__ bool HasOthers() const { return S::kIsCut || plan_.share > 1; }
+  // Whether the block below or above brings half of the weights.
+  __device__ bool IsPaired() const { return S::kMayPair && plan_.pair > 1; }
+  // In the cluster.
+  __device__ uint32_t BlockOfPart(int part) const {
+    return IsPaired() ? blockIdx.y * kMostParts + part : part;
+  }
 
   // Of all threads of the cluster.
   __device__ static void JoinCluster() {
@@ -224,6 +236,18 @@ class Block {
     if (strips_ == 0) return;
     const int64_t from =
         int64_t{first_tile_ + tile} * plan_.padded_strips + first_strip_;
+    if (IsPaired()) {
+      const int half = (strips_ + 1) / 2;
+      const int first = blockIdx.y * half;
+      const int count = min(half, strips_ - first);
+      if (count == 0) return;
+      CopyBulkToBlocks(ring_ + stage * stage_bytes_ + first * kTileBytes,
+                       static_cast<const std::byte*>(product_.weights.data) +
+                           (from + first) * kTileBytes,
+                       count * kTileBytes, full_[stage],
+                       (1 << kMostParts | 1) << rank_);
+      return;
+    }
     CopyBulk(ring_ + stage * stage_bytes_,
              static_cast<const std::byte*>(product_.weights.data) +
                  from * kTileBytes,
@@ -271,9 +295,13 @@ class Block {
     }
   }
 
-  // To all blocks that bring this one its rows.
+  // To all blocks that bring this one its rows or weights.
   __device__ void Release(int stage) {
     const int thread = threadIdx.x % kWarpgroup;
+    if (IsPaired()) {
+      if (thread < 2) empty_[stage].ArriveAt(thread * kMostParts + rank_);
+      return;
+    }
     if (thread >= plan_.share) return;
     if (plan_.share == 1) {
       empty_[stage].Arrive();
@@ -404,9 +432,9 @@ class Block {
     return kMostParts * strips * kStripOutputs * num_rows_ * int(sizeof(float));
   }
   // Until every block can take what it is sent.
-  __device__ static void JoinSenders() {
+  __device__ void JoinSenders() const {
     __syncwarp();
-    ClusterWait();                                 // Its barriers are there,
+    if (!IsPaired()) ClusterWait();                // Its barriers are there,
     if constexpr (!S::kSendsEarly) JoinCluster();  // and its ring is read.
   }
 
@@ -473,8 +501,8 @@ class Block {
     uint32_t received[kMostParts];
 #pragma unroll
     for (int rank = 0; rank < kMostParts; ++rank) {
-      parts[rank] = AddressAt(Parts(), rank);
-      received[rank] = AddressAt(received_, rank);
+      parts[rank] = AddressAt(Parts(), BlockOfPart(rank));
+      received[rank] = AddressAt(received_, BlockOfPart(rank));
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -503,7 +531,7 @@ class Block {
   const Product& product_;
   const GemmArgs& args_;
   const Plan& plan_;
-  const int32_t rank_;          // in its cluster
+  const int32_t rank_;          // in its cluster: its part, if there are some
   const int32_t weight_bytes_;  // of a stage
   const int32_t stage_bytes_;
   int32_t first_row_;
@@ -518,8 +546,8 @@ class Block {
   CopyBarrier* received_;  // parts, of a matrix that is cut
 };
 
-// grid [blocks, rows / S::kRows], or [clusters * kMostParts, ..] of a matrix
-// that is cut.
+// grid [blocks, rows / S::kRows], or [units * kMostParts, ..] of a matrix that
+// is cut.
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, 1)
     GemmFewRowsKernel(const __grid_constant__ Product product,
@@ -540,19 +568,18 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 
 // Of a block, as its registers allow.
 constexpr int32_t MostStrips(int32_t warpgroups, bool is_cut) {
-  return warpgroups <= 1 && !is_cut ? 16 : 8;
+  if (is_cut) return warpgroups == 2 ? 12 : 8;
+  return warpgroups <= 1 ? 16 : 8;
 }
 
 bool IsCut(const PackedMatrix& weights) {
   return NumParts(weights.num_outputs, weights.padded_inputs) > 1;
 }
 
-// Of a stage. Where the inputs of a block are a quarter it has more outputs
-// instead of more than 128 rows: together these are fewer bytes.
-int32_t RowsOfBlock(const PackedMatrix& weights, int32_t num_rows) {
-  if (num_rows > 128) return IsCut(weights) ? 128 : 256;
+// Of a stage.
+int32_t RowsOfBlock(int32_t num_rows) {
   int32_t rows = kSmallRows;
-  while (rows < num_rows) rows *= 2;
+  while (rows < num_rows && rows < kMostBlockRows) rows *= 2;
   return rows;
 }
 // How many blocks bring each other rows, so that the L2 cache gives fewer.
@@ -573,8 +600,8 @@ cudaError_t Launch(const Product& product, Plan plan, int32_t units,
   return LaunchClusters(GemmFewRowsKernel<S>,
                         dim3(S::kIsCut ? units * kMostParts : units,
                              DivideUp(product.args.num_rows, S::kRows)),
-                        S::kIsCut ? kMostParts : plan.share, S::kThreads,
-                        kSharedBytes, stream, product, plan);
+                        dim3(S::kIsCut ? kMostParts : plan.share, plan.pair),
+                        S::kThreads, kSharedBytes, stream, product, plan);
 }
 
 template <typename S>
@@ -597,6 +624,8 @@ cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
   if (strips <= 8) return shape(std::integral_constant<int, 8>());
   if constexpr (MostStrips(kWarpgroups, kIsCut) > 8) {
     if (strips <= 12) return shape(std::integral_constant<int, 12>());
+  }
+  if constexpr (MostStrips(kWarpgroups, kIsCut) > 12) {
     if (strips <= 16) return shape(std::integral_constant<int, 16>());
   }
   return cudaErrorInvalidValue;
@@ -606,16 +635,13 @@ template <bool kIsCut, typename Visit>
 cudaError_t VisitShape(int32_t warpgroups, int32_t strips, const Visit& visit) {
   if (warpgroups == 0) return VisitStrips<1, kIsCut, true>(strips, visit);
   if (warpgroups == 1) return VisitStrips<1, kIsCut, false>(strips, visit);
-  if (warpgroups == 2) return VisitStrips<2, kIsCut, false>(strips, visit);
-  if constexpr (!kIsCut) return VisitStrips<4, false, false>(strips, visit);
-  return cudaErrorInvalidValue;
+  return VisitStrips<2, kIsCut, false>(strips, visit);
 }
 
 template <bool kIsCut>
 cudaError_t PrepareAll() {
   const auto prepare = [](auto shape) { return Prepare<decltype(shape)>(); };
-  for (const int32_t warpgroups : {0, 1, 2, 4}) {
-    if (kIsCut && warpgroups > 2) continue;
+  for (const int32_t warpgroups : {0, 1, 2}) {
     for (const int32_t strips : {2, 3, 4, 6, 8, 12, 16}) {
       if (strips > MostStrips(warpgroups, kIsCut)) continue;
       if (const cudaError_t error =
@@ -629,7 +655,7 @@ cudaError_t PrepareAll() {
 }
 
 cudaError_t CountClusters(int32_t blocks, int32_t* clusters) {
-  using S = Shape<4, 8, false, false>;
+  using S = Shape<2, 8, true, false>;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim = {unsigned(blocks), 1, 1};
@@ -645,50 +671,79 @@ cudaError_t CountClusters(int32_t blocks, int32_t* clusters) {
   return error;
 }
 
+// How a launch has its outputs in units, of a block or, of a matrix that is
+// cut, of a block a part.
+struct Units {
+  int32_t count;
+  int32_t waves;
+  int32_t strips;  // Plan
+  int32_t pair;
+};
+
+Units UnitsOf(const PackedMatrix& weights, const GemmDevice& device,
+              int32_t num_rows, int32_t warpgroups) {
+  const bool is_cut = IsCut(weights);
+  const int32_t share = Share(weights, num_rows);
+  const int32_t num_strips = DivideUp(weights.num_outputs, kStripOutputs);
+  // Whole waves of units, and no more than there are strips.
+  const auto fill = [&](int32_t at_once) -> Units {
+    at_once = std::max(at_once, 1);
+    const int32_t waves =
+        DivideUp(DivideUp(num_strips, MostStrips(warpgroups, is_cut)), at_once);
+    int32_t units = waves * at_once;
+    if (units > num_strips) units = DivideUp(num_strips, share) * share;
+    return {units, waves, DivideUp(num_strips, units), 1};
+  };
+  if (!is_cut) {
+    return fill(share == 4   ? device.clusters_of_4 * 4
+                : share == 2 ? device.clusters_of_2 * 2
+                             : device.num_multiprocessors);
+  }
+  if (num_rows <= kMostBlockRows) return fill(device.clusters_of_4);
+  Units paired = fill(device.clusters_of_8);
+  paired.pair = 2;
+  const Units alone = fill(device.clusters_of_4 / 2);
+  return paired.waves <= alone.waves ? paired : alone;
+}
+
 }  // namespace
 
+int32_t MostFewRows(const PackedMatrix& weights) {
+  return IsCut(weights) ? 2 * kMostBlockRows : kMostBlockRows;
+}
+
 int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows) {
-  return RowsOfBlock(weights, num_rows) / Share(weights, num_rows);
+  return RowsOfBlock(num_rows) / Share(weights, num_rows);
 }
 
 cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
                               cudaStream_t stream) {
   const PackedMatrix& weights = product.weights;
   const int32_t num_rows = product.args.num_rows;
-  const bool is_cut = IsCut(weights);
+  const int32_t rows = RowsOfBlock(num_rows);
+  const int32_t warpgroups =
+      rows <= kSmallRows ? 0 : DivideUp(rows, kWarpgroupRows);
+  const Units units = UnitsOf(weights, device, num_rows, warpgroups);
   Plan plan = {};
   plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);
   plan.padded_strips = PaddedStrips(weights.num_outputs);
   plan.num_tiles = weights.padded_inputs / kTileInputs;
-  plan.share = Share(weights, num_rows);
+  plan.strips = units.strips;
   plan.box_rows = FewRowsBox(weights, num_rows);
-  const int32_t rows = RowsOfBlock(weights, num_rows);
-  const int32_t warpgroups =
-      rows <= kSmallRows ? 0 : DivideUp(rows, kWarpgroupRows);
-  // Whole waves of blocks, or of clusters, and no more than there are strips.
-  int32_t at_once = is_cut            ? device.clusters_of_4
-                    : plan.share == 4 ? device.clusters_of_4 * 4
-                    : plan.share == 2 ? device.clusters_of_2 * 2
-                                      : device.num_multiprocessors;
-  at_once = std::max(at_once / DivideUp(num_rows, rows), 1);
-  const int32_t waves = DivideUp(
-      DivideUp(plan.num_strips, MostStrips(warpgroups, is_cut)), at_once);
-  int32_t units = waves * at_once;
-  if (units > plan.num_strips) {
-    units = DivideUp(plan.num_strips, plan.share) * plan.share;
-  }
-  plan.strips = DivideUp(plan.num_strips, units);
+  plan.share = Share(weights, num_rows);
+  plan.pair = units.pair;
   const auto launch = [&](auto shape) {
-    return Launch<decltype(shape)>(product, plan, units, stream);
+    return Launch<decltype(shape)>(product, plan, units.count, stream);
   };
-  return is_cut ? VisitShape<true>(warpgroups, plan.strips, launch)
-                : VisitShape<false>(warpgroups, plan.strips, launch);
+  return IsCut(weights) ? VisitShape<true>(warpgroups, plan.strips, launch)
+                        : VisitShape<false>(warpgroups, plan.strips, launch);
 }
 
 cudaError_t PrepareGemmFewRows(GemmDevice* device) {
   for (const cudaError_t error : {PrepareAll<true>(), PrepareAll<false>(),
                                   CountClusters(2, &device->clusters_of_2),
-                                  CountClusters(4, &device->clusters_of_4)}) {
+                                  CountClusters(4, &device->clusters_of_4),
+                                  CountClusters(8, &device->clusters_of_8)}) {
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;

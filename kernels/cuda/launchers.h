@@ -108,15 +108,17 @@ struct GemmDevice {
   int32_t num_multiprocessors;
   int32_t clusters_of_2;  // of as many blocks
   int32_t clusters_of_4;
+  int32_t clusters_of_8;
 };
-// Streams the weights once for up to 256 rows; bound by memory, with most rows
-// by the tensor cores. `input` has boxes of FewRowsBox rows.
-inline constexpr int32_t kMostFewRows = 256;
+// Streams the weights once for up to MostFewRows rows; bound by memory. `input`
+// has boxes of FewRowsBox rows.
+int32_t MostFewRows(const PackedMatrix& weights);
 int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows);
 cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
                               cudaStream_t stream);
-// Bound by the tensor cores. `input` has boxes of kManyRowsBox rows.
-inline constexpr int32_t kManyRowsBox = 128;
+// Bound by the tensor cores. `input` has boxes of ManyRowsBox rows.
+int32_t ManyRowsBox(const PackedMatrix& weights, int32_t num_rows,
+                    const GemmDevice& device);
 cudaError_t LaunchGemmManyRows(const Product& product, const GemmDevice& device,
                                cudaStream_t stream);
 // Each once a device, before the first launch. Fills in the clusters.

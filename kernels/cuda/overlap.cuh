@@ -25,28 +25,28 @@ __device__ inline void WaitForKernelsBefore() {
   cudaGridDependencySynchronize();
 }
 
-// In clusters of so many blocks, by which grid.x divides; 1: none. All kernels
-// want the same share of a multiprocessor's memory for shared memory, the most:
-// one that wants another can only begin there when all others have left.
+// In clusters of so many blocks, by which the grid divides; 1: none. All
+// kernels want the same share of a multiprocessor's memory for shared memory,
+// the most: one that wants another can only begin there when all others have
+// left.
 template <typename... Params, typename... Args>
-cudaError_t LaunchClusters(void (*kernel)(Params...), dim3 grid,
-                           int32_t cluster, int32_t threads,
-                           int32_t shared_bytes, cudaStream_t stream,
-                           Args&&... args) {
+cudaError_t LaunchClusters(void (*kernel)(Params...), dim3 grid, dim3 cluster,
+                           int32_t threads, int32_t shared_bytes,
+                           cudaStream_t stream, Args&&... args) {
   cudaLaunchAttribute attributes[3] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
   attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
   attributes[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   attributes[2].id = cudaLaunchAttributeClusterDimension;
-  attributes[2].val.clusterDim = {unsigned(cluster), 1, 1};
+  attributes[2].val.clusterDim = {cluster.x, cluster.y, cluster.z};
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 3 : 2;
+  config.numAttrs = cluster.x * cluster.y * cluster.z > 1 ? 3 : 2;
   return cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
 }
 
@@ -54,7 +54,7 @@ template <typename... Params, typename... Args>
 cudaError_t LaunchOverlapped(void (*kernel)(Params...), dim3 grid,
                              int32_t threads, int32_t shared_bytes,
                              cudaStream_t stream, Args&&... args) {
-  return LaunchClusters(kernel, grid, 1, threads, shared_bytes, stream,
+  return LaunchClusters(kernel, grid, dim3(1), threads, shared_bytes, stream,
                         std::forward<Args>(args)...);
 }
 

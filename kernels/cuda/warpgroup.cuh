@@ -60,10 +60,17 @@ __device__ void FenceSums(float (&sums)[kSums]) {
   TTT_NAMES_32                                                     \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, " \
   "%44, %45, %46, %47"
+#define TTT_NAMES_56 \
+  TTT_NAMES_48       \
+  ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define TTT_NAMES_64                                               \
   TTT_NAMES_48                                                     \
   ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, " \
   "%60, %61, %62, %63"
+#define TTT_NAMES_88                                               \
+  TTT_NAMES_64                                                     \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, " \
+  "%76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87"
 #define TTT_NAMES_96                                               \
   TTT_NAMES_64                                                     \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, " \
@@ -98,8 +105,16 @@ __device__ inline void MultiplyAdd(float (&sums)[48], uint64_t a, uint64_t b) {
   TTT_MULTIPLY_ADD("96", TTT_NAMES_48, "%48", "%49", TTT_SUMS_32(0),
                    TTT_SUMS_16(32));
 }
+__device__ inline void MultiplyAdd(float (&sums)[56], uint64_t a, uint64_t b) {
+  TTT_MULTIPLY_ADD("112", TTT_NAMES_56, "%56", "%57", TTT_SUMS_32(0),
+                   TTT_SUMS_16(32), TTT_SUMS_8(48));
+}
 __device__ inline void MultiplyAdd(float (&sums)[64], uint64_t a, uint64_t b) {
   TTT_MULTIPLY_ADD("128", TTT_NAMES_64, "%64", "%65", TTT_SUMS_64(0));
+}
+__device__ inline void MultiplyAdd(float (&sums)[88], uint64_t a, uint64_t b) {
+  TTT_MULTIPLY_ADD("176", TTT_NAMES_88, "%88", "%89", TTT_SUMS_64(0),
+                   TTT_SUMS_16(64), TTT_SUMS_8(80));
 }
 __device__ inline void MultiplyAdd(float (&sums)[96], uint64_t a, uint64_t b) {
   TTT_MULTIPLY_ADD("192", TTT_NAMES_96, "%96", "%97", TTT_SUMS_64(0),
@@ -115,7 +130,9 @@ __device__ inline void MultiplyAdd(float (&sums)[128], uint64_t a, uint64_t b) {
 #undef TTT_NAMES_24
 #undef TTT_NAMES_32
 #undef TTT_NAMES_48
+#undef TTT_NAMES_56
 #undef TTT_NAMES_64
+#undef TTT_NAMES_88
 #undef TTT_NAMES_96
 #undef TTT_NAMES_128
 #undef TTT_SUMS_8

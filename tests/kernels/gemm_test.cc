@@ -141,9 +141,10 @@ TEST_P(GemmTest, AddsToTheOutputAndLeavesWhatIsBetweenItsRows) {
   std::vector<Product> products = {{{140, 64}, 5, 10}, {{77, 40}, 3, 1}};
   if (GetParam().kind == BackendKind::kCuda) {
     // Each of its forms, with outputs in pairs and one by one.
-    for (const Shape& shape : {Shape{77, 64}, Shape{1000, 1344},
-                               Shape{4240, 600}, Shape{4243, 72}}) {
-      for (const int num_rows : {1, 20, 50, 100, 200, 300, 700}) {
+    for (const Shape& shape :
+         {Shape{77, 64}, Shape{1000, 1344}, Shape{2907, 520}, Shape{4240, 600},
+          Shape{4243, 72}, Shape{7003, 72}}) {
+      for (const int num_rows : {1, 20, 50, 100, 129, 200, 256, 300, 700}) {
         for (const int gap : {0, 3, 4}) {
           products.push_back({shape, num_rows, gap});
         }
@@ -235,6 +236,20 @@ TEST_P(GemmTest, RowsOfEveryFormHaveTheBitsOfOneRow) {
   }
 }
 
+// Where all rows are those of one cluster, the tiles have the width that fills
+// the GPU: of each width, of two for a block, and in cut matrices.
+TEST_P(GemmTest, RowsOfOneClusterHaveTheBitsOfOneRow) {
+  if (GetParam().kind != BackendKind::kCuda) return;
+  for (const Shape& shape :
+       {Shape{4100, 200}, Shape{6176, 2048}, Shape{8000, 136}, Shape{11008, 72},
+        Shape{12003, 72}, Shape{16100, 72}, Shape{16640, 72}, Shape{17000, 136},
+        Shape{2048, 2048}, Shape{1999, 1376}, Shape{3001, 520},
+        Shape{4096, 584}}) {
+    ExpectRowsHaveTheBitsOfOneRow(
+        shape, {128, 129, 130, 160, 191, 192, 193, 255, 256, 257});
+  }
+}
+
 // Few enough for the checkers of a GPU's memory and barriers, which take a
 // thousand times as long: scripts/sanitize_gpu. Which form a product takes goes
 // by its outputs a multiprocessor, of which a GPU is expected to have 120 to
@@ -246,24 +261,35 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   constexpr int32_t kStrip = 16;
   constexpr int32_t kCut = 512;  // inputs that are cut
   for (const int32_t strips : {2, 3, 4, 6, 8}) {
-    for (const int32_t num_rows : {1, 33, 65, 129}) {
+    for (const int32_t num_rows : {1, 33, 65}) {
       ExpectProduct({strips * kStrip * 124, 8}, num_rows);
     }
     for (const int32_t num_rows : {1, 33, 65}) {
       ExpectProduct({strips * kStrip * 30, kCut}, num_rows);
     }
   }
+  for (const int32_t strips : {4, 6, 7, 8, 11, 12, 16}) {
+    ExpectProduct({strips * kStrip * 62, 8}, 129);
+  }
+  for (const int32_t strips : {2, 3, 4, 6, 8, 12}) {
+    ExpectProduct({strips * kStrip * 14, kCut}, 129);
+  }
   ExpectProduct({12 * kStrip * 124, 8}, 1);
   ExpectProduct({16 * kStrip * 124, 8}, 33);
   // More inputs than are on their way at a time.
   ExpectProduct({16 * kStrip * 124, 600}, 1);
+  ExpectProduct({11 * kStrip * 62, 488}, 129);
+  ExpectProduct({8 * kStrip * 14, 2048}, 129);
+  // Neighbours in a row that are not of one cluster, and two tiles a block.
+  ExpectProduct({16 * kStrip * 65, 72}, 129);
+  ExpectProduct({11 * kStrip * 97, 72}, 129);
   for (const int32_t strips : {20, 180, 320, 450}) {
     ExpectProduct({strips * kStrip, 8}, 257);
   }
   for (const int32_t strips : {20, 130, 220}) {
     ExpectProduct({strips * kStrip, kCut}, 513);
   }
-  for (const int32_t num_rows : {1, 33, 257}) {
+  for (const int32_t num_rows : {1, 33, 129, 257}) {
     ExpectGated({2 * 24, 64}, num_rows);
     ExpectGated({2 * 24, kCut}, num_rows);
   }
@@ -409,9 +435,10 @@ TEST_P(GemmTest, GatedProductsHaveTheBitsOfAProductAndThenSwiGlu) {
   std::vector<Shape> shapes = {{2 * 24, 64}, {2 * 20, 64}, {2 * 16, 41}};
   std::vector<int> row_counts = {1, 3};
   if (GetParam().kind == BackendKind::kCuda) {
-    shapes.insert(shapes.end(),
-                  {{4096, 768}, {2 * 2736, 1032}, {2 * 1000, 200}});
-    row_counts = {0, 1, 16, 17, 33, 64, 100, 128, 200, 256, 257, 700};
+    shapes.insert(
+        shapes.end(),
+        {{4096, 768}, {2 * 2736, 1032}, {2 * 1000, 200}, {2 * 5504, 136}});
+    row_counts = {0, 1, 16, 17, 33, 64, 100, 128, 129, 200, 256, 257, 700};
   }
   for (const Shape& shape : shapes) {
     for (const int num_rows : row_counts) ExpectGated(shape, num_rows);
