@@ -69,6 +69,8 @@ struct Shape {
   static constexpr bool kIsCut = kIsCutMatrix;
   static constexpr bool kIsSmall = kIsSmallForm;
   static constexpr bool kMayPair = kIsCut && kWarpgroupsOfBlock == 2;
+  // Of what asks for tiles.
+  static constexpr int kUnroll = kIsSmall || kMayPair ? 1 : 4;
   static constexpr int kWarpgroups = kWarpgroupsOfBlock;
   static constexpr int kRows =
       kIsSmall ? kSmallRows : kWarpgroups * kWarpgroupRows;
@@ -133,12 +135,14 @@ class Block {
     const int ahead = min(plan_.num_stages, num_tiles_);
     if (IsPaired()) ClusterWait();
     if (works) {
+#pragma unroll(S::kUnroll)
       for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
     }
     __syncwarp();
     if (plan_.share > 1) ClusterWait();
     if (works) {
       WaitForKernelsBefore();
+#pragma unroll(S::kUnroll)
       for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
       LoadRest(ahead);
     }
@@ -150,12 +154,12 @@ class Block {
     const bool works = threadIdx.x % kWarpSize == 0;
     const int ahead = min(plan_.num_stages, num_tiles_);
     if (works) {
-#pragma unroll 1
+#pragma unroll(S::kUnroll)
       for (int tile = producer; tile < ahead; tile += S::kProducers) {
         LoadWeights(tile, tile);
       }
       WaitForKernelsBefore();
-#pragma unroll 1
+#pragma unroll(S::kUnroll)
       for (int tile = producer; tile < ahead; tile += S::kProducers) {
         LoadRows(tile, tile);
       }
@@ -268,6 +272,7 @@ class Block {
   __device__ void LoadRest(int first) {
     int stage = 0;
     uint32_t parity = 0;
+#pragma unroll(S::kUnroll)
     for (int tile = first; tile < num_tiles_; ++tile) {
       empty_[stage].Wait(parity);
       LoadWeights(stage, tile);
@@ -282,7 +287,7 @@ class Block {
     int tile = producer + max(skip, 0) * S::kProducers;
     int stage = tile - first;
     uint32_t parity = 0;
-#pragma unroll 1
+#pragma unroll(S::kUnroll)
     for (; tile < num_tiles_; tile += S::kProducers) {
       if (stage >= plan_.num_stages) {
         stage -= plan_.num_stages;
@@ -322,6 +327,9 @@ class Block {
   __device__ OutputPair Pair(int32_t row, int column, int pair) const {
     return {args_, end_output(), first_row_ + row, OutputOf(column, pair)};
   }
+  __device__ PairsOfRow Pairs(int32_t row, int column, int pair) const {
+    return {args_, end_output(), first_row_ + row, OutputOf(column, pair)};
+  }
 
   __device__ void Store(int warpgroup, const float (&sums)[S::kSums]) const {
     const int thread = threadIdx.x % kWarpgroup;
@@ -340,6 +348,25 @@ class Block {
           StoreGated(product_, end_output(), first_row_ + row,
                      OutputOf(column, thread % 4), sum(column),
                      sum(column + 1));
+        }
+        continue;
+      }
+      if (PairsOfRow::Suit(product_)) {
+        const PairsOfRow to = Pairs(row, 0, thread % 4);
+        float2 before[S::kColumns] = {};
+        if (args_.accumulate) {
+#pragma unroll
+          for (int i = 0; i < S::kColumns; ++i) {
+            before[i] = to.Load(i * kMmaOutputs);
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < S::kColumns; ++i) {
+          const float2 pair = sum(i);
+          to.Store(i * kMmaOutputs,
+                   args_.accumulate
+                       ? float2{before[i].x + pair.x, before[i].y + pair.y}
+                       : pair);
         }
         continue;
       }
@@ -442,42 +469,75 @@ class Block {
   __device__ void AddParts(int warpgroup, const float (&sums)[S::kSums]) {
     JoinSenders();
     SendSums(warpgroup, sums);
-    // For each of its columns a thread finishes a pair of two rows.
+    if (product_.gated != nullptr) {
+      StoreGatedParts();
+    } else if (PairsOfRow::Suit(product_)) {
+      StoreParts<true>();
+    } else {
+      StoreParts<false>();
+    }
+  }
+  // For each of its columns a thread finishes a pair of two rows.
+  __device__ static int32_t OwnRow(int i) {
+    return threadIdx.x / 4 + i * (S::kConsumers / 4);
+  }
+  __device__ int OwnColumn(int own) const {
+    return (own / 2 * kMostParts + rank_) * 2 + own % 2;
+  }
+  __device__ void StoreGatedParts() {
     constexpr int kOwn = OwnColumns(S::kColumns);
     const int pair = threadIdx.x % 4;
-    const int32_t rows[2] = {int32_t(threadIdx.x) / 4,
-                             int32_t(threadIdx.x) / 4 + S::kConsumers / 4};
-    const auto column_of = [this](int i) {
-      return (i / 2 * kMostParts + rank_) * 2 + i % 2;
+    received_->WaitForCluster(0);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int32_t row = OwnRow(i);
+      if (row >= num_rows_) return;
+#pragma unroll
+      for (int own = 0; own < kOwn; own += 2) {
+        StoreGated(product_, end_output(), first_row_ + row,
+                   OutputOf(OwnColumn(own), pair), SumOfParts(own, row, pair),
+                   SumOfParts(own + 1, row, pair));
+      }
+    }
+  }
+  template <bool kArePairsOfRow>
+  __device__ void StoreParts() {
+    constexpr int kOwn = OwnColumns(S::kColumns);
+    const int pair = threadIdx.x % 4;
+    // From the first own column on.
+    const auto offset_of = [](int own) {
+      return own / 2 * kMostParts * kStripOutputs + own % 2 * kMmaOutputs;
     };
     float2 before[2][kOwn] = {};
-    if (args_.accumulate) {
 #pragma unroll
-      for (int i = 0; i < 2 * kOwn; ++i) {
-        before[i % 2][i / 2] = Pair(rows[i % 2], column_of(i / 2), pair).Load();
+    for (int i = 0; i < 2; ++i) {
+      const int32_t row = OwnRow(i);
+      if (!args_.accumulate || row >= num_rows_) break;
+      const PairsOfRow from = Pairs(row, OwnColumn(0), pair);
+#pragma unroll
+      for (int own = 0; own < kOwn; ++own) {
+        before[i][own] = kArePairsOfRow
+                             ? from.Load(offset_of(own))
+                             : Pair(row, OwnColumn(own), pair).Load();
       }
     }
     received_->WaitForCluster(0);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (rows[i] >= num_rows_) return;
-      if (product_.gated != nullptr) {
-#pragma unroll
-        for (int own = 0; own < kOwn; own += 2) {
-          StoreGated(product_, end_output(), first_row_ + rows[i],
-                     OutputOf(column_of(own), pair),
-                     SumOfParts(own, rows[i], pair),
-                     SumOfParts(own + 1, rows[i], pair));
-        }
-        continue;
-      }
+      const int32_t row = OwnRow(i);
+      if (row >= num_rows_) return;
+      const PairsOfRow to = Pairs(row, OwnColumn(0), pair);
 #pragma unroll
       for (int own = 0; own < kOwn; ++own) {
-        float2 sum = SumOfParts(own, rows[i], pair);
+        float2 sum = SumOfParts(own, row, pair);
         if (args_.accumulate) {
           sum = {before[i][own].x + sum.x, before[i][own].y + sum.y};
         }
-        Pair(rows[i], column_of(own), pair).Store(sum);
+        if constexpr (kArePairsOfRow) {
+          to.Store(offset_of(own), sum);
+        } else {
+          Pair(row, OwnColumn(own), pair).Store(sum);
+        }
       }
     }
   }

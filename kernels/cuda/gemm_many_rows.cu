@@ -6,6 +6,8 @@
 // weights. Where the rows are few, two such pairs are a cluster, and the blocks
 // of the same rows bring each other these. The next tile is loaded while one is
 // stored.
+#include <cuda_bf16.h>
+
 #include <algorithm>
 
 #include "kernels/cuda/async_copy.cuh"
@@ -251,41 +253,58 @@ class Block {
     const int thread = threadIdx.x % kWarpgroup;
     const int32_t first_row = at.row + warpgroup * kWarpgroupRows +
                               thread / kWarpSize * 16 + thread % kWarpSize / 4;
-    const int32_t first_output = at.strip * kStripOutputs + thread % 4 * 2;
+    const int pair = thread % 4 * 2;
+    const int32_t first_output = at.strip * kStripOutputs + pair;
     const int32_t end = product_.weights.num_outputs;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int32_t row = first_row + half * 8;
       if (row >= args_.num_rows) return;
-      const auto to = [&](int column) -> OutputPair {
-        return {args_, end, row, first_output + column * kMmaOutputs};
-      };
       const auto sum = [&](int column) -> float2 {
         return {sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
       };
       if (product_.gated != nullptr) {
+        auto* const to = static_cast<__nv_bfloat16*>(product_.gated) +
+                         int64_t{row} * (end / 2) + at.strip * kGateOutputs +
+                         pair;
 #pragma unroll
-        for (int column = 0; column < S::kColumns; column += 2) {
-          StoreGated(product_, end, row, first_output + column * kMmaOutputs,
-                     sum(column), sum(column + 1));
+        for (int strip = 0; strip < S::kStrips; ++strip) {
+          if (at.strip + strip >= plan_.num_strips) break;
+          *reinterpret_cast<__nv_bfloat162*>(to + strip * kGateOutputs) =
+              Gated(sum(2 * strip), sum(2 * strip + 1));
         }
-        continue;
-      }
+      } else if (PairsOfRow::Suit(product_)) {
+        const PairsOfRow to(args_, end, row, first_output);
 #pragma unroll
-      for (int first = 0; first < S::kColumns; first += S::kLot) {
-        // The loads of a lot before its stores, which they may not pass.
-        float2 before[S::kLot] = {};
-        if (args_.accumulate) {
-#pragma unroll
-          for (int i = 0; i < S::kLot; ++i) before[i] = to(first + i).Load();
-        }
-#pragma unroll
-        for (int i = 0; i < S::kLot; ++i) {
-          float2 pair = sum(first + i);
+        for (int first = 0; first < S::kColumns; first += S::kLot) {
+          // The loads of a lot before its stores, which they may not pass.
+          float2 before[S::kLot] = {};
           if (args_.accumulate) {
-            pair = {before[i].x + pair.x, before[i].y + pair.y};
+#pragma unroll
+            for (int i = 0; i < S::kLot; ++i) {
+              before[i] = to.Load((first + i) * kMmaOutputs);
+            }
           }
-          to(first + i).Store(pair);
+#pragma unroll
+          for (int i = 0; i < S::kLot; ++i) {
+            float2 next = sum(first + i);
+            if (args_.accumulate) {
+              next = {before[i].x + next.x, before[i].y + next.y};
+            }
+            to.Store((first + i) * kMmaOutputs, next);
+          }
+        }
+      } else {
+#pragma unroll
+        for (int column = 0; column < S::kColumns; ++column) {
+          const OutputPair to(args_, end, row,
+                              first_output + column * kMmaOutputs);
+          float2 next = sum(column);
+          if (args_.accumulate) {
+            const float2 before = to.Load();
+            next = {before.x + next.x, before.y + next.y};
+          }
+          to.Store(next);
         }
       }
     }

@@ -41,8 +41,40 @@ class OutputPair {
   bool is_aligned_;
 };
 
-// silu(gate) * up of two channels, the first of them that of output `output`
-// before `end`; channels come in eights.
+// The same for several pairs of a row that exists, in less code, where all
+// outputs are of pairs and these are aligned.
+class PairsOfRow {
+ public:
+  __device__ static bool Suit(const Product& product) {
+    return (product.args.output_stride | product.weights.num_outputs) % 2 == 0;
+  }
+  __device__ PairsOfRow(const GemmArgs& args, int32_t end, int32_t row,
+                        int32_t output)
+      : to_(args.output + row * args.output_stride + output),
+        left_(end - output) {}
+
+  // `offset` outputs on; zero for what does not exist.
+  __device__ float2 Load(int32_t offset) const {
+    return offset < left_ ? *reinterpret_cast<const float2*>(to_ + offset)
+                          : float2{0.0f, 0.0f};
+  }
+  __device__ void Store(int32_t offset, float2 sums) const {
+    if (offset < left_) *reinterpret_cast<float2*>(to_ + offset) = sums;
+  }
+
+ private:
+  float* to_;
+  int32_t left_;
+};
+
+// silu(gate) * up of two channels.
+__device__ inline __nv_bfloat162 Gated(float2 gate, float2 up) {
+  return __floats2bfloat162_rn(gate.x * Sigmoid(gate.x) * up.x,
+                               gate.y * Sigmoid(gate.y) * up.y);
+}
+
+// The same, the first of them that of output `output` before `end`; channels
+// come in eights.
 __device__ inline void StoreGated(const Product& product, int32_t end,
                                   int32_t row, int32_t output, float2 gate,
                                   float2 up) {
@@ -51,8 +83,7 @@ __device__ inline void StoreGated(const Product& product, int32_t end,
   const int32_t channel =
       output / kStripOutputs * kGateOutputs + output % kStripOutputs;
   auto* const to = static_cast<__nv_bfloat16*>(product.gated) + row * inner;
-  *reinterpret_cast<__nv_bfloat162*>(to + channel) = __floats2bfloat162_rn(
-      gate.x * Sigmoid(gate.x) * up.x, gate.y * Sigmoid(gate.y) * up.y);
+  *reinterpret_cast<__nv_bfloat162*>(to + channel) = Gated(gate, up);
 }
 
 }  // namespace ttt
