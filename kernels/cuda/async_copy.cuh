@@ -83,13 +83,30 @@ __device__ inline void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
 }
 
+// How long the L2 cache keeps what a copy reads.
+__device__ inline uint64_t KeepAsUsual() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;\n"
+               : "=l"(policy));
+  return policy;
+}
+// Of what is read once: given up before all else.
+__device__ inline uint64_t GiveUpFirst() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n"
+               : "=l"(policy));
+  return policy;
+}
+
 // `bytes` from global to shared memory, both 16-byte aligned.
 __device__ inline void CopyBulk(void* shared, const void* global,
-                                uint32_t bytes, CopyBarrier& barrier) {
+                                uint32_t bytes, CopyBarrier& barrier,
+                                uint64_t policy) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1], %2, [%3];\n" ::"r"(SharedAddress(shared)),
-      "l"(global), "r"(bytes), "r"(barrier.address())
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".L2::cache_hint [%0], [%1], %2, [%3], %4;\n" ::"r"(
+          SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(barrier.address()), "l"(policy)
       : "memory");
 }
 
@@ -104,12 +121,12 @@ __device__ inline void PrefetchBulk(const void* global, uint32_t bytes) {
 // at the barrier of each.
 __device__ inline void CopyBulkToBlocks(void* shared, const void* global,
                                         uint32_t bytes, CopyBarrier& barrier,
-                                        uint16_t blocks) {
+                                        uint16_t blocks, uint64_t policy) {
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1], %2, [%3], %4;\n" ::"r"(
-          SharedAddress(shared)),
-      "l"(global), "r"(bytes), "r"(barrier.address()), "h"(blocks)
+      ".multicast::cluster.L2::cache_hint [%0], [%1], %2, [%3], %4, %5;\n" ::
+          "r"(SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(barrier.address()), "h"(blocks), "l"(policy)
       : "memory");
 }
 
@@ -174,6 +191,19 @@ __device__ inline void LoadMatrices(uint32_t (&to)[4], const void* shared) {
       "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
       : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
       : "r"(SharedAddress(shared)));
+}
+
+// By addresses in shared memory.
+__device__ inline void LoadMatrices(uint32_t (&to)[4], uint32_t address) {
+  asm volatile(
+      "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+      : "r"(address));
+}
+__device__ inline void LoadMatrices(uint32_t (&to)[2], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];\n"
+               : "=r"(to[0]), "=r"(to[1])
+               : "r"(address));
 }
 
 // sums[16, 8] += a[16, 16] b[8, 16]^T in bfloat16.

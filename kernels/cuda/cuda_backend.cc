@@ -452,17 +452,23 @@ absl::Status CudaBackend::Multiply(const GemmArgs& args,
   if (weights.num_inputs % kChunkValues != 0) {
     return CudaStatus(LaunchGemmAnyRows(args, weights, stream_.get()), "Gemm");
   }
-  const bool is_few = args.num_rows <= MostFewRows(weights);
-  const absl::StatusOr<CUtensorMap> map = MakeTensorMap(
-      {.data = args.input.data,
-       .num_rows = args.num_rows,
-       .num_columns = weights.num_inputs,
-       .box_rows = is_few ? FewRowsBox(weights, args.num_rows)
-                          : ManyRowsBox(weights, args.num_rows, gemm_device_)});
+  int32_t box_rows = kManyRowsBox;
+  auto* launch = LaunchGemmManyRows;
+  if (args.num_rows <= MostLeastRows(weights)) {
+    box_rows = LeastRowsBox(args.num_rows);
+    launch = LaunchGemmLeastRows;
+  } else if (args.num_rows <= MostFewRows(weights)) {
+    box_rows = FewRowsBox(weights, args.num_rows);
+    launch = LaunchGemmFewRows;
+  }
+  const absl::StatusOr<CUtensorMap> map =
+      MakeTensorMap({.data = args.input.data,
+                     .num_rows = args.num_rows,
+                     .num_columns = weights.num_inputs,
+                     .box_rows = box_rows});
   if (!map.ok()) return map.status();
   const Product product = {
       .args = args, .weights = weights, .gated = gated, .input = *map};
-  const auto launch = is_few ? LaunchGemmFewRows : LaunchGemmManyRows;
   return CudaStatus(launch(product, gemm_device_, stream_.get()), "Gemm");
 }
 
@@ -605,9 +611,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   }
   GemmDevice gemm_device = {.num_multiprocessors = device.multiProcessorCount};
   for (const cudaError_t error :
-       {PrepareGemmManyRows(), PrepareGemmFewRows(&gemm_device),
-        PrepareLearner(), PrepareLearnerLinear(), PrepareLearnerMlp(),
-        PrepareSampleTokens()}) {
+       {PrepareGemmManyRows(), PrepareGemmLeastRows(),
+        PrepareGemmFewRows(&gemm_device), PrepareLearner(),
+        PrepareLearnerLinear(), PrepareLearnerMlp(), PrepareSampleTokens()}) {
     if (absl::Status status = CudaStatus(error, name); !status.ok()) {
       return status;
     }

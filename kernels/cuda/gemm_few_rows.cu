@@ -58,25 +58,17 @@ struct Plan {
 };
 
 // The forms of the kernel: so many warpgroups, and strips of their instruction.
-// That of up to kSmallRows rows is bound by what does not depend on them: there
-// two warps ask for tiles in turn, as one takes longer than the memory, and
-// code that runs once is short, since it comes from far.
-constexpr int kSmallRows = 16;
 constexpr int kMostBlockRows = 2 * kWarpgroupRows;
-template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix,
-          bool kIsSmallForm>
+template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix>
 struct Shape {
   static constexpr bool kIsCut = kIsCutMatrix;
-  static constexpr bool kIsSmall = kIsSmallForm;
   static constexpr bool kMayPair = kIsCut && kWarpgroupsOfBlock == 2;
   // Of what asks for tiles.
-  static constexpr int kUnroll = kIsSmall || kMayPair ? 1 : 4;
+  static constexpr int kUnroll = kMayPair ? 1 : 4;
   static constexpr int kWarpgroups = kWarpgroupsOfBlock;
-  static constexpr int kRows =
-      kIsSmall ? kSmallRows : kWarpgroups * kWarpgroupRows;
+  static constexpr int kRows = kWarpgroups * kWarpgroupRows;
   static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
-  static constexpr int kProducers = kIsSmall ? 2 : 1;          // warps
-  static constexpr int kThreads = kConsumers + kProducers * kWarpSize;
+  static constexpr int kThreads = kConsumers + kWarpSize;
   static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
   static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
   // What other blocks send: float [kMostParts, OwnColumns, rows, kMmaOutputs],
@@ -149,25 +141,6 @@ class Block {
     if constexpr (S::kIsCut) JoinSenders();
   }
 
-  // The same of the small form, by warps that take the tiles in turn.
-  __device__ void ProduceInTurn(int producer) {
-    const bool works = threadIdx.x % kWarpSize == 0;
-    const int ahead = min(plan_.num_stages, num_tiles_);
-    if (works) {
-#pragma unroll(S::kUnroll)
-      for (int tile = producer; tile < ahead; tile += S::kProducers) {
-        LoadWeights(tile, tile);
-      }
-      WaitForKernelsBefore();
-#pragma unroll(S::kUnroll)
-      for (int tile = producer; tile < ahead; tile += S::kProducers) {
-        LoadRows(tile, tile);
-      }
-      LoadRestInTurn(producer, ahead);
-    }
-    if constexpr (S::kIsCut) JoinSenders();
-  }
-
   // A warpgroup.
   __device__ void Consume(int warpgroup) {
     if (plan_.share > 1 || IsPaired()) ClusterWait();
@@ -197,9 +170,7 @@ class Block {
     }
     WarpgroupWait<0>();
     FenceSums(sums);
-    if constexpr (S::kIsSmall) {
-      Finish(sums);
-    } else if constexpr (S::kIsCut) {
+    if constexpr (S::kIsCut) {
       AddParts(warpgroup, sums);
     } else {
       Store(warpgroup, sums);
@@ -249,13 +220,13 @@ class Block {
                        static_cast<const std::byte*>(product_.weights.data) +
                            (from + first) * kTileBytes,
                        count * kTileBytes, full_[stage],
-                       (1 << kMostParts | 1) << rank_);
+                       (1 << kMostParts | 1) << rank_, GiveUpFirst());
       return;
     }
     CopyBulk(ring_ + stage * stage_bytes_,
              static_cast<const std::byte*>(product_.weights.data) +
                  from * kTileBytes,
-             strips_ * kTileBytes, full_[stage]);
+             strips_ * kTileBytes, full_[stage], GiveUpFirst());
   }
   __device__ void LoadRows(int stage, int tile) {
     const int column = (first_tile_ + tile) * kTileInputs;
@@ -278,25 +249,6 @@ class Block {
       LoadWeights(stage, tile);
       LoadRows(stage, tile);
       Next(stage, parity);
-    }
-  }
-
-  // Of the tiles from `first` on, where the second lap of the ring begins.
-  __device__ void LoadRestInTurn(int producer, int first) {
-    const int skip = (first - producer + S::kProducers - 1) / S::kProducers;
-    int tile = producer + max(skip, 0) * S::kProducers;
-    int stage = tile - first;
-    uint32_t parity = 0;
-#pragma unroll(S::kUnroll)
-    for (; tile < num_tiles_; tile += S::kProducers) {
-      if (stage >= plan_.num_stages) {
-        stage -= plan_.num_stages;
-        parity ^= 1;
-      }
-      empty_[stage].Wait(parity);
-      LoadWeights(stage, tile);
-      LoadRows(stage, tile);
-      stage += S::kProducers;
     }
   }
 
@@ -381,76 +333,6 @@ class Block {
         to.Store(pair);
       }
     }
-  }
-
-  // In shared memory, where no warp reads tiles any more.
-  __device__ void KeepSums(const float (&sums)[S::kSums]) {
-    SyncConsumers();
-    const int32_t first_row =
-        threadIdx.x / kWarpSize * 16 + threadIdx.x % kWarpSize / 4;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int32_t row = first_row + half * 8;
-      if (row >= num_rows_) break;
-#pragma unroll
-      for (int column = 0; column < S::kColumns; ++column) {
-        *reinterpret_cast<float2*>(ring_ + SumsOffset(0, column, row) +
-                                   threadIdx.x % 4 * sizeof(float2)) = {
-            sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
-      }
-    }
-    SyncConsumers();
-  }
-  __device__ static void SyncConsumers() {
-    asm volatile("bar.sync 1, %0;\n" ::"n"(S::kConsumers) : "memory");
-  }
-
-  // AddParts and Store in short.
-  __device__ void Finish(const float (&sums)[S::kSums]) {
-    if constexpr (S::kIsCut) {
-      JoinSenders();
-      SendSums(0, sums);
-    } else {
-      KeepSums(sums);
-    }
-    FinishStrips();
-  }
-  __device__ void FinishStrips() {
-    const int32_t own_strips =
-        S::kIsCut ? (strips_ + kMostParts - 1 - rank_) / kMostParts : strips_;
-    const int32_t all = num_rows_ * own_strips * 4;
-    bool has_sums = !S::kIsCut;
-#pragma unroll 1
-    for (int32_t i = threadIdx.x; i < all; i += S::kConsumers) {
-      // Two neighbours of each half of a strip: of a gate and its up.
-      const int pair = i % 4;
-      const int32_t row = i / 4 % num_rows_;
-      const int32_t own = i / 4 / num_rows_;
-      const int column = (S::kIsCut ? own * kMostParts + rank_ : own) * 2;
-      const OutputPair low = Pair(row, column, pair);
-      const OutputPair high = Pair(row, column + 1, pair);
-      float2 before[2] = {};
-      if (args_.accumulate) {
-        before[0] = low.Load();
-        before[1] = high.Load();
-      }
-      if (!has_sums) received_->WaitForCluster(0);
-      has_sums = true;
-      float2 sums[2] = {SumOfParts(own * 2, row, pair),
-                        SumOfParts(own * 2 + 1, row, pair)};
-      if (product_.gated != nullptr) {
-        StoreGated(product_, end_output(), first_row_ + row,
-                   OutputOf(column, pair), sums[0], sums[1]);
-        continue;
-      }
-      if (args_.accumulate) {
-        sums[0] = {before[0].x + sums[0].x, before[0].y + sums[0].y};
-        sums[1] = {before[1].x + sums[1].x, before[1].y + sums[1].y};
-      }
-      low.Store(sums[0]);
-      high.Store(sums[1]);
-    }
-    if (!has_sums) received_->WaitForCluster(0);
   }
 
   // What this block receives of all blocks of its cluster.
@@ -546,7 +428,7 @@ class Block {
         Parts() + SumsOffset(0, own_column, row) + pair * sizeof(float2);
     float2 sum = *reinterpret_cast<const float2*>(at);
 #pragma unroll
-    for (int part = 1; part < (S::kIsCut ? kMostParts : 1); ++part) {
+    for (int part = 1; part < kMostParts; ++part) {
       const float2 next =
           *reinterpret_cast<const float2*>(at + SumsOffset(part, 0, 0));
       sum = {sum.x + next.x, sum.y + next.y};
@@ -617,9 +499,6 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   block.Init();
   if (threadIdx.x < S::kConsumers) {
     block.Consume(__shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0));
-  } else if constexpr (S::kIsSmall) {
-    block.ProduceInTurn(
-        __shfl_sync(kAllLanes, (threadIdx.x - S::kConsumers) / kWarpSize, 0));
   } else {
     block.Produce();
   }
@@ -638,7 +517,7 @@ bool IsCut(const PackedMatrix& weights) {
 
 // Of a stage.
 int32_t RowsOfBlock(int32_t num_rows) {
-  int32_t rows = kSmallRows;
+  int32_t rows = 32;
   while (rows < num_rows && rows < kMostBlockRows) rows *= 2;
   return rows;
 }
@@ -672,10 +551,10 @@ cudaError_t Prepare() {
 }
 
 // visit(Shape) of the form that takes so many warpgroups and strips.
-template <int kWarpgroups, bool kIsCut, bool kIsSmall, typename Visit>
+template <int kWarpgroups, bool kIsCut, typename Visit>
 cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
   const auto shape = [&](auto most) {
-    return visit(Shape<kWarpgroups, decltype(most)::value, kIsCut, kIsSmall>());
+    return visit(Shape<kWarpgroups, decltype(most)::value, kIsCut>());
   };
   if (strips <= 2) return shape(std::integral_constant<int, 2>());
   if (strips <= 3) return shape(std::integral_constant<int, 3>());
@@ -690,18 +569,16 @@ cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
   }
   return cudaErrorInvalidValue;
 }
-// 0 warpgroups: one, for few rows.
 template <bool kIsCut, typename Visit>
 cudaError_t VisitShape(int32_t warpgroups, int32_t strips, const Visit& visit) {
-  if (warpgroups == 0) return VisitStrips<1, kIsCut, true>(strips, visit);
-  if (warpgroups == 1) return VisitStrips<1, kIsCut, false>(strips, visit);
-  return VisitStrips<2, kIsCut, false>(strips, visit);
+  return warpgroups == 1 ? VisitStrips<1, kIsCut>(strips, visit)
+                         : VisitStrips<2, kIsCut>(strips, visit);
 }
 
 template <bool kIsCut>
 cudaError_t PrepareAll() {
   const auto prepare = [](auto shape) { return Prepare<decltype(shape)>(); };
-  for (const int32_t warpgroups : {0, 1, 2}) {
+  for (const int32_t warpgroups : {1, 2}) {
     for (const int32_t strips : {2, 3, 4, 6, 8, 12, 16}) {
       if (strips > MostStrips(warpgroups, kIsCut)) continue;
       if (const cudaError_t error =
@@ -715,7 +592,7 @@ cudaError_t PrepareAll() {
 }
 
 cudaError_t CountClusters(int32_t blocks, int32_t* clusters) {
-  using S = Shape<2, 8, true, false>;
+  using S = Shape<2, 8, true>;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim = {unsigned(blocks), 1, 1};
@@ -781,8 +658,7 @@ cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
   const PackedMatrix& weights = product.weights;
   const int32_t num_rows = product.args.num_rows;
   const int32_t rows = RowsOfBlock(num_rows);
-  const int32_t warpgroups =
-      rows <= kSmallRows ? 0 : DivideUp(rows, kWarpgroupRows);
+  const int32_t warpgroups = DivideUp(rows, kWarpgroupRows);
   const Units units = UnitsOf(weights, device, num_rows, warpgroups);
   Plan plan = {};
   plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);

@@ -1,14 +1,13 @@
 // Products of many rows: bound by the tensor cores and what feeds them.
 //
-// Clusters of blocks walk the tiles of the output, so that blocks of the same
-// time share rows and weights in the L2 cache. Two blocks of a cluster have the
-// same outputs of neighbouring rows, and each brings both of them half of the
-// weights. Where the rows are few, two such pairs are a cluster, and the blocks
-// of the same rows bring each other these. The next tile is loaded while one is
-// stored.
+// Clusters of two blocks walk the tiles of the output, so that blocks of the
+// same time share rows and weights in the L2 cache. The blocks of a cluster
+// have the same outputs of neighbouring rows, and each brings both of them half
+// of the weights. The next tile is loaded while one is stored.
 #include <cuda_bf16.h>
 
 #include <algorithm>
+#include <initializer_list>
 
 #include "kernels/cuda/async_copy.cuh"
 #include "kernels/cuda/gemm_layout.h"
@@ -27,7 +26,8 @@ constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarpgroupRows = 64;
 constexpr int kRows = kConsumers * kWarpgroupRows;  // of a block
-constexpr int kRowBlocks = 2;                       // of a cluster
+constexpr int kCluster = 2;
+constexpr uint16_t kBothBlocks = 3;
 constexpr int kGroup = 8;  // clusters that share their outputs
 constexpr int kMmaInputs = 16;
 constexpr uint64_t kDescriptorStep = kMmaInputs * 2 / 16;  // a product on
@@ -37,6 +37,7 @@ constexpr int kConsumerRegisters = 232;
 constexpr int kAlignment = 1024;  // of swizzled tiles
 constexpr int kRingBytes = 200 * 1024;
 constexpr int kRowTileBytes = kRows * kRowBytes;
+static_assert(kRows == kManyRowsBox);
 
 // Tiles of kRows x kStrips, of inputs in kPartsOfInputs (NumParts).
 template <int kStripsOfTile, int kPartsOfInputs>
@@ -57,9 +58,8 @@ struct Plan {
   int32_t num_strips;     // of the matrix
   int32_t padded_strips;  // as they lie in memory
   int32_t num_tiles;      // of the inputs
-  int32_t row_pairs;      // of kRowBlocks * kRows
-  int32_t share;          // neighbours in a row that are of a cluster
-  int32_t widths;         // tiles of a row, of share * kStrips
+  int32_t row_pairs;      // of kCluster * kRows
+  int32_t widths;         // tiles of a row, of kStrips
 };
 
 template <typename S>
@@ -69,8 +69,7 @@ class Block {
       : product_(product),
         args_(product.args),
         plan_(plan),
-        row_rank_(ClusterRank() % kRowBlocks),
-        width_rank_(ClusterRank() / kRowBlocks) {
+        rank_(ClusterRank()) {
     const uint32_t over = SharedAddress(shared) % kAlignment;
     ring_ = shared + (over == 0 ? 0 : kAlignment - over);
     full_ = reinterpret_cast<CopyBarrier*>(ring_ + kRingBytes);
@@ -81,8 +80,7 @@ class Block {
     if (threadIdx.x == 0) {
       for (int stage = 0; stage < S::kStages; ++stage) {
         full_[stage].Init(1);
-        // Of the blocks of the same rows and of the same outputs.
-        empty_[stage].Init(kConsumers * (kRowBlocks + plan_.share - 1));
+        empty_[stage].Init(kConsumers * kCluster);
       }
       FenceBarrierInit();
     }
@@ -143,7 +141,7 @@ class Block {
     }
   }
 
-  // Every thread: nobody leaves while other blocks may reach it.
+  // Every thread: nobody leaves while the other block may reach it.
   __device__ void Leave() const {
     __syncwarp();
     ClusterArrive();
@@ -157,9 +155,8 @@ class Block {
     int32_t strip;
   };
 
-  __device__ int cluster_size() const { return kRowBlocks * plan_.share; }
-  __device__ int FirstItem() const { return blockIdx.x / cluster_size(); }
-  __device__ int ItemStep() const { return gridDim.x / cluster_size(); }
+  __device__ int FirstItem() const { return blockIdx.x / kCluster; }
+  __device__ int ItemStep() const { return gridDim.x / kCluster; }
   __device__ int num_items() const { return plan_.row_pairs * plan_.widths; }
   // Groups of kGroup pairs of rows, each over all outputs.
   __device__ Item ItemOf(int item) const {
@@ -167,8 +164,7 @@ class Block {
     const int size = min(kGroup, plan_.row_pairs - group * kGroup);
     const int within = item % (kGroup * plan_.widths);
     const int pair = group * kGroup + within % size;
-    return {(pair * kRowBlocks + row_rank_) * kRows,
-            (within / size * plan_.share + width_rank_) * S::kStrips};
+    return {(pair * kCluster + rank_) * kRows, within / size * S::kStrips};
   }
 
   __device__ static void Next(int& stage, uint32_t& parity) {
@@ -177,14 +173,12 @@ class Block {
     parity ^= 1;
   }
 
-  // Has the stage wait for its rows, too. The blocks of the same outputs bring
-  // half of the weights each.
+  // Has the stage wait for its rows, too.
   __device__ void LoadWeights(const Item& at, int tile, int stage) {
-    constexpr int kHalf = (S::kStrips + 1) / kRowBlocks;
-    // The last block of a row may have none.
-    const int strips = min(S::kStrips, max(plan_.num_strips - at.strip, 0));
+    constexpr int kHalf = (S::kStrips + 1) / kCluster;
+    const int strips = min(S::kStrips, plan_.num_strips - at.strip);
     full_[stage].ArriveAndExpect(kRowTileBytes + strips * kTileBytes);
-    const int first = row_rank_ * kHalf;
+    const int first = rank_ * kHalf;
     const int count = min(kHalf, strips - first);
     if (count <= 0) return;
     const int64_t from = int64_t{tile} * plan_.padded_strips + at.strip + first;
@@ -192,23 +186,13 @@ class Block {
         ring_ + stage * S::kStageBytes + kRowTileBytes + first * kTileBytes,
         static_cast<const std::byte*>(product_.weights.data) +
             from * kTileBytes,
-        count * kTileBytes, full_[stage],
-        ((1 << kRowBlocks) - 1) << width_rank_ * kRowBlocks);
+        count * kTileBytes, full_[stage], kBothBlocks,
+        // If no other cluster reads them.
+        plan_.row_pairs == 1 ? GiveUpFirst() : KeepAsUsual());
   }
-  // The blocks of the same rows bring a share of them each.
   __device__ void LoadRows(const Item& at, int tile, int stage) {
-    std::byte* const to = ring_ + stage * S::kStageBytes;
-    const int column = tile * kTileInputs;
-    if (plan_.share == 1) {
-      CopyBox(to, product_.input, column, at.row, full_[stage]);
-      return;
-    }
-    const int rows = kRows / plan_.share;
-    const int first = width_rank_ * rows;
-    // Every kRowBlocks-th block.
-    const int blocks = ((1 << cluster_size()) - 1) / ((1 << kRowBlocks) - 1);
-    CopyBoxToBlocks(to + first * kRowBytes, product_.input, column,
-                    at.row + first, full_[stage], blocks << row_rank_);
+    CopyBox(ring_ + stage * S::kStageBytes, product_.input, tile * kTileInputs,
+            at.row, full_[stage]);
   }
 
   // Adds the products of so many tiles.
@@ -240,12 +224,10 @@ class Block {
     Release(last_stage);
   }
 
-  // To all blocks that bring this one its weights and rows.
+  // Both blocks bring this one its weights.
   __device__ void Release(int stage) {
-    const int block = threadIdx.x % kWarpgroup;
-    const bool brings =
-        block % kRowBlocks == row_rank_ || block / kRowBlocks == width_rank_;
-    if (block < cluster_size() && brings) empty_[stage].ArriveAt(block);
+    const int thread = threadIdx.x % kWarpgroup;
+    if (thread < kCluster) empty_[stage].ArriveAt(thread);
   }
 
   __device__ void Store(int warpgroup, const Item& at,
@@ -313,14 +295,13 @@ class Block {
   const Product& product_;
   const GemmArgs& args_;
   const Plan& plan_;
-  const int32_t row_rank_;    // in its cluster: of kRowBlocks
-  const int32_t width_rank_;  // and of plan.share
+  const int32_t rank_;  // in its cluster
   std::byte* ring_;
   CopyBarrier* full_;
   CopyBarrier* empty_;
 };
 
-// grid [kRowBlocks * plan.share * clusters].
+// grid [kCluster * clusters].
 template <typename S>
 __global__ void __launch_bounds__(kThreads, 1)
     GemmManyRowsKernel(const __grid_constant__ Product product,
@@ -344,68 +325,54 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
-// How the output is cut into tiles.
-struct Tiling {
-  int32_t strips;
-  int32_t share;  // Plan
-  int32_t clusters_at_once;
-};
-
-// The tiles that take least time: each costs its products and about as much as
-// kTileStrips strips for being begun and stored. Where all rows are of one
-// cluster, tiles of more widths are compiled, as there are a few of them only,
-// and those which share rows wait less for the L2 cache.
-Tiling BestTiling(const PackedMatrix& weights, int32_t num_rows,
-                  const GemmDevice& device) {
+// The strips of the tiles that take least time: each costs its products and
+// about as much as some strips for being begun and stored. Where the rows are
+// those of one cluster, tiles of more widths are compiled, as there are a few
+// of them only.
+int32_t BestStrips(const PackedMatrix& weights, int32_t num_rows,
+                   const GemmDevice& device) {
   constexpr int64_t kTileStrips = 4;
   constexpr int64_t kLoneTileStrips = 8;
-  const int32_t row_pairs = DivideUp(num_rows, kRowBlocks * kRows);
+  const int32_t row_pairs = DivideUp(num_rows, kCluster * kRows);
   const int32_t num_strips = DivideUp(weights.num_outputs, kStripOutputs);
-  Tiling best = {};
+  int32_t best = 0;
   int64_t best_cost = 0;
-  const auto consider = [&](int32_t strips, int32_t share,
+  const auto consider = [&](std::initializer_list<int32_t> choices,
                             int64_t tile_strips) {
-    const int32_t at_once =
-        share == 1 ? device.clusters_of_2 : device.clusters_of_4;
-    const int64_t rounds =
-        DivideUp(row_pairs * DivideUp(num_strips, share * strips), at_once);
-    const int64_t cost = rounds * (strips + tile_strips);
-    if (best.strips != 0 && cost >= best_cost) return;
-    best = {strips, share, at_once};
-    best_cost = cost;
+    for (const int32_t strips : choices) {
+      const int64_t rounds = DivideUp(row_pairs * DivideUp(num_strips, strips),
+                                      device.clusters_of_2);
+      const int64_t cost = rounds * (strips + tile_strips);
+      if (best != 0 && cost >= best_cost) continue;
+      best = strips;
+      best_cost = cost;
+    }
   };
   if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
-    for (const int32_t strips : {12, 8, 4}) consider(strips, 1, kTileStrips);
+    consider({12, 8, 4}, kTileStrips);
   } else if (row_pairs > 1) {
-    for (const int32_t strips : {16, 12, 8, 4}) {
-      consider(strips, 1, kTileStrips);
-    }
+    consider({16, 12, 8, 4}, kTileStrips);
   } else {
-    for (const int32_t strips : {16, 12, 11, 8, 7, 6, 4}) {
-      consider(strips, 2, kTileStrips);
-      consider(strips, 1, kLoneTileStrips);
-    }
+    consider({16, 12, 11, 8, 7, 6, 4}, kLoneTileStrips);
   }
   return best;
 }
 
 template <typename S>
-cudaError_t Launch(const Product& product, const Tiling& tiling,
+cudaError_t Launch(const Product& product, const GemmDevice& device,
                    cudaStream_t stream) {
   const PackedMatrix& weights = product.weights;
   Plan plan = {};
   plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);
   plan.padded_strips = PaddedStrips(weights.num_outputs);
   plan.num_tiles = weights.padded_inputs / kTileInputs;
-  plan.row_pairs = DivideUp(product.args.num_rows, kRowBlocks * kRows);
-  plan.share = tiling.share;
-  plan.widths = DivideUp(plan.num_strips, tiling.share * S::kStrips);
-  const int32_t cluster = kRowBlocks * tiling.share;
+  plan.row_pairs = DivideUp(product.args.num_rows, kCluster * kRows);
+  plan.widths = DivideUp(plan.num_strips, S::kStrips);
   const int32_t clusters =
-      std::min(plan.row_pairs * plan.widths, tiling.clusters_at_once);
-  return LaunchClusters(GemmManyRowsKernel<S>, dim3(clusters * cluster),
-                        cluster, kThreads, S::kSharedBytes, stream, product,
-                        plan);
+      std::min(plan.row_pairs * plan.widths, device.clusters_of_2);
+  return LaunchClusters(GemmManyRowsKernel<S>, dim3(clusters * kCluster),
+                        dim3(kCluster), kThreads, S::kSharedBytes, stream,
+                        product, plan);
 }
 
 template <typename S>
@@ -417,40 +384,35 @@ cudaError_t Prepare() {
 
 }  // namespace
 
-int32_t ManyRowsBox(const PackedMatrix& weights, int32_t num_rows,
-                    const GemmDevice& device) {
-  return kRows / BestTiling(weights, num_rows, device).share;
-}
-
 cudaError_t LaunchGemmManyRows(const Product& product, const GemmDevice& device,
                                cudaStream_t stream) {
   const PackedMatrix& weights = product.weights;
-  const Tiling tiling = BestTiling(weights, product.args.num_rows, device);
+  const int32_t strips = BestStrips(weights, product.args.num_rows, device);
   if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
-    switch (tiling.strips) {
+    switch (strips) {
       case 12:
-        return Launch<Shape<12, kMostParts>>(product, tiling, stream);
+        return Launch<Shape<12, kMostParts>>(product, device, stream);
       case 8:
-        return Launch<Shape<8, kMostParts>>(product, tiling, stream);
+        return Launch<Shape<8, kMostParts>>(product, device, stream);
       default:
-        return Launch<Shape<4, kMostParts>>(product, tiling, stream);
+        return Launch<Shape<4, kMostParts>>(product, device, stream);
     }
   }
-  switch (tiling.strips) {
+  switch (strips) {
     case 16:
-      return Launch<Shape<16, 1>>(product, tiling, stream);
+      return Launch<Shape<16, 1>>(product, device, stream);
     case 12:
-      return Launch<Shape<12, 1>>(product, tiling, stream);
+      return Launch<Shape<12, 1>>(product, device, stream);
     case 11:
-      return Launch<Shape<11, 1>>(product, tiling, stream);
+      return Launch<Shape<11, 1>>(product, device, stream);
     case 8:
-      return Launch<Shape<8, 1>>(product, tiling, stream);
+      return Launch<Shape<8, 1>>(product, device, stream);
     case 7:
-      return Launch<Shape<7, 1>>(product, tiling, stream);
+      return Launch<Shape<7, 1>>(product, device, stream);
     case 6:
-      return Launch<Shape<6, 1>>(product, tiling, stream);
+      return Launch<Shape<6, 1>>(product, device, stream);
     default:
-      return Launch<Shape<4, 1>>(product, tiling, stream);
+      return Launch<Shape<4, 1>>(product, device, stream);
   }
 }
 

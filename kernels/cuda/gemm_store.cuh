@@ -67,14 +67,16 @@ class PairsOfRow {
   int32_t left_;
 };
 
-// silu(gate) * up of two channels.
+// silu(gate) * up.
+__device__ inline float Gated(float gate, float up) {
+  return gate * Sigmoid(gate) * up;
+}
 __device__ inline __nv_bfloat162 Gated(float2 gate, float2 up) {
-  return __floats2bfloat162_rn(gate.x * Sigmoid(gate.x) * up.x,
-                               gate.y * Sigmoid(gate.y) * up.y);
+  return __floats2bfloat162_rn(Gated(gate.x, up.x), Gated(gate.y, up.y));
 }
 
-// The same, the first of them that of output `output` before `end`; channels
-// come in eights.
+// Of two channels, the first of them that of output `output` before `end`;
+// channels come in eights.
 __device__ inline void StoreGated(const Product& product, int32_t end,
                                   int32_t row, int32_t output, float2 gate,
                                   float2 up) {

@@ -110,18 +110,24 @@ struct GemmDevice {
   int32_t clusters_of_4;
   int32_t clusters_of_8;
 };
+// Of up to MostLeastRows rows; bound by memory. `input` has boxes of
+// LeastRowsBox rows.
+int32_t MostLeastRows(const PackedMatrix& weights);
+int32_t LeastRowsBox(int32_t num_rows);
+cudaError_t LaunchGemmLeastRows(const Product& product,
+                                const GemmDevice& device, cudaStream_t stream);
 // Streams the weights once for up to MostFewRows rows; bound by memory. `input`
 // has boxes of FewRowsBox rows.
 int32_t MostFewRows(const PackedMatrix& weights);
 int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows);
 cudaError_t LaunchGemmFewRows(const Product& product, const GemmDevice& device,
                               cudaStream_t stream);
-// Bound by the tensor cores. `input` has boxes of ManyRowsBox rows.
-int32_t ManyRowsBox(const PackedMatrix& weights, int32_t num_rows,
-                    const GemmDevice& device);
+// Bound by the tensor cores. `input` has boxes of kManyRowsBox rows.
+inline constexpr int32_t kManyRowsBox = 128;
 cudaError_t LaunchGemmManyRows(const Product& product, const GemmDevice& device,
                                cudaStream_t stream);
 // Each once a device, before the first launch. Fills in the clusters.
+cudaError_t PrepareGemmLeastRows();
 cudaError_t PrepareGemmFewRows(GemmDevice* device);
 cudaError_t PrepareGemmManyRows();
 
