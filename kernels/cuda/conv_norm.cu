@@ -62,14 +62,15 @@ class FourChannels {
       }
       const float4 weight_before = LoadFour(args_.conv_norm_weight + c_);
       const float4 own =
-          Scaled(x, Scale(BlockSum(shared_.own, Squares(x))), weight_before);
+          Scaled(x, Scale(BlockSum(shared_.own, blockDim.x, Squares(x))),
+                 weight_before);
       const float4 y = conv_.Convolve(before, own);
       const float4 sum = {x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w};
       const int64_t out = first + row * size;
       if (is_active_) StoreFour(args_.sum + out, sum);
       Advance(before, own);
       const float4 weight = LoadFour(args_.norm_weight + c_);
-      const float squares = BlockSum(shared_.sum, Squares(sum));
+      const float squares = BlockSum(shared_.sum, blockDim.x, Squares(sum));
       if (is_active_) {
         StoreFour(args_.output, out, Scaled(sum, Scale(squares), weight));
       }
@@ -97,7 +98,7 @@ class FourChannels {
       squares[j] = Squares(before[j]);
     }
     const float4 weight = LoadFour(args_.conv_norm_weight + c_);
-    BlockSums(shared_.before, squares);
+    BlockSums(shared_.before, blockDim.x, squares);
 #pragma unroll
     for (int j = 0; j < kBefore; ++j) {
       before[j] = Scaled(before[j], Scale(squares[j]), weight);
@@ -107,7 +108,7 @@ class FourChannels {
     return is_active_ ? AddSquares(x, 0.0f) : 0.0f;
   }
   __device__ float Scale(float squares) const {
-    return RmsScale(squares, args_.hidden_size, args_.epsilon);
+    return RmsScale<0>(squares, args_.hidden_size, args_.epsilon);
   }
 
   const ConvNormArgs& args_;
@@ -163,7 +164,7 @@ class AnyChannels {
       sum[c] = args_.input[first_ + int64_t{row} * size + c] + y;
       squares = fmaf(sum[c], sum[c], squares);
     }
-    const float scale = RmsScale(Sum(squares), size, args_.epsilon);
+    const float scale = RmsScale<0>(Sum(squares), size, args_.epsilon);
     for (int32_t c = threadIdx.x; c < size; c += kAnyThreads) {
       StoreOperand(args_.output, first_ + int64_t{row} * size + c,
                    args_.norm_weight[c] * (sum[c] * scale));
@@ -186,7 +187,7 @@ class AnyChannels {
  private:
   __device__ float Sum(float value) const {
     __syncthreads();  // A call before this one may still read.
-    return BlockSum(space_, value);
+    return BlockSum(space_, kAnyThreads, value);
   }
   // Of the rows of this step that the convolution reads for `row`: scales_[i]
   // is of row - i.
@@ -198,7 +199,7 @@ class AnyChannels {
       for (int32_t c = threadIdx.x; c < size; c += kAnyThreads) {
         squares = fmaf(x[c], x[c], squares);
       }
-      const float scale = RmsScale(Sum(squares), size, args_.epsilon);
+      const float scale = RmsScale<0>(Sum(squares), size, args_.epsilon);
       if (threadIdx.x == 0) scales_[i] = scale;
     }
     __syncthreads();

@@ -38,8 +38,11 @@ __device__ inline void StoreOperand(const Operand& to, int64_t index,
 __device__ inline float4 LoadFour(const float* from) {
   return *reinterpret_cast<const float4*>(from);
 }
+// To global memory. One access, where an assignment may become four.
 __device__ inline void StoreFour(float* to, float4 values) {
-  *reinterpret_cast<float4*>(to) = values;
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to),
+               "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w)
+               : "memory");
 }
 // At a multiple of 4.
 __device__ inline void StoreFour(const Operand& to, int64_t index,
@@ -50,11 +53,13 @@ __device__ inline void StoreFour(const Operand& to, int64_t index,
   }
   const __nv_bfloat162 low = __floats2bfloat162_rn(values.x, values.y);
   const __nv_bfloat162 high = __floats2bfloat162_rn(values.z, values.w);
-  uint2 halves;
-  memcpy(&halves.x, &low, sizeof(low));
-  memcpy(&halves.y, &high, sizeof(high));
-  *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(to.data) + index) =
-      halves;
+  uint32_t halves[2];
+  memcpy(&halves[0], &low, sizeof(low));
+  memcpy(&halves[1], &high, sizeof(high));
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(
+                   static_cast<__nv_bfloat16*>(to.data) + index),
+               "r"(halves[0]), "r"(halves[1])
+               : "memory");
 }
 
 // Of which each has a four of a row: their fours are one line of the caches.
@@ -104,17 +109,19 @@ __device__ inline float WarpSum(float value) {
 inline constexpr int kSumThreads = 4 * kWarpSize;
 inline constexpr int kMaxSumThreads = 16 * kWarpSize;
 
-// Of kCount sums: one float a warp each.
+// Of up to kCount sums: one float a warp each.
 template <int kCount>
 struct alignas(sizeof(float4)) SumSpace {
   float warp_sums[kCount][kMaxSumThreads / kWarpSize];
 };
 
-// Sums over the block, the same in all threads, in an order that depends on
-// their number alone. Holds one barrier: between two calls with the same space
-// there must be another.
-template <int kCount>
-__device__ void BlockSums(SumSpace<kCount>& space, float (&values)[kCount]) {
+// Sums over a block of `num_threads`, the same in all of them, in an order that
+// depends on their number alone. Holds one barrier: between two calls with the
+// same space there must be another.
+template <int kSpace, int kCount>
+__device__ void BlockSums(SumSpace<kSpace>& space, int num_threads,
+                          float (&values)[kCount]) {
+  static_assert(kCount <= kSpace);
 #pragma unroll
   for (float& value : values) value = WarpSum(value);
   if (threadIdx.x % kWarpSize == 0) {
@@ -126,19 +133,24 @@ __device__ void BlockSums(SumSpace<kCount>& space, float (&values)[kCount]) {
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    values[i] = 0.0f;
-    // Of the most there can be: a loop to blockDim is four times the code.
+    // All that there can be at once: none then waits for another.
+    float4 sums[kMaxSumThreads / kSumThreads];
 #pragma unroll
-    for (int warp = 0; warp < kMaxSumThreads / kWarpSize; warp += 4) {
-      if (warp * kWarpSize >= blockDim.x) break;
-      const float4 four = LoadFour(&space.warp_sums[i][warp]);
-      values[i] += (four.x + four.y) + (four.z + four.w);
+    for (int n = 0; n < kMaxSumThreads / kSumThreads; ++n) {
+      sums[n] = LoadFour(&space.warp_sums[i][4 * n]);
+    }
+    values[i] = 0.0f;
+#pragma unroll
+    for (int n = 0; n < kMaxSumThreads / kSumThreads; ++n) {
+      const float sum = (sums[n].x + sums[n].y) + (sums[n].z + sums[n].w);
+      if (n * kSumThreads < num_threads) values[i] += sum;
     }
   }
 }
-__device__ inline float BlockSum(SumSpace<1>& space, float value) {
+__device__ inline float BlockSum(SumSpace<1>& space, int num_threads,
+                                 float value) {
   float values[1] = {value};
-  BlockSums(space, values);
+  BlockSums(space, num_threads, values);
   return values[0];
 }
 

@@ -82,7 +82,7 @@ __global__ void NormGateKernel(const NormGateArgs args) {
   const int size = args.hidden_size;
   float4 weight[kVectors];
   float4 bias[kVectors];
-  ForEachFour<kVectors>(size, [&](int n, int c) {
+  ForEachFour<kVectors>(size, blockDim.x, [&](int n, int c) {
     weight[n] = LoadFour(args.weight + c);
     bias[n] = LoadFour(args.bias + c);
   });
@@ -90,7 +90,7 @@ __global__ void NormGateKernel(const NormGateArgs args) {
   float4 x[kVectors];
   float4 gate[kVectors];
   const int64_t first = int64_t{blockIdx.x} * size;
-  ForEachFour<kVectors>(size, [&](int n, int c) {
+  ForEachFour<kVectors>(size, blockDim.x, [&](int n, int c) {
     x[n] = LoadFour(args.input + first + c);
     if (args.gate == nullptr) return;
     gate[n] = LoadFour(args.gate + blockIdx.x * args.gate_stride + c);
@@ -103,7 +103,7 @@ __global__ void NormGateKernel(const NormGateArgs args) {
   }
   const Moments moments = BlockMoments(MomentsOf(x), 4 * kVectors);
   const float scale = LayerNormScale(moments.squares, size);
-  ForEachFour<kVectors>(size, [&](int n, int c) {
+  ForEachFour<kVectors>(size, blockDim.x, [&](int n, int c) {
     StoreFour(
         args.output, first + c,
         {Gated(x[n].x, gate[n].x, moments, scale, weight[n].x, bias[n].x),
@@ -123,12 +123,13 @@ __global__ void AnyNormGateKernel(const NormGateArgs args) {
   const float* const input = args.input + first;
   float sum = 0.0f;
   for (int c = threadIdx.x; c < size; c += kThreads) sum += input[c];
-  const float mean = BlockSum(sum_space, sum) / size;
+  const float mean = BlockSum(sum_space, kThreads, sum) / size;
   float squares = 0.0f;
   for (int c = threadIdx.x; c < size; c += kThreads) {
     squares = fmaf(input[c] - mean, input[c] - mean, squares);
   }
-  const float scale = LayerNormScale(BlockSum(squares_space, squares), size);
+  const float scale =
+      LayerNormScale(BlockSum(squares_space, kThreads, squares), size);
   const float* const gate = args.gate + blockIdx.x * args.gate_stride;
   for (int c = threadIdx.x; c < size; c += kThreads) {
     StoreOperand(args.output, first + c,

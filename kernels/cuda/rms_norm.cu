@@ -8,31 +8,37 @@ namespace {
 
 constexpr int kThreads = 256;  // at most
 
-// grid [num_rows]; a block owns a row.
-template <int kVectors>
-__global__ void RmsNormKernel(const RmsNormArgs args) {
+// grid [num_rows]; a block owns a row. kSize as in CallOfSize.
+template <int kVectors, int kSize>
+__global__ void __launch_bounds__(kThreads)
+    RmsNormKernel(const __grid_constant__ RmsNormArgs args) {
   __shared__ SumSpace<1> space;
   LetNextKernelBegin();
-  const int32_t size = args.hidden_size;
+  const int32_t size = kSize > 0 ? kSize : args.hidden_size;
+  const int num_threads =
+      kSize > 0 ? RowShapeOf(kSize, kThreads).threads : blockDim.x;
   float4 weight[kVectors] = {};
   float4 x[kVectors] = {};
-  ForEachFour<kVectors>(
-      size, [&](int n, int c) { weight[n] = LoadFour(args.weight + c); });
+  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
+    weight[n] = LoadFour(args.weight + c);
+  });
   WaitForKernelsBefore();
   const int64_t first = int64_t{blockIdx.x} * size;
-  ForEachFour<kVectors>(
-      size, [&](int n, int c) { x[n] = LoadFour(args.input + first + c); });
+  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
+    x[n] = LoadFour(args.input + first + c);
+  });
   float squares = 0.0f;
 #pragma unroll
   for (const float4& four : x) squares = AddSquares(four, squares);
-  const float scale = RmsScale(BlockSum(space, squares), size, args.epsilon);
-  ForEachFour<kVectors>(size, [&](int n, int c) {
+  const float scale = RmsScale<kSize>(BlockSum(space, num_threads, squares),
+                                      size, args.epsilon);
+  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
     StoreFour(args.output, first + c, Scaled(x[n], scale, weight[n]));
   });
 }
 
 // The same of a row of any size, which is read twice.
-__global__ void AnyRmsNormKernel(const RmsNormArgs args) {
+__global__ void AnyRmsNormKernel(const __grid_constant__ RmsNormArgs args) {
   __shared__ SumSpace<1> space;
   WaitForKernelsBefore();
   const int64_t first = int64_t{blockIdx.x} * args.hidden_size;
@@ -41,8 +47,8 @@ __global__ void AnyRmsNormKernel(const RmsNormArgs args) {
   for (int c = threadIdx.x; c < args.hidden_size; c += kThreads) {
     squares = fmaf(input[c], input[c], squares);
   }
-  const float scale =
-      RmsScale(BlockSum(space, squares), args.hidden_size, args.epsilon);
+  const float scale = RmsScale<0>(BlockSum(space, kThreads, squares),
+                                  args.hidden_size, args.epsilon);
   for (int c = threadIdx.x; c < args.hidden_size; c += kThreads) {
     StoreOperand(args.output, first + c, args.weight[c] * (input[c] * scale));
   }
@@ -57,11 +63,19 @@ cudaError_t LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
     return LaunchOverlapped(AnyRmsNormKernel, dim3(args.num_rows), kThreads, 0,
                             stream, args);
   }
-  const auto kernel = shape.vectors == 1   ? RmsNormKernel<1>
-                      : shape.vectors == 2 ? RmsNormKernel<2>
-                                           : RmsNormKernel<4>;
-  return LaunchOverlapped(kernel, dim3(args.num_rows), shape.threads, 0, stream,
-                          args);
+  const auto launch = [&](auto kernel) {
+    return LaunchOverlapped(kernel, dim3(args.num_rows), shape.threads, 0,
+                            stream, args);
+  };
+  return CallOfSize(args.hidden_size, [&](auto size) {
+    constexpr int kSize = size;
+    if constexpr (kSize > 0) {
+      return launch(RmsNormKernel<RowShapeOf(kSize, kThreads).vectors, kSize>);
+    }
+    return launch(shape.vectors == 1   ? RmsNormKernel<1, 0>
+                  : shape.vectors == 2 ? RmsNormKernel<2, 0>
+                                       : RmsNormKernel<4, 0>);
+  });
 }
 
 }  // namespace ttt
