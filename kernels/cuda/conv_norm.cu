@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/cuda/conv_window.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
@@ -8,130 +10,218 @@ namespace {
 
 constexpr int kBefore = kFastConvKernel - 1;  // inputs that the tail keeps
 
+constexpr int kBlocks = 132;  // that are at work at once
+constexpr int kPair = 2;      // rows that are run as one
+
 struct Shared {
   SumSpace<kBefore> before;
-  SumSpace<1> own;
-  SumSpace<1> sum;
+  SumSpace<kPair> own;
+  SumSpace<kPair> sum;
 };
 
-// Four channels of one thread, and the part that the block has in a row.
+// Four channels of one thread, and the part that the block has in a row. kSize
+// as in CallOfSize. One that walks many rows loads ahead; others spare the
+// registers.
+template <int kSize, bool kWalks>
 class FourChannels {
  public:
   __device__ FourChannels(const ConvNormArgs& args, Shared& shared)
       : args_(args),
         shared_(shared),
-        is_active_(4 * threadIdx.x < args.hidden_size),
+        size_(kSize > 0 ? kSize : args.hidden_size),
+        is_active_(kSize == 4 * NumThreads() || 4 * threadIdx.x < size_),
         // A thread beyond the row reads what another has, and writes nothing.
         c_(is_active_ ? 4 * threadIdx.x : 0),
-        conv_(args.weight + c_, args.bias + c_, args.hidden_size) {}
+        conv_(args.weight + c_, args.bias + c_, size_),
+        conv_norm_weight_(LoadFour(args.conv_norm_weight + c_)),
+        norm_weight_(LoadFour(args.norm_weight + c_)) {}
 
-  __device__ float* Tail(const SequenceRows& sequence) const {
-    return SlotOf<float>(args_.tail, sequence.slot) + c_;
-  }
-  // What else the first of the block's rows reads, but for its input.
-  __device__ void Prefetch(const SequenceRows& sequence, bool has_tail) const {
+  // What a sequence has from before the step.
+  __device__ void PrefetchTail(const SequenceRows& sequence) const {
     if (threadIdx.x % kThreadsPerLine != 0) return;
-    PrefetchLine(args_.conv_norm_weight + c_);
-    PrefetchLine(args_.norm_weight + c_);
-    if (!has_tail) return;
 #pragma unroll
     for (int j = 0; j < kBefore; ++j) {
-      PrefetchLine(Tail(sequence) + int64_t{j} * args_.hidden_size);
+      PrefetchLine(Tail(sequence) + int64_t{j} * size_);
     }
   }
 
+  // Rows `span` of a sequence.
   __device__ void Run(const SequenceRows& sequence, RowSpan span) const {
-    const int64_t size = args_.hidden_size;
-    const int64_t first = sequence.first_row * size + c_;
+    const int64_t first = int64_t{sequence.first_row} * size_ + c_;
     const float* const input = args_.input + first;
-    float4 row_input = LoadFour(input + span.begin * size);
+    float4 row_input = LoadRow(input, span.begin);
     float4 before[kBefore];
     if (span.begin == 0) {
-#pragma unroll
-      for (int j = 0; j < kBefore; ++j) {
-        before[j] = LoadFour(Tail(sequence) + j * size);
-      }
+      LoadTail(sequence, before);
     } else {
       NormaliseBefore(input, span.begin, before);
     }
     for (int32_t row = span.begin; row < span.end; ++row) {
-      const float4 x = row_input;
-      if (row + 1 < span.end) row_input = LoadFour(input + (row + 1) * size);
-      if (row + kRowsAhead < span.end && threadIdx.x % kThreadsPerLine == 0) {
-        PrefetchLine(input + (row + kRowsAhead) * size);
+      const float4 x[1] = {row_input};
+      if (kWalks && row + 1 < span.end) row_input = LoadRow(input, row + 1);
+      if (kWalks && row + kRowsAhead < span.end &&
+          threadIdx.x % kThreadsPerLine == 0) {
+        PrefetchLine(input + int64_t{row + kRowsAhead} * size_);
       }
-      const float4 weight_before = LoadFour(args_.conv_norm_weight + c_);
-      const float4 own =
-          Scaled(x, Scale(BlockSum(shared_.own, blockDim.x, Squares(x))),
-                 weight_before);
-      const float4 y = conv_.Convolve(before, own);
-      const float4 sum = {x.x + y.x, x.y + y.y, x.z + y.z, x.w + y.w};
-      const int64_t out = first + row * size;
-      if (is_active_) StoreFour(args_.sum + out, sum);
-      Advance(before, own);
-      const float4 weight = LoadFour(args_.norm_weight + c_);
-      const float squares = BlockSum(shared_.sum, blockDim.x, Squares(sum));
-      if (is_active_) {
-        StoreFour(args_.output, out, Scaled(sum, Scale(squares), weight));
-      }
+      float4 own[1];
+      RunRows(first + int64_t{row} * size_, x, &before, own);
+      Advance(before, own[0]);
+      if (!kWalks && row + 1 < span.end) row_input = LoadRow(input, row + 1);
     }
     if (span.begin > 0) return;
     if (span.end < sequence.num_rows) {
       NormaliseBefore(input, sequence.num_rows, before);
     }
-    if (!is_active_) return;
+    StoreTail(sequence, before);
+  }
+
+  // Two rows next to each other, of a sequence each that has no other.
+  __device__ void RunPair(const SequenceRows (&sequences)[kPair]) const {
+    const int64_t first = int64_t{sequences[0].first_row} * size_ + c_;
+    float4 x[kPair];
+    float4 before[kPair][kBefore];
 #pragma unroll
-    for (int j = 0; j < kBefore; ++j) {
-      StoreFour(Tail(sequence) + j * size, before[j]);
+    for (int i = 0; i < kPair; ++i) {
+      x[i] = LoadRow(args_.input + first, i);
+      LoadTail(sequences[i], before[i]);
+    }
+    float4 own[kPair];
+    RunRows(first, x, before, own);
+#pragma unroll
+    for (int i = 0; i < kPair; ++i) {
+      Advance(before[i], own[i]);
+      StoreTail(sequences[i], before[i]);
     }
   }
 
  private:
+  // Rows next to each other, of which the four channels begin at `at`: their
+  // inputs, and the inputs of the convolution before each. Gives its own.
+  template <int kRows>
+  __device__ void RunRows(int64_t at, const float4 (&x)[kRows],
+                          const float4 (*before)[kBefore],
+                          float4 (&own)[kRows]) const {
+    float squares[kRows];
+    float4 sum[kRows];
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) squares[i] = Squares(x[i]);
+    BlockSums(shared_.own, NumThreads(), squares);
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      own[i] = Scaled(x[i], Scale(squares[i]), conv_norm_weight_);
+      const float4 y = conv_.Convolve(before[i], own[i]);
+      sum[i] = {x[i].x + y.x, x[i].y + y.y, x[i].z + y.z, x[i].w + y.w};
+      if (is_active_) StoreFour(args_.sum + at + int64_t{i} * size_, sum[i]);
+      squares[i] = Squares(sum[i]);
+    }
+    BlockSums(shared_.sum, NumThreads(), squares);
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const float4 normed = Scaled(sum[i], Scale(squares[i]), norm_weight_);
+      if (is_active_) StoreFour(args_.output, at + int64_t{i} * size_, normed);
+    }
+  }
+
   // The inputs of the convolution before row `row`, all of them of this step.
   __device__ void NormaliseBefore(const float* input, int32_t row,
                                   float4 (&before)[kBefore]) const {
     float squares[kBefore];
 #pragma unroll
     for (int j = 0; j < kBefore; ++j) {
-      before[j] =
-          LoadFour(input + int64_t{row - kBefore + j} * args_.hidden_size);
+      before[j] = LoadRow(input, row - kBefore + j);
       squares[j] = Squares(before[j]);
     }
-    const float4 weight = LoadFour(args_.conv_norm_weight + c_);
-    BlockSums(shared_.before, blockDim.x, squares);
+    BlockSums(shared_.before, NumThreads(), squares);
 #pragma unroll
     for (int j = 0; j < kBefore; ++j) {
-      before[j] = Scaled(before[j], Scale(squares[j]), weight);
+      before[j] = Scaled(before[j], Scale(squares[j]), conv_norm_weight_);
+    }
+  }
+
+  __device__ float4 LoadRow(const float* input, int32_t row) const {
+    return LoadFour(input + int64_t{row} * size_);
+  }
+  __device__ float* Tail(const SequenceRows& sequence) const {
+    return SlotOf<float>(args_.tail, sequence.slot) + c_;
+  }
+  __device__ void LoadTail(const SequenceRows& sequence,
+                           float4 (&before)[kBefore]) const {
+#pragma unroll
+    for (int j = 0; j < kBefore; ++j) before[j] = LoadRow(Tail(sequence), j);
+  }
+  __device__ void StoreTail(const SequenceRows& sequence,
+                            const float4 (&before)[kBefore]) const {
+    if (!is_active_) return;
+#pragma unroll
+    for (int j = 0; j < kBefore; ++j) {
+      StoreFour(Tail(sequence) + int64_t{j} * size_, before[j]);
     }
   }
   __device__ float Squares(float4 x) const {
     return is_active_ ? AddSquares(x, 0.0f) : 0.0f;
   }
   __device__ float Scale(float squares) const {
-    return RmsScale<0>(squares, args_.hidden_size, args_.epsilon);
+    return RmsScale<kSize>(squares, size_, args_.epsilon);
+  }
+  static __device__ int NumThreads() {
+    return kSize > 0 ? RowShapeOf(kSize, kMaxSumThreads).threads : blockDim.x;
   }
 
   const ConvNormArgs& args_;
   Shared& shared_;
+  const int32_t size_;
   const bool is_active_;
   const int32_t c_;
   const ConvFour conv_;
+  const float4 conv_norm_weight_;
+  const float4 norm_weight_;
 };
 
-// grid [num_rows / rows]; a block owns so many rows of the step, and of these a
-// thread four channels.
+// As many as a block of a row could have for its registers: these then fit
+// beside a product of few rows, and the block begins while that is at work.
+constexpr int kRowThreads = kMaxSumThreads + kSumThreads;
+
+// grid [num_rows]; a block owns a row, and of it a thread four channels.
+template <int kSize>
+__global__ void __launch_bounds__(kRowThreads, 1)
+    ConvNormKernel(const __grid_constant__ ConvNormArgs args) {
+  __shared__ Shared shared;
+  LetNextKernelBegin();
+  const int32_t row = blockIdx.x;
+  const SequenceRows sequence = SequenceOfRow(args.rows, row);
+  const FourChannels<kSize, false> channels(args, shared);
+  if (row == sequence.first_row) channels.PrefetchTail(sequence);
+  WaitForKernelsBefore();
+  const RowSpan span = ConvRows(sequence, row, row + 1, kFastConvKernel);
+  if (span.begin < span.end) channels.Run(sequence, span);
+}
+
+// grid [num_rows / rows]; a block owns so many rows of the step, two or more,
+// and of these a thread four channels.
+template <int kSize>
 __global__ void __launch_bounds__(kMaxSumThreads, 1)
-    ConvNormKernel(const __grid_constant__ ConvNormArgs args, int32_t rows) {
+    WalkConvNormKernel(const __grid_constant__ ConvNormArgs args,
+                       int32_t rows) {
   __shared__ Shared shared;
   LetNextKernelBegin();
   const int32_t begin = blockIdx.x * rows;
   const int32_t end = min(begin + rows, args.rows.num_rows);
-  const SequenceRows sequence = SequenceOfRow(args.rows, begin);
-  const FourChannels channels(args, shared);
-  channels.Prefetch(sequence, begin == sequence.first_row);
+  // Of the second row only where it is the last.
+  const SequenceRows sequences[kPair] = {
+      SequenceOfRow(args.rows, begin),
+      SequenceOfRow(args.rows, min(begin + 1, end - 1))};
+  const FourChannels<kSize, true> channels(args, shared);
+  for (const SequenceRows& sequence : sequences) {
+    if (sequence.first_row >= begin) channels.PrefetchTail(sequence);
+  }
   WaitForKernelsBefore();
+  if (end - begin == kPair && sequences[0].num_rows == 1 &&
+      sequences[1].num_rows == 1) {
+    channels.RunPair(sequences);
+    return;
+  }
   ForEachConvSpan(
-      args.rows, sequence, begin, end, kFastConvKernel,
+      args.rows, sequences[0], begin, end, kFastConvKernel,
       [&](const SequenceRows& of, RowSpan span) { channels.Run(of, span); });
 }
 
@@ -245,10 +335,17 @@ cudaError_t LaunchConvNorm(const ConvNormArgs& args, cudaStream_t stream) {
     return LaunchOverlapped(AnyConvNormKernel, dim3(num_rows), kAnyThreads, 0,
                             stream, args);
   }
-  const int32_t rows = ConvRowsPerBlock(num_rows);
-  const RowShape shape = RowShapeOf(args.hidden_size, kMaxSumThreads);
-  return LaunchOverlapped(ConvNormKernel, dim3((num_rows + rows - 1) / rows),
-                          shape.threads, 0, stream, args, rows);
+  const int32_t threads = RowShapeOf(args.hidden_size, kMaxSumThreads).threads;
+  return CallOfSize(args.hidden_size, [&](auto size) {
+    if (num_rows <= kBlocks) {
+      return LaunchOverlapped(ConvNormKernel<size>, dim3(num_rows), threads, 0,
+                              stream, args);
+    }
+    const int32_t rows = std::max(kPair, ConvRowsPerBlock(num_rows));
+    return LaunchOverlapped(WalkConvNormKernel<size>,
+                            dim3((num_rows + rows - 1) / rows), threads, 0,
+                            stream, args, rows);
+  });
 }
 
 }  // namespace ttt

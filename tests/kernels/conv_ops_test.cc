@@ -232,10 +232,12 @@ void ExpectSameBits(const ConvNormRun::Results& a,
 }
 
 TEST_P(ConvOpsTest, ConvNormCarriesItsHistoryAcrossEveryCut) {
-  // The last four are of more than one vector a thread of a CPU, those of whole
-  // blocks of a GPU, and one that is too long for it.
-  for (const int32_t width : {1, 30, 40, 96, 200, 516, 2048, 2052}) {
+  // From 200 on of more than one vector a thread of a CPU, then those that a
+  // GPU has kernels of, and one that is too long for its blocks.
+  for (const int32_t width :
+       {1, 30, 40, 96, 200, 516, 768, 1024, 1536, 2048, 2052}) {
     for (const int32_t kernel : {2, 3, 4, 5, 8}) {
+      if (kernel != 4 && width >= 768 && width <= 1536) continue;
       SCOPED_TRACE(testing::Message() << width << ", kernel " << kernel);
       ConvNormRun run(*backend_, width, kernel, kTokens);
       const auto whole = run.Run(kCuts[0]);
@@ -278,63 +280,96 @@ TEST_P(ConvOpsTest, ConvNormRoundsItsOutputToBFloat16AtTheEnd) {
   }
 }
 
-// Many short sequences beside long ones, some without rows.
-TEST_P(ConvOpsTest, ConvNormKeepsManySequencesApart) {
-  constexpr int32_t kWidth = 64;
+// ConvNorm of sequences of counts[i] rows: those of `some` are as alone, and
+// one that has ended keeps its tail.
+void ExpectSequencesApart(Backend& backend, int32_t width,
+                          const std::vector<int32_t>& counts,
+                          const std::vector<int>& some,
+                          std::optional<int> ended = std::nullopt) {
   constexpr int32_t kKernel = 4;
-  constexpr int64_t kTailSize = (kKernel - 1) * kWidth;
-  constexpr int kSequences = 500;
-  const Floats norm1 = Random(kWidth, 3), norm2 = Random(kWidth, 4);
-  const Floats taps = Random(kKernel * kWidth, 5), offset = Random(kWidth, 6);
+  const int32_t tail_size = (kKernel - 1) * width;
+  const int32_t num_sequences = int32_t(counts.size());
+  const Floats norm1 = Random(width, 3), norm2 = Random(width, 4);
+  const Floats taps = Random(kKernel * width, 5), offset = Random(width, 6);
   std::vector<SequenceRows> sequences;
   int32_t num_rows = 0;
-  for (int i = 0; i < kSequences; ++i) {
-    const int32_t count = i == 77 ? 200 : i % 7 == 0 ? 0 : i % 6;
-    sequences.push_back({num_rows, count, kSequences - 1 - i, 5});
-    num_rows += count;
+  for (int i = 0; i < num_sequences; ++i) {
+    sequences.push_back({num_rows, counts[i], num_sequences - 1 - i, 5});
+    num_rows += counts[i];
   }
-  const Floats all = Random(num_rows * kWidth, 1);
-  const Floats tails = Random(kSequences * kTailSize, 2);
-  Array<float> w1(*backend_, norm1), w2(*backend_, norm2);
-  Array<float> w(*backend_, taps), b(*backend_, offset);
-  // sum, output and tails after a step of some of the sequences.
-  const auto run = [&](const std::vector<SequenceRows>& some,
+  const Floats all = Random(num_rows * width, 1);
+  const Floats tails = Random(num_sequences * tail_size, 2);
+  Array<float> w1(backend, norm1), w2(backend, norm2);
+  Array<float> w(backend, taps), b(backend, offset);
+  // sum, output and tails after a step.
+  const auto run = [&](const std::vector<SequenceRows>& step_sequences,
                        const Floats& input) {
-    StepArrays step(*backend_, some);
-    Array<float> in(*backend_, input), tail(*backend_, tails);
-    Array<float> sum(*backend_, input), output(*backend_, input);
-    EXPECT_THAT(backend_->ConvNorm({.rows = step.rows(),
-                                    .input = in.data(),
-                                    .conv_norm_weight = w1.data(),
-                                    .weight = w.data(),
-                                    .bias = b.data(),
-                                    .tail = tail.Plane(kSequences),
-                                    .sum = sum.data(),
-                                    .norm_weight = w2.data(),
-                                    .output = {output.data(), DType::kFloat32},
-                                    .hidden_size = kWidth,
-                                    .kernel = kKernel,
-                                    .epsilon = kEpsilon}),
+    std::optional<int32_t> ended_slot;
+    if (ended.has_value()) ended_slot = sequences[*ended].slot;
+    StepArrays step(backend, step_sequences, ended_slot);
+    Array<float> in(backend, input), tail(backend, tails);
+    Array<float> sum(backend, input), output(backend, input);
+    EXPECT_THAT(backend.ConvNorm({.rows = step.rows(),
+                                  .input = in.data(),
+                                  .conv_norm_weight = w1.data(),
+                                  .weight = w.data(),
+                                  .bias = b.data(),
+                                  .tail = tail.Plane(num_sequences),
+                                  .sum = sum.data(),
+                                  .norm_weight = w2.data(),
+                                  .output = {output.data(), DType::kFloat32},
+                                  .hidden_size = width,
+                                  .kernel = kKernel,
+                                  .epsilon = kEpsilon}),
                 IsOk());
     return std::array<Floats, 3>{sum.Read(), output.Read(), tail.Read()};
   };
   const auto [sum, output, tail] = run(sequences, all);
-  for (const int i : {0, 1, 5, 6, 8, 10, 76, 77, 78, 400, 497, 499}) {
+  for (const int i : some) {
     SequenceRows alone = sequences[i];
-    const int64_t first = int64_t{alone.first_row} * kWidth;
-    const int64_t size = int64_t{alone.num_rows} * kWidth;
-    const int64_t slot = alone.slot * kTailSize;
-    if (size == 0) {
-      EXPECT_EQ(Part(tail, slot, kTailSize), Part(tails, slot, kTailSize)) << i;
+    const int64_t first = int64_t{alone.first_row} * width;
+    const int64_t size = int64_t{alone.num_rows} * width;
+    const int64_t slot = alone.slot * tail_size;
+    if (size == 0 || i == ended) {
+      EXPECT_EQ(Part(tail, slot, tail_size), Part(tails, slot, tail_size)) << i;
       continue;
     }
     alone.first_row = 0;
     const auto wanted = run({alone}, Part(all, first, size));
     EXPECT_EQ(Bits(Part(sum, first, size)), Bits(wanted[0])) << i;
     EXPECT_EQ(Bits(Part(output, first, size)), Bits(wanted[1])) << i;
-    EXPECT_EQ(Bits(Part(tail, slot, kTailSize)),
-              Bits(Part(wanted[2], slot, kTailSize)))
+    EXPECT_EQ(Bits(Part(tail, slot, tail_size)),
+              Bits(Part(wanted[2], slot, tail_size)))
         << i;
+  }
+}
+
+// Many short sequences beside long ones, some without rows.
+TEST_P(ConvOpsTest, ConvNormKeepsManySequencesApart) {
+  std::vector<int32_t> counts;
+  for (int i = 0; i < 500; ++i) {
+    counts.push_back(i == 77 ? 200 : i % 7 == 0 ? 0 : i % 6);
+  }
+  ExpectSequencesApart(*backend_, 64, counts,
+                       {0, 1, 5, 6, 8, 10, 76, 77, 78, 400, 497, 499});
+}
+
+// As many as decode in one step, where a block of a GPU has two: all of one
+// row, and some of none, two and five and one that has ended among them.
+TEST_P(ConvOpsTest, ConvNormKeepsSequencesOfARowApart) {
+  for (const int32_t width : {36, 768, 2048}) {
+    for (const int num_sequences : {132, 133, 134, 256, 263}) {
+      std::vector<int32_t> counts(num_sequences, 1);
+      ExpectSequencesApart(*backend_, width, counts,
+                           {0, 1, 2, 77, 131, num_sequences - 1});
+      counts[2] = 0;
+      counts[5] = counts[6] = counts[90] = 2;
+      counts[110] = 5;
+      ExpectSequencesApart(
+          *backend_, width, counts,
+          {0, 1, 2, 3, 4, 5, 6, 7, 8, 40, 41, 89, 90, 91, 109, 110, 111, 131},
+          /*ended=*/40);
+    }
   }
 }
 
@@ -558,7 +593,7 @@ TEST_P(ConvOpsTest, LearnerInputsOfManyRowsAreThoseOfFew) {
 }
 
 // As few as reach each form of a GPU's kernels: for its checkers of memory and
-// barriers, scripts/sanitize_gpu. Of 528 rows a block has two.
+// barriers, scripts/sanitize_gpu. Of 528 rows a block has two or more.
 TEST_P(ConvOpsTest, SmallestOfEachForm) {
   constexpr int kFew = 3;
   constexpr int kMany = 264;
