@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "kernels/cuda/conv_window.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
@@ -9,9 +7,6 @@ namespace ttt {
 namespace {
 
 constexpr int kBefore = kFastConvKernel - 1;  // inputs that the tail keeps
-
-constexpr int kBlocks = 132;  // that are at work at once
-constexpr int kPair = 2;      // rows that are run as one
 
 struct Shared {
   SumSpace<kBefore> before;
@@ -36,13 +31,8 @@ class FourChannels {
         conv_norm_weight_(LoadFour(args.conv_norm_weight + c_)),
         norm_weight_(LoadFour(args.norm_weight + c_)) {}
 
-  // What a sequence has from before the step.
-  __device__ void PrefetchTail(const SequenceRows& sequence) const {
-    if (threadIdx.x % kThreadsPerLine != 0) return;
-#pragma unroll
-    for (int j = 0; j < kBefore; ++j) {
-      PrefetchLine(Tail(sequence) + int64_t{j} * size_);
-    }
+  __device__ float* Tail(const SequenceRows& sequence) const {
+    return SlotOf<float>(args_.tail, sequence.slot) + c_;
   }
 
   // Rows `span` of a sequence.
@@ -52,7 +42,7 @@ class FourChannels {
     float4 row_input = LoadRow(input, span.begin);
     float4 before[kBefore];
     if (span.begin == 0) {
-      LoadTail(sequence, before);
+      LoadTail(Tail(sequence), size_, before);
     } else {
       NormaliseBefore(input, span.begin, before);
     }
@@ -72,7 +62,7 @@ class FourChannels {
     if (span.end < sequence.num_rows) {
       NormaliseBefore(input, sequence.num_rows, before);
     }
-    StoreTail(sequence, before);
+    if (is_active_) StoreTail(Tail(sequence), size_, before);
   }
 
   // Two rows next to each other, of a sequence each that has no other.
@@ -83,14 +73,14 @@ class FourChannels {
 #pragma unroll
     for (int i = 0; i < kPair; ++i) {
       x[i] = LoadRow(args_.input + first, i);
-      LoadTail(sequences[i], before[i]);
+      LoadTail(Tail(sequences[i]), size_, before[i]);
     }
     float4 own[kPair];
     RunRows(first, x, before, own);
 #pragma unroll
     for (int i = 0; i < kPair; ++i) {
       Advance(before[i], own[i]);
-      StoreTail(sequences[i], before[i]);
+      if (is_active_) StoreTail(Tail(sequences[i]), size_, before[i]);
     }
   }
 
@@ -141,22 +131,6 @@ class FourChannels {
   __device__ float4 LoadRow(const float* input, int32_t row) const {
     return LoadFour(input + int64_t{row} * size_);
   }
-  __device__ float* Tail(const SequenceRows& sequence) const {
-    return SlotOf<float>(args_.tail, sequence.slot) + c_;
-  }
-  __device__ void LoadTail(const SequenceRows& sequence,
-                           float4 (&before)[kBefore]) const {
-#pragma unroll
-    for (int j = 0; j < kBefore; ++j) before[j] = LoadRow(Tail(sequence), j);
-  }
-  __device__ void StoreTail(const SequenceRows& sequence,
-                            const float4 (&before)[kBefore]) const {
-    if (!is_active_) return;
-#pragma unroll
-    for (int j = 0; j < kBefore; ++j) {
-      StoreFour(Tail(sequence) + int64_t{j} * size_, before[j]);
-    }
-  }
   __device__ float Squares(float4 x) const {
     return is_active_ ? AddSquares(x, 0.0f) : 0.0f;
   }
@@ -190,7 +164,9 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   const int32_t row = blockIdx.x;
   const SequenceRows sequence = SequenceOfRow(args.rows, row);
   const FourChannels<kSize, false> channels(args, shared);
-  if (row == sequence.first_row) channels.PrefetchTail(sequence);
+  if (row == sequence.first_row) {
+    PrefetchTail(channels.Tail(sequence), args.hidden_size);
+  }
   WaitForKernelsBefore();
   const RowSpan span = ConvRows(sequence, row, row + 1, kFastConvKernel);
   if (span.begin < span.end) channels.Run(sequence, span);
@@ -212,7 +188,9 @@ __global__ void __launch_bounds__(kMaxSumThreads, 1)
       SequenceOfRow(args.rows, min(begin + 1, end - 1))};
   const FourChannels<kSize, true> channels(args, shared);
   for (const SequenceRows& sequence : sequences) {
-    if (sequence.first_row >= begin) channels.PrefetchTail(sequence);
+    if (sequence.first_row >= begin) {
+      PrefetchTail(channels.Tail(sequence), args.hidden_size);
+    }
   }
   WaitForKernelsBefore();
   if (end - begin == kPair && sequences[0].num_rows == 1 &&
@@ -337,11 +315,11 @@ cudaError_t LaunchConvNorm(const ConvNormArgs& args, cudaStream_t stream) {
   }
   const int32_t threads = RowShapeOf(args.hidden_size, kMaxSumThreads).threads;
   return CallOfSize(args.hidden_size, [&](auto size) {
-    if (num_rows <= kBlocks) {
+    const int32_t rows = ConvRowsPerBlock(num_rows);
+    if (rows == 1) {
       return LaunchOverlapped(ConvNormKernel<size>, dim3(num_rows), threads, 0,
                               stream, args);
     }
-    const int32_t rows = std::max(kPair, ConvRowsPerBlock(num_rows));
     return LaunchOverlapped(WalkConvNormKernel<size>,
                             dim3((num_rows + rows - 1) / rows), threads, 0,
                             stream, args, rows);

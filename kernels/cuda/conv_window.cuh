@@ -111,6 +111,27 @@ struct ConvFour {
   }
 };
 
+// Four channels of a tail, whose rows are `stride` apart.
+__device__ inline void PrefetchTail(const float* tail, int64_t stride) {
+  if (threadIdx.x % kThreadsPerLine != 0) return;
+#pragma unroll
+  for (int j = 0; j < kFastConvKernel - 1; ++j) PrefetchLine(tail + j * stride);
+}
+__device__ inline void LoadTail(const float* tail, int64_t stride,
+                                float4 (&before)[kFastConvKernel - 1]) {
+#pragma unroll
+  for (int j = 0; j < kFastConvKernel - 1; ++j) {
+    before[j] = LoadFour(tail + j * stride);
+  }
+}
+__device__ inline void StoreTail(float* tail, int64_t stride,
+                                 const float4 (&before)[kFastConvKernel - 1]) {
+#pragma unroll
+  for (int j = 0; j < kFastConvKernel - 1; ++j) {
+    StoreFour(tail + j * stride, before[j]);
+  }
+}
+
 // Moves the window on by a row.
 __device__ inline void Advance(float4 (&before)[kFastConvKernel - 1],
                                float4 own) {
@@ -119,12 +140,16 @@ __device__ inline void Advance(float4 (&before)[kFastConvKernel - 1],
   before[kFastConvKernel - 2] = own;
 }
 
+// Rows that a block runs as one, where each is all of its sequence.
+inline constexpr int kPair = 2;
+
 // Rows that a block takes, for about as many blocks as keep the device busy.
 inline int32_t ConvRowsPerBlock(int32_t num_rows) {
-  constexpr int32_t kBlocks = 264;
+  constexpr int32_t kBlocks = 132;
   constexpr int32_t kMostRows = 16;
-  const int32_t rows = num_rows / kBlocks;
-  return rows < 1 ? 1 : rows < kMostRows ? rows : kMostRows;
+  if (num_rows <= kBlocks) return 1;
+  const int32_t rows = num_rows / (2 * kBlocks);
+  return rows < kPair ? kPair : rows < kMostRows ? rows : kMostRows;
 }
 
 }  // namespace ttt

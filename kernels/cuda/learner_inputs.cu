@@ -18,18 +18,25 @@ __device__ float4 Rotate(float4 rope, float4 x) {
   return {low.x, low.y, high.x, high.y};
 }
 
-// The rates of rows [begin, end) of the step.
+// The rates of rows [begin, end) of the step, once the kernels before have
+// ended.
 __device__ void RunRates(const LearnerInputsArgs& args, int32_t begin,
                          int32_t end) {
-  const int32_t heads = args.num_heads;
+  const uint32_t heads = args.num_heads;
+  int32_t row = begin + int32_t(threadIdx.x / heads);
+  uint32_t head = threadIdx.x % heads;
+  float bias = args.rate_bias[head];
+  WaitForKernelsBefore();
 #pragma unroll 1
-  for (int32_t i = threadIdx.x; i < (end - begin) * heads; i += kThreads) {
-    const int32_t head = i % heads;
-    const int64_t row = begin + i / heads;
-    const float logit =
-        args.projections[row * args.row_stride + args.rate_offset + head];
-    args.rates[row * heads + head] =
-        args.base_lr * Sigmoid(logit + args.rate_bias[head]) / args.head_dim;
+  while (row < end) {
+    const float logit = args.projections[row * args.row_stride +
+                                         args.rate_offset + int32_t(head)];
+    args.rates[int64_t{row} * heads + head] =
+        args.base_lr * Sigmoid(logit + bias) / args.head_dim;
+    head += kThreads;
+    row += int32_t(head / heads);
+    head %= heads;
+    bias = args.rate_bias[head];
   }
 }
 
@@ -44,6 +51,11 @@ struct FourInputs {
   float4 query;  // or the shared projection
   float4 key;    // unless shared
   float4 value;
+};
+
+// Where a row is in its mini-batch, and the angles of that place.
+struct Place {
+  int32_t phase;
   float4 rope;
 };
 
@@ -53,40 +65,43 @@ template <bool kShares, bool kWalks>
 class FourChannels {
  public:
   __device__ FourChannels(const LearnerInputsArgs& args, int32_t c)
-      : args_(args), c_(c), width_(args.num_heads * args.head_dim) {}
+      : args_(args),
+        c_(c),
+        width_(args.num_heads * args.head_dim),
+        rope_(args.rope + uint32_t(c) % uint32_t(args.head_dim)) {}
 
   __device__ float* Tail(const SequenceRows& sequence) const {
     return SlotOf<float>(args_.tail, sequence.slot) + c_;
   }
+  // Of a row of a sequence. Reads weights alone.
+  __device__ Place PlaceOf(const SequenceRows& sequence, int32_t row) const {
+    return PlaceAt(PhaseOf(sequence.position + row, args_.mini_batch));
+  }
 
-  // Rows `span` of a sequence. `convolve` makes a query and a key of the shared
-  // projection.
+  // Rows `span` of a sequence, of which the first has this place. `convolve`
+  // makes a query and a key of the shared projection.
   template <typename Convolutions>
-  __device__ void Run(const SequenceRows& sequence, RowSpan span,
+  __device__ void Run(const SequenceRows& sequence, RowSpan span, Place place,
                       const Convolutions& convolve) const {
     const int64_t first = sequence.first_row;
-    int32_t phase = PhaseOf(sequence.position + span.begin, args_.mini_batch);
-    FourInputs next = Load(first + span.begin, phase);
+    FourInputs next = Load(first + span.begin);
     for (int32_t row = span.begin; row < span.end; ++row) {
-      const FourInputs in = next;
-      phase = phase + 1 == args_.mini_batch ? 0 : phase + 1;
-      if (kWalks && row + 1 < span.end) next = Load(first + row + 1, phase);
+      FourInputs in = next;
+      const float4 rope = place.rope;
+      if (kWalks && row + 1 < span.end) {
+        next = Load(first + row + 1);
+        place = After(place);
+      }
       if (kWalks && row + kRowsAhead < span.end &&
           threadIdx.x % kThreadsPerLine == 0) {
         Prefetch(first + row + kRowsAhead);
       }
-      float4 query = in.query;
-      float4 key = in.key;
-      if constexpr (kShares) convolve(in.query, query, key);
-      query = Rotate(in.rope, query);
-      key = Rotate(in.rope, key);
-      const int64_t out = (first + row) * width_ + c_;
-      StoreFour(args_.queries, out, query);
-      StoreFour(args_.keys, out, key);
-      StoreFour(args_.targets, out,
-                {in.value.x - key.x, in.value.y - key.y, in.value.z - key.z,
-                 in.value.w - key.w});
-      if (!kWalks && row + 1 < span.end) next = Load(first + row + 1, phase);
+      if constexpr (kShares) convolve(in.query, in.query, in.key);
+      Store(first + row, in, rope);
+      if (!kWalks && row + 1 < span.end) {
+        next = Load(first + row + 1);
+        place = After(place);
+      }
     }
   }
 
@@ -95,17 +110,32 @@ class FourChannels {
     return LoadFour(args_.projections + step_row * args_.row_stride +
                     args_.query_offset + c_);
   }
-
- private:
-  __device__ FourInputs Load(int64_t step_row, int32_t phase) const {
+  __device__ FourInputs Load(int64_t step_row) const {
     const float* const row = args_.projections + step_row * args_.row_stride;
     FourInputs in;
     in.query = LoadFour(row + args_.query_offset + c_);
     if constexpr (!kShares) in.key = LoadFour(row + args_.key_offset + c_);
     in.value = LoadFour(row + args_.value_offset + c_);
-    in.rope =
-        LoadFour(args_.rope + phase * args_.head_dim + c_ % args_.head_dim);
     return in;
+  }
+  __device__ void Store(int64_t step_row, const FourInputs& in,
+                        float4 rope) const {
+    const float4 query = Rotate(rope, in.query);
+    const float4 key = Rotate(rope, in.key);
+    const int64_t out = step_row * width_ + c_;
+    StoreFour(args_.queries, out, query);
+    StoreFour(args_.keys, out, key);
+    StoreFour(args_.targets, out,
+              {in.value.x - key.x, in.value.y - key.y, in.value.z - key.z,
+               in.value.w - key.w});
+  }
+
+ private:
+  __device__ Place PlaceAt(int32_t phase) const {
+    return {phase, LoadFour(rope_ + phase * args_.head_dim)};
+  }
+  __device__ Place After(Place place) const {
+    return PlaceAt(place.phase + 1 == args_.mini_batch ? 0 : place.phase + 1);
   }
 
   __device__ void Prefetch(int64_t step_row) const {
@@ -118,63 +148,141 @@ class FourChannels {
   const LearnerInputsArgs& args_;
   const int32_t c_;
   const int32_t width_;
+  const float* const rope_;  // of place 0
 };
 
-// grid [num_rows / rows, parts of the channels, and one for the rates]; a block
-// owns so many rows of the step in its channels, and of these a thread four.
+// Four channels of one thread, of a shared projection.
 template <bool kWalks>
-__global__ void __launch_bounds__(kThreads, kWalks ? 4 : 6)
-    SharedInputsKernel(const __grid_constant__ LearnerInputsArgs args,
-                       int32_t rows) {
+class SharedChannels {
+ public:
+  __device__ SharedChannels(const LearnerInputsArgs& args, int32_t c)
+      : channels_(args, c),
+        width_(args.num_heads * args.head_dim),
+        conv_q_(args.conv_q_weight + c, args.conv_q_bias + c, width_),
+        conv_k_(args.conv_k_weight + c, args.conv_k_bias + c, width_) {}
+
+  __device__ void Prefetch(const SequenceRows& sequence) const {
+    PrefetchTail(channels_.Tail(sequence), width_);
+  }
+  __device__ Place PlaceOf(const SequenceRows& sequence, int32_t row) const {
+    return channels_.PlaceOf(sequence, row);
+  }
+
+  // Rows `span` of a sequence, of which the first has this place.
+  __device__ void Run(const SequenceRows& sequence, RowSpan span,
+                      Place place) const {
+    float* const tail = channels_.Tail(sequence);
+    float4 before[kBefore];
+    if (span.begin == 0) {
+      LoadTail(tail, width_, before);
+    } else {
+      LoadBefore(sequence, span.begin, before);
+    }
+    channels_.Run(sequence, span, place,
+                  [&](float4 own, float4& query, float4& key) {
+                    query = conv_q_.Convolve(before, own);
+                    key = conv_k_.Convolve(before, own);
+                    Advance(before, own);
+                  });
+    if (span.begin > 0) return;
+    if (span.end < sequence.num_rows) {
+      LoadBefore(sequence, sequence.num_rows, before);
+    }
+    StoreTail(tail, width_, before);
+  }
+
+  // Two rows next to each other, of a sequence each that has no other.
+  __device__ void RunPair(const SequenceRows (&sequences)[kPair],
+                          const Place (&places)[kPair]) const {
+    FourInputs in[kPair];
+    float4 before[kPair][kBefore];
+#pragma unroll
+    for (int i = 0; i < kPair; ++i) {
+      in[i] = channels_.Load(sequences[i].first_row);
+      LoadTail(channels_.Tail(sequences[i]), width_, before[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kPair; ++i) {
+      const float4 own = in[i].query;
+      in[i].query = conv_q_.Convolve(before[i], own);
+      in[i].key = conv_k_.Convolve(before[i], own);
+      channels_.Store(sequences[i].first_row, in[i], places[i].rope);
+      Advance(before[i], own);
+      StoreTail(channels_.Tail(sequences[i]), width_, before[i]);
+    }
+  }
+
+ private:
+  // The rows before row `row`, all of them of this step.
+  __device__ void LoadBefore(const SequenceRows& sequence, int32_t row,
+                             float4 (&before)[kBefore]) const {
+    const int64_t first = int64_t{sequence.first_row} + row - kBefore;
+#pragma unroll
+    for (int j = 0; j < kBefore; ++j) before[j] = channels_.Shared(first + j);
+  }
+
+  const FourChannels<true, kWalks> channels_;
+  const int32_t width_;
+  const ConvFour conv_q_;
+  const ConvFour conv_k_;
+};
+
+// grid [num_rows, parts of the channels, and one for the rates]; a block owns a
+// row in its channels, and of it a thread four.
+__global__ void __launch_bounds__(kThreads, 6)
+    SharedInputsKernel(const __grid_constant__ LearnerInputsArgs args) {
+  LetNextKernelBegin();
+  const int32_t row = blockIdx.x;
+  if (blockIdx.y + 1 == gridDim.y) {
+    RunRates(args, row, row + 1);
+    return;
+  }
+  const int32_t c = 4 * (blockIdx.y * kThreads + threadIdx.x);
+  if (c >= args.num_heads * args.head_dim) return;
+  const SequenceRows sequence = SequenceOfRow(args.rows, row);
+  const SharedChannels<false> channels(args, c);
+  if (row == sequence.first_row) channels.Prefetch(sequence);
+  const RowSpan span = ConvRows(sequence, row, row + 1, kFastConvKernel);
+  const Place place = channels.PlaceOf(sequence, span.begin);
+  WaitForKernelsBefore();
+  if (span.begin < span.end) channels.Run(sequence, span, place);
+}
+
+// grid [num_rows / rows, parts of the channels, and one for the rates]; a block
+// owns so many rows of the step, two or more, in its channels.
+__global__ void __launch_bounds__(kThreads, 4)
+    WalkSharedInputsKernel(const __grid_constant__ LearnerInputsArgs args,
+                           int32_t rows) {
   LetNextKernelBegin();
   const int32_t begin = blockIdx.x * rows;
   const int32_t end = min(begin + rows, args.rows.num_rows);
   if (blockIdx.y + 1 == gridDim.y) {
-    WaitForKernelsBefore();
     RunRates(args, begin, end);
     return;
   }
-  const int32_t width = args.num_heads * args.head_dim;
   const int32_t c = 4 * (blockIdx.y * kThreads + threadIdx.x);
-  if (c >= width) return;
-  const SequenceRows first = SequenceOfRow(args.rows, begin);
-  const FourChannels<true, kWalks> channels(args, c);
-  const ConvFour conv_q(args.conv_q_weight + c, args.conv_q_bias + c, width);
-  const ConvFour conv_k(args.conv_k_weight + c, args.conv_k_bias + c, width);
-  if (begin == first.first_row && threadIdx.x % kThreadsPerLine == 0) {
-    for (int j = 0; j < kBefore; ++j) {
-      PrefetchLine(channels.Tail(first) + int64_t{j} * width);
-    }
+  if (c >= args.num_heads * args.head_dim) return;
+  const SequenceRows sequences[kPair] = {
+      SequenceOfRow(args.rows, begin),
+      SequenceOfRow(args.rows, min(begin + 1, end - 1))};
+  const SharedChannels<true> channels(args, c);
+  Place places[kPair];
+#pragma unroll
+  for (int i = 0; i < kPair; ++i) {
+    if (sequences[i].first_row >= begin) channels.Prefetch(sequences[i]);
+    places[i] = channels.PlaceOf(sequences[i], 0);
   }
   WaitForKernelsBefore();
-  ForEachConvSpan(
-      args.rows, first, begin, end, kFastConvKernel,
-      [&](const SequenceRows& sequence, RowSpan span) {
-        float* const tail = channels.Tail(sequence);
-        float4 before[kBefore];
-#pragma unroll
-        for (int j = 0; j < kBefore; ++j) {
-          before[j] = span.begin == 0
-                          ? LoadFour(tail + int64_t{j} * width)
-                          : channels.Shared(int64_t{sequence.first_row} +
-                                            span.begin - kBefore + j);
-        }
-        channels.Run(sequence, span,
-                     [&](float4 own, float4& query, float4& key) {
-                       query = conv_q.Convolve(before, own);
-                       key = conv_k.Convolve(before, own);
-                       Advance(before, own);
-                     });
-        if (span.begin > 0) return;
-#pragma unroll
-        for (int j = 0; j < kBefore; ++j) {
-          if (span.end < sequence.num_rows) {
-            before[j] = channels.Shared(int64_t{sequence.first_row} +
-                                        sequence.num_rows - kBefore + j);
-          }
-          StoreFour(tail + int64_t{j} * width, before[j]);
-        }
-      });
+  if (end - begin == kPair && sequences[0].num_rows == 1 &&
+      sequences[1].num_rows == 1) {
+    channels.RunPair(sequences, places);
+    return;
+  }
+  ForEachConvSpan(args.rows, sequences[0], begin, end, kFastConvKernel,
+                  [&](const SequenceRows& sequence, RowSpan span) {
+                    channels.Run(sequence, span,
+                                 channels.PlaceOf(sequence, span.begin));
+                  });
 }
 
 // grid [num_rows, parts of the channels, and one for the rates].
@@ -183,16 +291,17 @@ __global__ void __launch_bounds__(kThreads)
   LetNextKernelBegin();
   const int32_t row = blockIdx.x;
   if (blockIdx.y + 1 == gridDim.y) {
-    WaitForKernelsBefore();
     RunRates(args, row, row + 1);
     return;
   }
   const int32_t c = 4 * (blockIdx.y * kThreads + threadIdx.x);
   if (c >= args.num_heads * args.head_dim) return;
   const SequenceRows sequence = SequenceOfRow(args.rows, row);
-  WaitForKernelsBefore();
+  const FourChannels<false, false> channels(args, c);
   const int32_t index = row - sequence.first_row;
-  FourChannels<false, false>(args, c).Run(sequence, {index, index + 1}, 0);
+  const Place place = channels.PlaceOf(sequence, index);
+  WaitForKernelsBefore();
+  channels.Store(row, channels.Load(row), place.rope);
 }
 
 // One channel pair of one thread, of any convolution.
@@ -288,10 +397,13 @@ cudaError_t LaunchLearnerInputs(const LearnerInputsArgs& args,
                             kThreads, 0, stream, args);
   }
   const int32_t rows = ConvRowsPerBlock(num_rows);
-  return LaunchOverlapped(
-      rows > 1 ? SharedInputsKernel<true> : SharedInputsKernel<false>,
-      dim3((num_rows + rows - 1) / rows, blocks(4)), kThreads, 0, stream, args,
-      rows);
+  if (rows == 1) {
+    return LaunchOverlapped(SharedInputsKernel, dim3(num_rows, blocks(4)),
+                            kThreads, 0, stream, args);
+  }
+  return LaunchOverlapped(WalkSharedInputsKernel,
+                          dim3((num_rows + rows - 1) / rows, blocks(4)),
+                          kThreads, 0, stream, args, rows);
 }
 
 }  // namespace ttt

@@ -592,6 +592,108 @@ TEST_P(ConvOpsTest, LearnerInputsOfManyRowsAreThoseOfFew) {
   }
 }
 
+// LearnerInputs of sequences of counts[i] rows: those of `some` are as alone.
+void ExpectInputsApart(Backend& backend, int32_t num_heads,
+                       const std::vector<int32_t>& counts,
+                       const std::vector<int>& some) {
+  constexpr int32_t kKernel = 4;
+  constexpr int32_t kHeadDim = 64;
+  constexpr int32_t kMiniBatch = 16;
+  const int32_t width = num_heads * kHeadDim;
+  const int32_t stride = (2 * width + num_heads + 3) / 4 * 4;
+  const int32_t tail_size = (kKernel - 1) * width;
+  const int32_t num_sequences = int32_t(counts.size());
+  std::vector<SequenceRows> sequences;
+  int32_t num_rows = 0;
+  for (int i = 0; i < num_sequences; ++i) {
+    sequences.push_back({num_rows, counts[i], num_sequences - 1 - i, 5 + i});
+    num_rows += counts[i];
+  }
+  const Floats all = Random(num_rows * stride, 1);
+  const Floats tails = Random(num_sequences * tail_size, 2);
+  Array<float> wq(backend, Random(kKernel * width, 3));
+  Array<float> wk(backend, Random(kKernel * width, 4));
+  Array<float> bq(backend, Random(width, 5)), bk(backend, Random(width, 6));
+  Array<float> rate_bias(backend, Random(num_heads, 7));
+  Array<float> rope(backend, Random(kMiniBatch * kHeadDim, 8));
+  // queries, keys, targets, rates and tails after a step.
+  const auto run = [&](const std::vector<SequenceRows>& step_sequences,
+                       const Floats& input) {
+    StepArrays step(backend, step_sequences);
+    const size_t rows = input.size() / stride;
+    Array<float> projections(backend, input), tail(backend, tails);
+    const Floats empty(rows * width, NAN);
+    RowArray q(backend, empty), k(backend, empty), t(backend, empty);
+    Array<float> rates(backend, Floats(rows * num_heads, NAN));
+    EXPECT_THAT(backend.LearnerInputs({.rows = step.rows(),
+                                       .projections = projections.data(),
+                                       .row_stride = stride,
+                                       .query_offset = 0,
+                                       .key_offset = 0,
+                                       .value_offset = width,
+                                       .rate_offset = 2 * width,
+                                       .conv_q_weight = wq.data(),
+                                       .conv_q_bias = bq.data(),
+                                       .conv_k_weight = wk.data(),
+                                       .conv_k_bias = bk.data(),
+                                       .tail = tail.Plane(num_sequences),
+                                       .rate_bias = rate_bias.data(),
+                                       .rope = rope.data(),
+                                       .queries = q.operand(),
+                                       .keys = k.operand(),
+                                       .targets = t.operand(),
+                                       .rates = rates.data(),
+                                       .num_heads = num_heads,
+                                       .head_dim = kHeadDim,
+                                       .mini_batch = kMiniBatch,
+                                       .kernel = kKernel,
+                                       .base_lr = kBaseLr}),
+                IsOk());
+    return std::array<Floats, 5>{q.Read(), k.Read(), t.Read(), rates.Read(),
+                                 tail.Read()};
+  };
+  const auto together = run(sequences, all);
+  for (const int i : some) {
+    SequenceRows alone = sequences[i];
+    const int64_t first = alone.first_row;
+    const int64_t rows = alone.num_rows;
+    const int64_t slot = int64_t{alone.slot} * tail_size;
+    if (rows == 0) {
+      EXPECT_EQ(Part(together[4], slot, tail_size),
+                Part(tails, slot, tail_size))
+          << i;
+      continue;
+    }
+    alone.first_row = 0;
+    const auto wanted = run({alone}, Part(all, first * stride, rows * stride));
+    for (int part = 0; part < 4; ++part) {
+      const int64_t size = part == 3 ? num_heads : width;
+      EXPECT_EQ(Bits(Part(together[part], first * size, rows * size)),
+                Bits(wanted[part]))
+          << i << ", part " << part;
+    }
+    EXPECT_EQ(Bits(Part(together[4], slot, tail_size)),
+              Bits(Part(wanted[4], slot, tail_size)))
+        << i;
+  }
+}
+
+TEST_P(ConvOpsTest, LearnerInputsKeepSequencesOfARowApart) {
+  for (const int32_t num_heads : {3, 32}) {
+    for (const int num_sequences : {132, 133, 134, 256, 263}) {
+      std::vector<int32_t> counts(num_sequences, 1);
+      ExpectInputsApart(*backend_, num_heads, counts,
+                        {0, 1, 2, 77, 131, num_sequences - 1});
+      counts[2] = 0;
+      counts[5] = counts[6] = counts[90] = 2;
+      counts[110] = 5;
+      ExpectInputsApart(
+          *backend_, num_heads, counts,
+          {0, 1, 2, 3, 4, 5, 6, 7, 8, 89, 90, 91, 109, 110, 111, 131});
+    }
+  }
+}
+
 // As few as reach each form of a GPU's kernels: for its checkers of memory and
 // barriers, scripts/sanitize_gpu. Of 528 rows a block has two or more.
 TEST_P(ConvOpsTest, SmallestOfEachForm) {
