@@ -32,10 +32,8 @@ __device__ Moments MomentsOf(const float4 (&x)[kVectors]) {
   return {mean, squares};
 }
 
-// Of a block of whole warps of which each thread has `count` values: one round
-// over the block, where a mean and then distances from it would be two.
-__device__ Moments BlockMoments(Moments moments, int count) {
-  __shared__ Moments of_warps[kMaxWarps];
+// Of a warp of which each thread has `count` values.
+__device__ Moments WarpMoments(Moments moments, int count) {
   float half = 0.5f * count;
 #pragma unroll
   for (int offset = kWarpSize / 2; offset > 0; offset /= 2) {
@@ -47,22 +45,33 @@ __device__ Moments BlockMoments(Moments moments, int count) {
     moments.mean = 0.5f * (moments.mean + mean);
     half *= 2.0f;
   }
-  if (threadIdx.x % kWarpSize == 0) {
-    of_warps[threadIdx.x / kWarpSize] = moments;
-  }
-  __syncthreads();
-  const int num_warps = blockDim.x / kWarpSize;
+  return moments;
+}
+
+// Of a block of so many warps, of which each has `count` values: one round over
+// the block, where a mean and then distances from it would be two.
+__device__ Moments BlockMoments(const Moments (&of_warps)[kMaxWarps],
+                                int num_warps, int count) {
+  // All that there can be at once: none then waits for another.
+  Moments warps[kMaxWarps];
+#pragma unroll
+  for (int warp = 0; warp < kMaxWarps; ++warp) warps[warp] = of_warps[warp];
   float mean = 0.0f;
-  for (int warp = 0; warp < num_warps; ++warp) mean += of_warps[warp].mean;
+#pragma unroll
+  for (int warp = 0; warp < kMaxWarps; ++warp) {
+    if (warp < num_warps) mean += warps[warp].mean;
+  }
   mean /= num_warps;
   float squares = 0.0f;
   float distances = 0.0f;
-  for (int warp = 0; warp < num_warps; ++warp) {
-    const float distance = of_warps[warp].mean - mean;
-    squares += of_warps[warp].squares;
+#pragma unroll
+  for (int warp = 0; warp < kMaxWarps; ++warp) {
+    if (warp >= num_warps) continue;
+    const float distance = warps[warp].mean - mean;
+    squares += warps[warp].squares;
     distances = fmaf(distance, distance, distances);
   }
-  return {mean, fmaf(distances, float(count * kWarpSize), squares)};
+  return {mean, fmaf(distances, float(count), squares)};
 }
 
 __device__ float LayerNormScale(float squares, int size) {
@@ -75,46 +84,56 @@ __device__ float Gated(float x, float gate, Moments moments, float scale,
 }
 
 // grid [num_rows]; a block owns a row, and has a thread for each 4 * kVectors
-// of its channels.
-template <int kVectors>
-__global__ void NormGateKernel(const NormGateArgs args) {
+// of its channels, of whole warps. kSize as in CallOfSize.
+template <int kVectors, int kSize>
+__global__ void __launch_bounds__(kThreads)
+    NormGateKernel(const __grid_constant__ NormGateArgs args) {
+  __shared__ Moments of_warps[kMaxWarps];
   LetNextKernelBegin();
-  const int size = args.hidden_size;
+  const int size = kSize > 0 ? kSize : args.hidden_size;
+  const int num_threads = kSize > 0 ? kSize / (4 * kVectors) : blockDim.x;
+  const int num_warps = num_threads / kWarpSize;
   float4 weight[kVectors];
   float4 bias[kVectors];
-  ForEachFour<kVectors>(size, blockDim.x, [&](int n, int c) {
+  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
     weight[n] = LoadFour(args.weight + c);
     bias[n] = LoadFour(args.bias + c);
   });
   WaitForKernelsBefore();
   float4 x[kVectors];
-  float4 gate[kVectors];
+  float4 gate[kVectors] = {};
   const int64_t first = int64_t{blockIdx.x} * size;
-  ForEachFour<kVectors>(size, blockDim.x, [&](int n, int c) {
+  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
     x[n] = LoadFour(args.input + first + c);
     if (args.gate == nullptr) return;
     gate[n] = LoadFour(args.gate + blockIdx.x * args.gate_stride + c);
   });
+  const Moments moments = WarpMoments(MomentsOf(x), 4 * kVectors);
+  if (threadIdx.x % kWarpSize == 0) {
+    of_warps[threadIdx.x / kWarpSize] = moments;
+  }
+  // Without a branch, so that it may be done while the warp's moments travel.
 #pragma unroll
   for (float4& four : gate) {
-    four = args.gate == nullptr
-               ? float4{1.0f, 1.0f, 1.0f, 1.0f}
-               : float4{Gelu(four.x), Gelu(four.y), Gelu(four.z), Gelu(four.w)};
+    four = {Gelu(four.x), Gelu(four.y), Gelu(four.z), Gelu(four.w)};
+    if (args.gate == nullptr) four = {1.0f, 1.0f, 1.0f, 1.0f};
   }
-  const Moments moments = BlockMoments(MomentsOf(x), 4 * kVectors);
-  const float scale = LayerNormScale(moments.squares, size);
-  ForEachFour<kVectors>(size, blockDim.x, [&](int n, int c) {
+  __syncthreads();
+  const Moments of_row =
+      BlockMoments(of_warps, num_warps, 4 * kVectors * kWarpSize);
+  const float scale = LayerNormScale(of_row.squares, size);
+  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
     StoreFour(
         args.output, first + c,
-        {Gated(x[n].x, gate[n].x, moments, scale, weight[n].x, bias[n].x),
-         Gated(x[n].y, gate[n].y, moments, scale, weight[n].y, bias[n].y),
-         Gated(x[n].z, gate[n].z, moments, scale, weight[n].z, bias[n].z),
-         Gated(x[n].w, gate[n].w, moments, scale, weight[n].w, bias[n].w)});
+        {Gated(x[n].x, gate[n].x, of_row, scale, weight[n].x, bias[n].x),
+         Gated(x[n].y, gate[n].y, of_row, scale, weight[n].y, bias[n].y),
+         Gated(x[n].z, gate[n].z, of_row, scale, weight[n].z, bias[n].z),
+         Gated(x[n].w, gate[n].w, of_row, scale, weight[n].w, bias[n].w)});
   });
 }
 
 // The same of a row of any size, which is read three times.
-__global__ void AnyNormGateKernel(const NormGateArgs args) {
+__global__ void AnyNormGateKernel(const __grid_constant__ NormGateArgs args) {
   __shared__ SumSpace<1> sum_space;
   __shared__ SumSpace<1> squares_space;
   WaitForKernelsBefore();
@@ -138,6 +157,18 @@ __global__ void AnyNormGateKernel(const NormGateArgs args) {
   }
 }
 
+// Fours of a thread in rows of this size, which then are of whole warps; 0: no
+// number gives such.
+constexpr int VectorsOf(int32_t size) {
+  for (const int vectors : {1, 2, 4}) {
+    if (size % (4 * vectors * kWarpSize) == 0 &&
+        size / (4 * vectors) <= kThreads) {
+      return vectors;
+    }
+  }
+  return 0;
+}
+
 }  // namespace
 
 cudaError_t LaunchNormGate(const NormGateArgs& args, cudaStream_t stream) {
@@ -150,16 +181,20 @@ cudaError_t LaunchNormGate(const NormGateArgs& args, cudaStream_t stream) {
   const auto launch = [&](auto kernel, int32_t threads) {
     return LaunchOverlapped(kernel, grid, threads, 0, stream, args);
   };
-  const auto threads = [&](int vectors) {
-    return args.hidden_size / (4 * vectors);
-  };
-  const auto fits = [&](int vectors) {
-    return is_aligned && args.hidden_size % (4 * vectors * kWarpSize) == 0 &&
-           threads(vectors) <= kThreads;
-  };
-  if (fits(1)) return launch(NormGateKernel<1>, threads(1));
-  if (fits(2)) return launch(NormGateKernel<2>, threads(2));
-  if (fits(4)) return launch(NormGateKernel<4>, threads(4));
+  const int vectors = is_aligned ? VectorsOf(args.hidden_size) : 0;
+  const int threads = vectors > 0 ? args.hidden_size / (4 * vectors) : kThreads;
+  if (vectors > 0) {
+    return CallOfSize(args.hidden_size, [&](auto size) {
+      constexpr int kSize = size;
+      if constexpr (kSize > 0) {
+        return launch(NormGateKernel<VectorsOf(kSize), kSize>, threads);
+      }
+      return launch(vectors == 1   ? NormGateKernel<1, 0>
+                    : vectors == 2 ? NormGateKernel<2, 0>
+                                   : NormGateKernel<4, 0>,
+                    threads);
+    });
+  }
   return launch(AnyNormGateKernel, kThreads);
 }
 

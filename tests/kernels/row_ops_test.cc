@@ -104,8 +104,8 @@ class RowOpsTest : public testing::TestWithParam<BackendKind> {
 TEST_P(RowOpsTest, EqualTheFormulas) {
   for (const RowOp op : kRowOps) {
     // Rows that a GPU keeps whole, and some that it cannot.
-    for (const int32_t size :
-         {1, 15, 40, 96, 128, 344, 768, 1030, 1536, 2048, 2100, 4096, 4100}) {
+    for (const int32_t size : {1, 15, 40, 96, 128, 344, 768, 1024, 1030, 1536,
+                               2048, 2100, 4096, 4100}) {
       for (const int num_rows : {1, 5, 33}) {
         const int64_t width = InputSize(op, size);
         const Floats input = Random(num_rows * width, 3, -8.0f, 12.0f);
@@ -130,7 +130,7 @@ TEST_P(RowOpsTest, EqualTheFormulas) {
 // barriers, scripts/sanitize_gpu.
 TEST_P(RowOpsTest, SmallestOfEachForm) {
   for (const RowOp op : kRowOps) {
-    for (const int32_t size : {15, 128, 1536, 3072}) {
+    for (const int32_t size : {15, 128, 1536, 2048, 3072}) {
       const Floats input = Random(InputSize(op, size), 3, -8.0f, 12.0f);
       const Floats gate = Random(2 * size, 4, -6.0f, 6.0f);
       EXPECT_LE(MaxError(Run<float>(op, size, input, gate),
@@ -186,7 +186,7 @@ TEST_P(RowOpsTest, KeepANaNInItsRow) {
 
 TEST_P(RowOpsTest, HaveTheSameBitsInEveryRow) {
   for (const RowOp op : kRowOps) {
-    for (const int32_t size : {344, 1536}) {
+    for (const int32_t size : {344, 768, 1024, 1536, 2048}) {
       const int64_t width = InputSize(op, size);
       const Floats row = Random(width, 3);
       const Floats gate_row = Random(2 * size, 4);
