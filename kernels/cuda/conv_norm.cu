@@ -1,6 +1,7 @@
 #include "kernels/cuda/conv_window.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/rehearse.cuh"
 #include "kernels/cuda/row_values.cuh"
 
 namespace ttt {
@@ -35,14 +36,18 @@ class FourChannels {
     return SlotOf<float>(args_.tail, sequence.slot) + c_;
   }
 
-  // Rows `span` of a sequence.
-  __device__ void Run(const SequenceRows& sequence, RowSpan span) const {
+  // Rows `span` of a sequence. If not `is_real`, which only a single row may
+  // be, reads and writes none of its memory.
+  __device__ void Run(const SequenceRows& sequence, RowSpan span,
+                      bool is_real = true) const {
     const int64_t first = int64_t{sequence.first_row} * size_ + c_;
     const float* const input = args_.input + first;
-    float4 row_input = LoadRow(input, span.begin);
-    float4 before[kBefore];
+    const bool writes = is_active_ && is_real;
+    float4 row_input = {};
+    if (is_real) row_input = LoadRow(input, span.begin);
+    float4 before[kBefore] = {};
     if (span.begin == 0) {
-      LoadTail(Tail(sequence), size_, before);
+      if (is_real) LoadTail(Tail(sequence), size_, before);
     } else {
       NormaliseBefore(input, span.begin, before);
     }
@@ -54,15 +59,15 @@ class FourChannels {
         PrefetchLine(input + int64_t{row + kRowsAhead} * size_);
       }
       float4 own[1];
-      RunRows(first + int64_t{row} * size_, x, &before, own);
+      RunRows(first + int64_t{row} * size_, x, &before, writes, own);
       Advance(before, own[0]);
       if (!kWalks && row + 1 < span.end) row_input = LoadRow(input, row + 1);
     }
     if (span.begin > 0) return;
-    if (span.end < sequence.num_rows) {
+    if (is_real && span.end < sequence.num_rows) {
       NormaliseBefore(input, sequence.num_rows, before);
     }
-    if (is_active_) StoreTail(Tail(sequence), size_, before);
+    StoreTail(Tail(sequence), size_, before, writes);
   }
 
   // Two rows next to each other, of a sequence each that has no other.
@@ -76,11 +81,11 @@ class FourChannels {
       LoadTail(Tail(sequences[i]), size_, before[i]);
     }
     float4 own[kPair];
-    RunRows(first, x, before, own);
+    RunRows(first, x, before, is_active_, own);
 #pragma unroll
     for (int i = 0; i < kPair; ++i) {
       Advance(before[i], own[i]);
-      if (is_active_) StoreTail(Tail(sequences[i]), size_, before[i]);
+      StoreTail(Tail(sequences[i]), size_, before[i], is_active_);
     }
   }
 
@@ -89,7 +94,7 @@ class FourChannels {
   // inputs, and the inputs of the convolution before each. Gives its own.
   template <int kRows>
   __device__ void RunRows(int64_t at, const float4 (&x)[kRows],
-                          const float4 (*before)[kBefore],
+                          const float4 (*before)[kBefore], bool writes,
                           float4 (&own)[kRows]) const {
     float squares[kRows];
     float4 sum[kRows];
@@ -101,14 +106,14 @@ class FourChannels {
       own[i] = Scaled(x[i], Scale(squares[i]), conv_norm_weight_);
       const float4 y = conv_.Convolve(before[i], own[i]);
       sum[i] = {x[i].x + y.x, x[i].y + y.y, x[i].z + y.z, x[i].w + y.w};
-      if (is_active_) StoreFour(args_.sum + at + int64_t{i} * size_, sum[i]);
+      StoreFour(args_.sum + at + int64_t{i} * size_, sum[i], writes);
       squares[i] = Squares(sum[i]);
     }
     BlockSums(shared_.sum, NumThreads(), squares);
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const float4 normed = Scaled(sum[i], Scale(squares[i]), norm_weight_);
-      if (is_active_) StoreFour(args_.output, at + int64_t{i} * size_, normed);
+      StoreFour(args_.output, at + int64_t{i} * size_, normed, writes);
     }
   }
 
@@ -167,9 +172,12 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   if (row == sequence.first_row) {
     PrefetchTail(channels.Tail(sequence), args.hidden_size);
   }
-  WaitForKernelsBefore();
   const RowSpan span = ConvRows(sequence, row, row + 1, kFastConvKernel);
-  if (span.begin < span.end) channels.Run(sequence, span);
+  Rehearse(args.rows.num_rows, [&](bool is_real) {
+    // First as of one row that is decoded.
+    const RowSpan rows = is_real ? span : RowSpan{0, 1};
+    if (rows.begin < rows.end) channels.Run(sequence, rows, is_real);
+  });
 }
 
 // grid [num_rows / rows]; a block owns so many rows of the step, two or more,

@@ -125,10 +125,11 @@ __device__ inline void LoadTail(const float* tail, int64_t stride,
   }
 }
 __device__ inline void StoreTail(float* tail, int64_t stride,
-                                 const float4 (&before)[kFastConvKernel - 1]) {
+                                 const float4 (&before)[kFastConvKernel - 1],
+                                 bool does = true) {
 #pragma unroll
   for (int j = 0; j < kFastConvKernel - 1; ++j) {
-    StoreFour(tail + j * stride, before[j]);
+    StoreFour(tail + j * stride, before[j], does);
   }
 }
 

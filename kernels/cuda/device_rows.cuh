@@ -38,17 +38,34 @@ __device__ inline void StoreOperand(const Operand& to, int64_t index,
 __device__ inline float4 LoadFour(const float* from) {
   return *reinterpret_cast<const float4*>(from);
 }
-// To global memory. One access, where an assignment may become four.
-__device__ inline void StoreFour(float* to, float4 values) {
-  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to),
-               "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w)
-               : "memory");
+// To global memory, or, if not `does`, nowhere: what is computed for it is
+// computed all the same. Four are one access, where an assignment may become
+// four.
+__device__ inline void StoreOne(float* to, float value, bool does) {
+  asm volatile(
+      "{\n"
+      ".reg .pred does;\n"
+      "setp.ne.b32 does, %2, 0;\n"
+      "@does st.global.f32 [%0], %1;\n"
+      "}" ::"l"(to),
+      "f"(value), "r"(int(does))
+      : "memory");
+}
+__device__ inline void StoreFour(float* to, float4 values, bool does = true) {
+  asm volatile(
+      "{\n"
+      ".reg .pred does;\n"
+      "setp.ne.b32 does, %5, 0;\n"
+      "@does st.global.v4.f32 [%0], {%1, %2, %3, %4};\n"
+      "}" ::"l"(to),
+      "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w), "r"(int(does))
+      : "memory");
 }
 // At a multiple of 4.
 __device__ inline void StoreFour(const Operand& to, int64_t index,
-                                 float4 values) {
+                                 float4 values, bool does = true) {
   if (to.type == DType::kFloat32) {
-    StoreFour(static_cast<float*>(to.data) + index, values);
+    StoreFour(static_cast<float*>(to.data) + index, values, does);
     return;
   }
   const __nv_bfloat162 low = __floats2bfloat162_rn(values.x, values.y);
@@ -56,10 +73,14 @@ __device__ inline void StoreFour(const Operand& to, int64_t index,
   uint32_t halves[2];
   memcpy(&halves[0], &low, sizeof(low));
   memcpy(&halves[1], &high, sizeof(high));
-  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(
-                   static_cast<__nv_bfloat16*>(to.data) + index),
-               "r"(halves[0]), "r"(halves[1])
-               : "memory");
+  asm volatile(
+      "{\n"
+      ".reg .pred does;\n"
+      "setp.ne.b32 does, %3, 0;\n"
+      "@does st.global.v2.b32 [%0], {%1, %2};\n"
+      "}" ::"l"(static_cast<__nv_bfloat16*>(to.data) + index),
+      "r"(halves[0]), "r"(halves[1]), "r"(int(does))
+      : "memory");
 }
 
 // Of which each has a four of a row: their fours are one line of the caches.

@@ -2,6 +2,7 @@
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/rehearse.cuh"
 
 namespace ttt {
 namespace {
@@ -23,27 +24,40 @@ __device__ float4 Rotate(float4 rope, float4 x) {
 __device__ void RunRates(const LearnerInputsArgs& args, int32_t begin,
                          int32_t end) {
   const uint32_t heads = args.num_heads;
-  int32_t row = begin + int32_t(threadIdx.x / heads);
-  uint32_t head = threadIdx.x % heads;
-  float bias = args.rate_bias[head];
-  WaitForKernelsBefore();
+  const int32_t first_row = begin + int32_t(threadIdx.x / heads);
+  const uint32_t first_head = threadIdx.x % heads;
+  const float first_bias = args.rate_bias[first_head];
+  Rehearse(args.rows.num_rows, [&](bool is_real) {
+    int32_t row = first_row;
+    uint32_t head = first_head;
+    float bias = first_bias;
 #pragma unroll 1
-  while (row < end) {
-    const float logit = args.projections[row * args.row_stride +
-                                         args.rate_offset + int32_t(head)];
-    args.rates[int64_t{row} * heads + head] =
-        args.base_lr * Sigmoid(logit + bias) / args.head_dim;
-    head += kThreads;
-    row += int32_t(head / heads);
-    head %= heads;
-    bias = args.rate_bias[head];
-  }
+    while (row < end) {
+      float logit = 0.0f;
+      if (is_real) {
+        logit = args.projections[row * args.row_stride + args.rate_offset +
+                                 int32_t(head)];
+      }
+      const float rate = args.base_lr * Sigmoid(logit + bias) / args.head_dim;
+      StoreOne(args.rates + int64_t{row} * heads + head, rate, is_real);
+      head += kThreads;
+      row += int32_t(head / heads);
+      head %= heads;
+      bias = args.rate_bias[head];
+    }
+  });
 }
 
-// The place of a row in its mini-batch.
-__device__ int32_t PhaseOf(int64_t position, int32_t mini_batch) {
-  return position <= INT32_MAX ? uint32_t(position) % uint32_t(mini_batch)
-                               : position % mini_batch;  // Far slower.
+// The place of a row in its mini-batch. Without a division of 64 bits, which is
+// a long call.
+__device__ int32_t PhaseOf(int64_t position, uint32_t mini_batch) {
+  static_assert(kMaxMiniBatch < 1 << 16);
+  const auto low = uint32_t(position);
+  const auto high = uint32_t(position >> 32);
+  if (high == 0) return int32_t(low % mini_batch);
+  const uint32_t of_high = high % mini_batch;
+  const uint32_t of_most = (of_high << 16 | low >> 16) % mini_batch;
+  return int32_t((of_most << 16 | (low & 0xffff)) % mini_batch);
 }
 
 // What a thread reads of a row, in its four channels.
@@ -51,11 +65,6 @@ struct FourInputs {
   float4 query;  // or the shared projection
   float4 key;    // unless shared
   float4 value;
-};
-
-// Where a row is in its mini-batch, and the angles of that place.
-struct Place {
-  int32_t phase;
   float4 rope;
 };
 
@@ -73,35 +82,31 @@ class FourChannels {
   __device__ float* Tail(const SequenceRows& sequence) const {
     return SlotOf<float>(args_.tail, sequence.slot) + c_;
   }
-  // Of a row of a sequence. Reads weights alone.
-  __device__ Place PlaceOf(const SequenceRows& sequence, int32_t row) const {
-    return PlaceAt(PhaseOf(sequence.position + row, args_.mini_batch));
+  // The place of a row of a sequence in its mini-batch.
+  __device__ int32_t Phase(const SequenceRows& sequence, int32_t row) const {
+    return PhaseOf(sequence.position + row, args_.mini_batch);
   }
 
-  // Rows `span` of a sequence, of which the first has this place. `convolve`
-  // makes a query and a key of the shared projection.
+  // Rows `span` of a sequence, of which the first has this phase. `convolve`
+  // makes a query and a key of the shared projection. If not `is_real`, which
+  // only a single row may be, reads and writes no rows.
   template <typename Convolutions>
-  __device__ void Run(const SequenceRows& sequence, RowSpan span, Place place,
-                      const Convolutions& convolve) const {
+  __device__ void Run(const SequenceRows& sequence, RowSpan span, int32_t phase,
+                      bool is_real, const Convolutions& convolve) const {
     const int64_t first = sequence.first_row;
-    FourInputs next = Load(first + span.begin);
+    FourInputs next = {};
+    if (is_real) next = Load(first + span.begin, phase);
     for (int32_t row = span.begin; row < span.end; ++row) {
       FourInputs in = next;
-      const float4 rope = place.rope;
-      if (kWalks && row + 1 < span.end) {
-        next = Load(first + row + 1);
-        place = After(place);
-      }
+      phase = phase + 1 == args_.mini_batch ? 0 : phase + 1;
+      if (kWalks && row + 1 < span.end) next = Load(first + row + 1, phase);
       if (kWalks && row + kRowsAhead < span.end &&
           threadIdx.x % kThreadsPerLine == 0) {
         Prefetch(first + row + kRowsAhead);
       }
       if constexpr (kShares) convolve(in.query, in.query, in.key);
-      Store(first + row, in, rope);
-      if (!kWalks && row + 1 < span.end) {
-        next = Load(first + row + 1);
-        place = After(place);
-      }
+      Store(first + row, in, is_real);
+      if (!kWalks && row + 1 < span.end) next = Load(first + row + 1, phase);
     }
   }
 
@@ -110,34 +115,29 @@ class FourChannels {
     return LoadFour(args_.projections + step_row * args_.row_stride +
                     args_.query_offset + c_);
   }
-  __device__ FourInputs Load(int64_t step_row) const {
+  __device__ FourInputs Load(int64_t step_row, int32_t phase) const {
     const float* const row = args_.projections + step_row * args_.row_stride;
     FourInputs in;
     in.query = LoadFour(row + args_.query_offset + c_);
     if constexpr (!kShares) in.key = LoadFour(row + args_.key_offset + c_);
     in.value = LoadFour(row + args_.value_offset + c_);
+    in.rope = LoadFour(rope_ + phase * args_.head_dim);
     return in;
   }
   __device__ void Store(int64_t step_row, const FourInputs& in,
-                        float4 rope) const {
-    const float4 query = Rotate(rope, in.query);
-    const float4 key = Rotate(rope, in.key);
+                        bool does = true) const {
+    const float4 query = Rotate(in.rope, in.query);
+    const float4 key = Rotate(in.rope, in.key);
     const int64_t out = step_row * width_ + c_;
-    StoreFour(args_.queries, out, query);
-    StoreFour(args_.keys, out, key);
+    StoreFour(args_.queries, out, query, does);
+    StoreFour(args_.keys, out, key, does);
     StoreFour(args_.targets, out,
               {in.value.x - key.x, in.value.y - key.y, in.value.z - key.z,
-               in.value.w - key.w});
+               in.value.w - key.w},
+              does);
   }
 
  private:
-  __device__ Place PlaceAt(int32_t phase) const {
-    return {phase, LoadFour(rope_ + phase * args_.head_dim)};
-  }
-  __device__ Place After(Place place) const {
-    return PlaceAt(place.phase + 1 == args_.mini_batch ? 0 : place.phase + 1);
-  }
-
   __device__ void Prefetch(int64_t step_row) const {
     const float* const row = args_.projections + step_row * args_.row_stride;
     PrefetchLine(row + args_.query_offset + c_);
@@ -148,7 +148,7 @@ class FourChannels {
   const LearnerInputsArgs& args_;
   const int32_t c_;
   const int32_t width_;
-  const float* const rope_;  // of place 0
+  const float* const rope_;  // of phase 0
 };
 
 // Four channels of one thread, of a shared projection.
@@ -164,41 +164,42 @@ class SharedChannels {
   __device__ void Prefetch(const SequenceRows& sequence) const {
     PrefetchTail(channels_.Tail(sequence), width_);
   }
-  __device__ Place PlaceOf(const SequenceRows& sequence, int32_t row) const {
-    return channels_.PlaceOf(sequence, row);
+  __device__ int32_t Phase(const SequenceRows& sequence, int32_t row) const {
+    return channels_.Phase(sequence, row);
   }
 
-  // Rows `span` of a sequence, of which the first has this place.
-  __device__ void Run(const SequenceRows& sequence, RowSpan span,
-                      Place place) const {
+  // Rows `span` of a sequence, of which the first has this phase; `is_real` as
+  // for FourChannels.
+  __device__ void Run(const SequenceRows& sequence, RowSpan span, int32_t phase,
+                      bool is_real = true) const {
     float* const tail = channels_.Tail(sequence);
-    float4 before[kBefore];
+    float4 before[kBefore] = {};
     if (span.begin == 0) {
-      LoadTail(tail, width_, before);
+      if (is_real) LoadTail(tail, width_, before);
     } else {
       LoadBefore(sequence, span.begin, before);
     }
-    channels_.Run(sequence, span, place,
+    channels_.Run(sequence, span, phase, is_real,
                   [&](float4 own, float4& query, float4& key) {
                     query = conv_q_.Convolve(before, own);
                     key = conv_k_.Convolve(before, own);
                     Advance(before, own);
                   });
     if (span.begin > 0) return;
-    if (span.end < sequence.num_rows) {
+    if (is_real && span.end < sequence.num_rows) {
       LoadBefore(sequence, sequence.num_rows, before);
     }
-    StoreTail(tail, width_, before);
+    StoreTail(tail, width_, before, is_real);
   }
 
   // Two rows next to each other, of a sequence each that has no other.
   __device__ void RunPair(const SequenceRows (&sequences)[kPair],
-                          const Place (&places)[kPair]) const {
+                          const int32_t (&phases)[kPair]) const {
     FourInputs in[kPair];
     float4 before[kPair][kBefore];
 #pragma unroll
     for (int i = 0; i < kPair; ++i) {
-      in[i] = channels_.Load(sequences[i].first_row);
+      in[i] = channels_.Load(sequences[i].first_row, phases[i]);
       LoadTail(channels_.Tail(sequences[i]), width_, before[i]);
     }
 #pragma unroll
@@ -206,7 +207,7 @@ class SharedChannels {
       const float4 own = in[i].query;
       in[i].query = conv_q_.Convolve(before[i], own);
       in[i].key = conv_k_.Convolve(before[i], own);
-      channels_.Store(sequences[i].first_row, in[i], places[i].rope);
+      channels_.Store(sequences[i].first_row, in[i]);
       Advance(before[i], own);
       StoreTail(channels_.Tail(sequences[i]), width_, before[i]);
     }
@@ -229,7 +230,7 @@ class SharedChannels {
 
 // grid [num_rows, parts of the channels, and one for the rates]; a block owns a
 // row in its channels, and of it a thread four.
-__global__ void __launch_bounds__(kThreads, 6)
+__global__ void __launch_bounds__(kThreads, 5)
     SharedInputsKernel(const __grid_constant__ LearnerInputsArgs args) {
   LetNextKernelBegin();
   const int32_t row = blockIdx.x;
@@ -243,9 +244,12 @@ __global__ void __launch_bounds__(kThreads, 6)
   const SharedChannels<false> channels(args, c);
   if (row == sequence.first_row) channels.Prefetch(sequence);
   const RowSpan span = ConvRows(sequence, row, row + 1, kFastConvKernel);
-  const Place place = channels.PlaceOf(sequence, span.begin);
-  WaitForKernelsBefore();
-  if (span.begin < span.end) channels.Run(sequence, span, place);
+  const int32_t phase = channels.Phase(sequence, span.begin);
+  Rehearse(args.rows.num_rows, [&](bool is_real) {
+    // First as of one row that is decoded.
+    const RowSpan rows = is_real ? span : RowSpan{0, 1};
+    if (rows.begin < rows.end) channels.Run(sequence, rows, phase, is_real);
+  });
 }
 
 // grid [num_rows / rows, parts of the channels, and one for the rates]; a block
@@ -266,22 +270,22 @@ __global__ void __launch_bounds__(kThreads, 4)
       SequenceOfRow(args.rows, begin),
       SequenceOfRow(args.rows, min(begin + 1, end - 1))};
   const SharedChannels<true> channels(args, c);
-  Place places[kPair];
+  int32_t phases[kPair];
 #pragma unroll
   for (int i = 0; i < kPair; ++i) {
     if (sequences[i].first_row >= begin) channels.Prefetch(sequences[i]);
-    places[i] = channels.PlaceOf(sequences[i], 0);
+    phases[i] = channels.Phase(sequences[i], 0);
   }
   WaitForKernelsBefore();
   if (end - begin == kPair && sequences[0].num_rows == 1 &&
       sequences[1].num_rows == 1) {
-    channels.RunPair(sequences, places);
+    channels.RunPair(sequences, phases);
     return;
   }
   ForEachConvSpan(args.rows, sequences[0], begin, end, kFastConvKernel,
                   [&](const SequenceRows& sequence, RowSpan span) {
                     channels.Run(sequence, span,
-                                 channels.PlaceOf(sequence, span.begin));
+                                 channels.Phase(sequence, span.begin));
                   });
 }
 
@@ -298,10 +302,9 @@ __global__ void __launch_bounds__(kThreads)
   if (c >= args.num_heads * args.head_dim) return;
   const SequenceRows sequence = SequenceOfRow(args.rows, row);
   const FourChannels<false, false> channels(args, c);
-  const int32_t index = row - sequence.first_row;
-  const Place place = channels.PlaceOf(sequence, index);
+  const int32_t phase = channels.Phase(sequence, row - sequence.first_row);
   WaitForKernelsBefore();
-  channels.Store(row, channels.Load(row), place.rope);
+  channels.Store(row, channels.Load(row, phase));
 }
 
 // One channel pair of one thread, of any convolution.
@@ -330,12 +333,12 @@ __device__ void RunPair(const LearnerInputsArgs& args,
 // channels.
 __global__ void __launch_bounds__(kThreads)
     AnyInputsKernel(const __grid_constant__ LearnerInputsArgs args) {
-  WaitForKernelsBefore();
   const int32_t step_row = blockIdx.x;
   if (blockIdx.y + 1 == gridDim.y) {
     RunRates(args, step_row, step_row + 1);
     return;
   }
+  WaitForKernelsBefore();
   const int32_t width = args.num_heads * args.head_dim;
   const int32_t c = 2 * (blockIdx.y * kThreads + threadIdx.x);
   if (c >= width) return;

@@ -2,6 +2,7 @@
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/rehearse.cuh"
 #include "kernels/cuda/row_values.cuh"
 
 namespace ttt {
@@ -88,7 +89,7 @@ __device__ float Gated(float x, float gate, Moments moments, float scale,
 template <int kVectors, int kSize>
 __global__ void __launch_bounds__(kThreads)
     NormGateKernel(const __grid_constant__ NormGateArgs args) {
-  __shared__ Moments of_warps[kMaxWarps];
+  __shared__ Moments of_warps[2][kMaxWarps];
   LetNextKernelBegin();
   const int size = kSize > 0 ? kSize : args.hidden_size;
   const int num_threads = kSize > 0 ? kSize / (4 * kVectors) : blockDim.x;
@@ -99,36 +100,40 @@ __global__ void __launch_bounds__(kThreads)
     weight[n] = LoadFour(args.weight + c);
     bias[n] = LoadFour(args.bias + c);
   });
-  WaitForKernelsBefore();
-  float4 x[kVectors];
-  float4 gate[kVectors] = {};
   const int64_t first = int64_t{blockIdx.x} * size;
-  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
-    x[n] = LoadFour(args.input + first + c);
-    if (args.gate == nullptr) return;
-    gate[n] = LoadFour(args.gate + blockIdx.x * args.gate_stride + c);
-  });
-  const Moments moments = WarpMoments(MomentsOf(x), 4 * kVectors);
-  if (threadIdx.x % kWarpSize == 0) {
-    of_warps[threadIdx.x / kWarpSize] = moments;
-  }
-  // Without a branch, so that it may be done while the warp's moments travel.
+  Rehearse(args.num_rows, [&](bool is_real) {
+    float4 x[kVectors] = {};
+    float4 gate[kVectors] = {};
+    if (is_real) {
+      ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
+        x[n] = LoadFour(args.input + first + c);
+        if (args.gate == nullptr) return;
+        gate[n] = LoadFour(args.gate + blockIdx.x * args.gate_stride + c);
+      });
+    }
+    const Moments moments = WarpMoments(MomentsOf(x), 4 * kVectors);
+    if (threadIdx.x % kWarpSize == 0) {
+      of_warps[is_real][threadIdx.x / kWarpSize] = moments;
+    }
+    // Without a branch, so that it may be done while the warp's moments travel.
 #pragma unroll
-  for (float4& four : gate) {
-    four = {Gelu(four.x), Gelu(four.y), Gelu(four.z), Gelu(four.w)};
-    if (args.gate == nullptr) four = {1.0f, 1.0f, 1.0f, 1.0f};
-  }
-  __syncthreads();
-  const Moments of_row =
-      BlockMoments(of_warps, num_warps, 4 * kVectors * kWarpSize);
-  const float scale = LayerNormScale(of_row.squares, size);
-  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
-    StoreFour(
-        args.output, first + c,
-        {Gated(x[n].x, gate[n].x, of_row, scale, weight[n].x, bias[n].x),
-         Gated(x[n].y, gate[n].y, of_row, scale, weight[n].y, bias[n].y),
-         Gated(x[n].z, gate[n].z, of_row, scale, weight[n].z, bias[n].z),
-         Gated(x[n].w, gate[n].w, of_row, scale, weight[n].w, bias[n].w)});
+    for (float4& four : gate) {
+      four = {Gelu(four.x), Gelu(four.y), Gelu(four.z), Gelu(four.w)};
+      if (args.gate == nullptr) four = {1.0f, 1.0f, 1.0f, 1.0f};
+    }
+    __syncthreads();
+    const Moments of_row =
+        BlockMoments(of_warps[is_real], num_warps, 4 * kVectors * kWarpSize);
+    const float scale = LayerNormScale(of_row.squares, size);
+    ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
+      StoreFour(
+          args.output, first + c,
+          {Gated(x[n].x, gate[n].x, of_row, scale, weight[n].x, bias[n].x),
+           Gated(x[n].y, gate[n].y, of_row, scale, weight[n].y, bias[n].y),
+           Gated(x[n].z, gate[n].z, of_row, scale, weight[n].z, bias[n].z),
+           Gated(x[n].w, gate[n].w, of_row, scale, weight[n].w, bias[n].w)},
+          is_real);
+    });
   });
 }
 

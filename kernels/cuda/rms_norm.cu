@@ -1,6 +1,7 @@
 #include "kernels/cuda/device_rows.cuh"
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/overlap.cuh"
+#include "kernels/cuda/rehearse.cuh"
 #include "kernels/cuda/row_values.cuh"
 
 namespace ttt {
@@ -12,28 +13,32 @@ constexpr int kThreads = 256;  // at most
 template <int kVectors, int kSize>
 __global__ void __launch_bounds__(kThreads)
     RmsNormKernel(const __grid_constant__ RmsNormArgs args) {
-  __shared__ SumSpace<1> space;
+  __shared__ SumSpace<1> spaces[2];
   LetNextKernelBegin();
   const int32_t size = kSize > 0 ? kSize : args.hidden_size;
   const int num_threads =
       kSize > 0 ? RowShapeOf(kSize, kThreads).threads : blockDim.x;
   float4 weight[kVectors] = {};
-  float4 x[kVectors] = {};
   ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
     weight[n] = LoadFour(args.weight + c);
   });
-  WaitForKernelsBefore();
   const int64_t first = int64_t{blockIdx.x} * size;
-  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
-    x[n] = LoadFour(args.input + first + c);
-  });
-  float squares = 0.0f;
+  Rehearse(args.num_rows, [&](bool is_real) {
+    float4 x[kVectors] = {};
+    if (is_real) {
+      ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
+        x[n] = LoadFour(args.input + first + c);
+      });
+    }
+    float squares = 0.0f;
 #pragma unroll
-  for (const float4& four : x) squares = AddSquares(four, squares);
-  const float scale = RmsScale<kSize>(BlockSum(space, num_threads, squares),
-                                      size, args.epsilon);
-  ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
-    StoreFour(args.output, first + c, Scaled(x[n], scale, weight[n]));
+    for (const float4& four : x) squares = AddSquares(four, squares);
+    const float scale = RmsScale<kSize>(
+        BlockSum(spaces[is_real], num_threads, squares), size, args.epsilon);
+    ForEachFour<kVectors>(size, num_threads, [&](int n, int c) {
+      StoreFour(args.output, first + c, Scaled(x[n], scale, weight[n]),
+                is_real);
+    });
   });
 }
 

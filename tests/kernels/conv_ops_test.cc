@@ -441,7 +441,10 @@ class LearnerInputsRun {
     Array<float> wq(backend_, conv_q), bq(backend_, bias_q);
     Array<float> wk(backend_, conv_k), bk(backend_, bias_k);
     Array<float> rate(backend_, rate_bias), angles(backend_, rope);
-    ForEachStep(cut, has_ended, [&](const auto& sequences, const auto& rows) {
+    ForEachStep(cut, has_ended, [&](auto sequences, const auto& rows) {
+      for (SequenceRows& sequence : sequences) {
+        sequence.position += first_position;
+      }
       StepArrays step(backend_, sequences, kFreeSlot);
       Array<float> input(backend_, Gather(projections, row_stride_, rows));
       const Floats empty(rows.size() * width_, NAN);
@@ -503,6 +506,7 @@ class LearnerInputsRun {
 
   std::vector<Floats> projections;
   Floats conv_q, conv_k, bias_q, bias_k, rate_bias, rope;
+  int64_t first_position = 0;
 
  private:
   void AddWanted(int session, int64_t p,
@@ -587,6 +591,25 @@ TEST_P(ConvOpsTest, LearnerInputsOfManyRowsAreThoseOfFew) {
       for (int part = 0; part < 4; ++part) {
         EXPECT_LE(MaxError(whole[part], wanted[part]), 1e-6) << part;
         EXPECT_EQ(Bits(in_few[part]), Bits(whole[part])) << part;
+      }
+    }
+  }
+}
+
+TEST_P(ConvOpsTest, LearnerInputsKnowTheirPlaceAtAnyPosition) {
+  for (const int mini_batch : {1, 5, 12, 16}) {
+    for (const bool is_aligned : {true, false}) {
+      LearnerInputsRun run(*backend_, {1, 32, mini_batch, 4, true, is_aligned});
+      const auto wanted = run.Run(kCuts[1]);
+      for (const int64_t mini_batches :
+           {int64_t{1}, int64_t{400'000'000}, int64_t{858'993'459},
+            int64_t{7'000'000'000}, int64_t{123'456'789'012'345}}) {
+        run.first_position = mini_batches * mini_batch;
+        const auto results = run.Run(kCuts[1]);
+        for (int part = 0; part < 4; ++part) {
+          EXPECT_EQ(Bits(results[part]), Bits(wanted[part]))
+              << mini_batch << " * " << mini_batches << ", part " << part;
+        }
       }
     }
   }
