@@ -729,6 +729,10 @@ TEST_P(ConvOpsTest, SmallestOfEachForm) {
                        run.Wanted().output),
               1e-5);
   }
+  // A block of a GPU has two sequences.
+  const std::vector<int32_t> counts(134, 1);
+  ExpectSequencesApart(*backend_, 8, counts, {0, 133});
+  ExpectInputsApart(*backend_, 1, counts, {0, 133});
   for (const InputsCase& inputs :
        {InputsCase{1, 32, 2, 4, true, false, kFew},
         InputsCase{1, 32, 2, 4, true, true, kFew},
