@@ -1,6 +1,7 @@
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/learner_linear_decode.cuh"
 #include "kernels/cuda/learner_linear_prefill.cuh"
+#include "kernels/cuda/learner_linear_spread.cuh"
 #include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
@@ -65,9 +66,25 @@ __global__ void __launch_bounds__(Decode<kHeadDim, kWarps>::kMostItems*
   head.Run(sequence);
 }
 
+// grid [num_heads, batch]. At most four blocks a multiprocessor have work.
+template <int kHeadDim>
+__global__ void __launch_bounds__(2 * kHeadDim, 4)
+    LinearSpreadKernel(const __grid_constant__ LearnerArgs args) {
+  extern __shared__ float4 shared[];
+  LetNextKernelBegin();
+  __builtin_assume(threadIdx.x < 2 * kHeadDim);
+  const SequenceRows sequence = LoadWholeSequence(args.rows, blockIdx.y);
+  LinearSpread<kHeadDim> head(
+      args, blockIdx.x, threadIdx.x,
+      *reinterpret_cast<LinearSpreadSpace<kHeadDim>*>(shared));
+  head.Run(sequence);
+}
+
 // Items of a step up to which as many warps as can be share each; above, the
 // multiprocessors of an H200 have enough of them.
 constexpr int32_t kMostSpreadItems = 2 * 132;
+// The same of a row a sequence.
+constexpr int32_t kMostSpreadDecodeItems = 4 * 132;
 // Items up to which one is a block: all multiprocessors have some.
 constexpr int32_t kMostLoneItems = 8 * 132;
 
@@ -81,9 +98,14 @@ cudaError_t LaunchPrefill(const LearnerArgs& args, cudaStream_t stream) {
 
 template <int kHeadDim, int kWarps>
 cudaError_t LaunchDecode(const LearnerArgs& args, cudaStream_t stream) {
+  const int32_t all_items = args.rows.batch * args.num_heads;
+  if (all_items <= kMostSpreadDecodeItems) {
+    return LaunchOverlapped(LinearSpreadKernel<kHeadDim>,
+                            dim3(args.num_heads, args.rows.batch), 2 * kHeadDim,
+                            sizeof(LinearSpreadSpace<kHeadDim>), stream, args);
+  }
   using D = Decode<kHeadDim, kWarps>;
-  const int32_t items =
-      args.rows.batch * args.num_heads <= kMostLoneItems ? 1 : D::kMostItems;
+  const int32_t items = all_items <= kMostLoneItems ? 1 : D::kMostItems;
   return LaunchOverlapped(
       LinearDecodeKernel<kHeadDim, kWarps>,
       dim3((args.num_heads + items - 1) / items, args.rows.batch),

@@ -3,8 +3,6 @@
 // and writes both.
 #pragma once
 
-#include <cstddef>
-
 #include "kernels/cuda/learner_linear_tiles.cuh"
 
 namespace ttt {
@@ -24,26 +22,6 @@ struct LinearDecodeSpace {
   float token_scale[kMaxMiniBatch];
   ShownColumns<kHeadDim, kWarps> shown;
 };
-
-// As LoadSequence. The barrier keeps the compiler from putting off a part of
-// it, which would cost another trip to memory.
-__device__ inline SequenceRows LoadWholeSequence(const StepRows& rows,
-                                                 int32_t index) {
-  static_assert(sizeof(SequenceRows) == 24 &&
-                    offsetof(SequenceRows, slot) == 8 &&
-                    offsetof(SequenceRows, position) == 16,
-                "as it is put together");
-  uint32_t words[3][2];
-#pragma unroll
-  for (int i = 0; i < 3; ++i) {
-    LoadFromL2(reinterpret_cast<const uint2*>(rows.sequences + index) + i,
-               words[i]);
-  }
-  __syncwarp();
-  return {static_cast<int32_t>(words[0][0]), static_cast<int32_t>(words[0][1]),
-          static_cast<int32_t>(words[1][0]),
-          static_cast<int64_t>(uint64_t{words[2][1]} << 32 | words[2][0])};
-}
 
 // The state of a head is read before the kernels before have ended: no op of
 // the step but this one writes it.
@@ -111,13 +89,6 @@ class LinearDecode : LinearTiles<kHeadDim, kWarps> {
     Words high;
     Words low;
   };
-
-  // position % mini_batch, mostly without the long way of 64 bits.
-  __device__ static int PhaseOf(int64_t position, int32_t mini_batch) {
-    return (mini_batch & (mini_batch - 1)) == 0
-               ? static_cast<int>(position) & (mini_batch - 1)
-               : static_cast<int>(position % mini_batch);
-  }
 
   // The compiler would keep addresses of the slot in registers, for which there
   // is no room.

@@ -3,6 +3,8 @@
 // whatever the number of warps.
 #pragma once
 
+#include <cstddef>
+
 #include "kernels/cuda/learner_tile.cuh"
 
 namespace ttt {
@@ -84,6 +86,33 @@ struct LinearHead {
     return int64_t{index} * (args.mini_batch - 1);
   }
 };
+
+// As LoadSequence. The barrier keeps the compiler from putting off a part of
+// it, which would cost another trip to memory.
+__device__ inline SequenceRows LoadWholeSequence(const StepRows& rows,
+                                                 int32_t index) {
+  static_assert(sizeof(SequenceRows) == 24 &&
+                    offsetof(SequenceRows, slot) == 8 &&
+                    offsetof(SequenceRows, position) == 16,
+                "as it is put together");
+  uint32_t words[3][2];
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    LoadFromL2(reinterpret_cast<const uint2*>(rows.sequences + index) + i,
+               words[i]);
+  }
+  __syncwarp();
+  return {static_cast<int32_t>(words[0][0]), static_cast<int32_t>(words[0][1]),
+          static_cast<int32_t>(words[1][0]),
+          static_cast<int64_t>(uint64_t{words[2][1]} << 32 | words[2][0])};
+}
+
+// position % mini_batch, mostly without the long way of 64 bits.
+__device__ inline int PhaseOf(int64_t position, int32_t mini_batch) {
+  return (mini_batch & (mini_batch - 1)) == 0
+             ? static_cast<int>(position) & (mini_batch - 1)
+             : static_cast<int>(position % mini_batch);
+}
 
 // The tiles of a warp. A lane's outputs are the two, g and g + 8, of each tile;
 // they are called h = 0 and 1, and adjacent in memory.
@@ -292,8 +321,14 @@ class LinearTiles {
   __device__ static void CommitBias(const uint32_t (&gradients)[kOwnTiles][4],
                                     const bool (&is_bad)[kColumns], float tau,
                                     float (&bias)[kOwnTiles][2]) {
-    const bool any_is_bad =
-        __any_sync(kAllLanes, is_bad[0] || is_bad[1] || is_bad[2] || is_bad[3]);
+    CommitBias(
+        gradients,
+        __any_sync(kAllLanes, is_bad[0] || is_bad[1] || is_bad[2] || is_bad[3]),
+        tau, bias);
+  }
+  __device__ static void CommitBias(const uint32_t (&gradients)[kOwnTiles][4],
+                                    bool any_is_bad, float tau,
+                                    float (&bias)[kOwnTiles][2]) {
     const float bias_tau = any_is_bad ? nanf("") : tau;
 #pragma unroll
     for (int t = 0; t < kOwnTiles; ++t) {
@@ -388,6 +423,8 @@ class LinearTiles {
   }
 
   const float (&norm_)[2][kHeadDim];
+
+ protected:
   ShownColumns<kHeadDim, kWarps>& shown_;
 };
 
