@@ -26,6 +26,15 @@ struct Decode {
       sizeof(LinearDecodeSpace<kHeadDim, kWarps>);
 };
 
+template <int kHeadDim>
+struct Spread {
+  static constexpr int kThreads = kHeadDim / kOutputsOfTile * kWarpSize;
+  static constexpr int kBlocks = kHeadDim == 96 ? 2 : 5;
+  // Up to which all have a place at once, beside a block of the products.
+  static constexpr int32_t kMostItems = (kHeadDim == 96 ? 2 : 4) * 132;
+  static constexpr int32_t kSharedBytes = sizeof(LinearSpreadSpace<kHeadDim>);
+};
+
 // grid [num_heads, batch].
 template <int kHeadDim, int kWarps>
 __global__ void __launch_bounds__(Prefill<kHeadDim, kWarps>::kThreads,
@@ -66,13 +75,14 @@ __global__ void __launch_bounds__(Decode<kHeadDim, kWarps>::kMostItems*
   head.Run(sequence);
 }
 
-// grid [num_heads, batch]. At most four blocks a multiprocessor have work.
+// grid [num_heads, batch].
 template <int kHeadDim>
-__global__ void __launch_bounds__(2 * kHeadDim, 4)
+__global__ void __launch_bounds__(Spread<kHeadDim>::kThreads,
+                                  Spread<kHeadDim>::kBlocks)
     LinearSpreadKernel(const __grid_constant__ LearnerArgs args) {
   extern __shared__ float4 shared[];
   LetNextKernelBegin();
-  __builtin_assume(threadIdx.x < 2 * kHeadDim);
+  __builtin_assume(threadIdx.x < Spread<kHeadDim>::kThreads);
   const SequenceRows sequence = LoadWholeSequence(args.rows, blockIdx.y);
   LinearSpread<kHeadDim> head(
       args, blockIdx.x, threadIdx.x,
@@ -83,8 +93,6 @@ __global__ void __launch_bounds__(2 * kHeadDim, 4)
 // Items of a step up to which as many warps as can be share each; above, the
 // multiprocessors of an H200 have enough of them.
 constexpr int32_t kMostSpreadItems = 2 * 132;
-// The same of a row a sequence.
-constexpr int32_t kMostSpreadDecodeItems = 4 * 132;
 // Items up to which one is a block: all multiprocessors have some.
 constexpr int32_t kMostLoneItems = 8 * 132;
 
@@ -99,10 +107,11 @@ cudaError_t LaunchPrefill(const LearnerArgs& args, cudaStream_t stream) {
 template <int kHeadDim, int kWarps>
 cudaError_t LaunchDecode(const LearnerArgs& args, cudaStream_t stream) {
   const int32_t all_items = args.rows.batch * args.num_heads;
-  if (all_items <= kMostSpreadDecodeItems) {
+  using S = Spread<kHeadDim>;
+  if (all_items <= S::kMostItems) {
     return LaunchOverlapped(LinearSpreadKernel<kHeadDim>,
-                            dim3(args.num_heads, args.rows.batch), 2 * kHeadDim,
-                            sizeof(LinearSpreadSpace<kHeadDim>), stream, args);
+                            dim3(args.num_heads, args.rows.batch), S::kThreads,
+                            S::kSharedBytes, stream, args);
   }
   using D = Decode<kHeadDim, kWarps>;
   const int32_t items = all_items <= kMostLoneItems ? 1 : D::kMostItems;

@@ -88,6 +88,10 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   // words of inputs 2q, 2q + 1, 2q + 8 and 2q + 9.
   using Words = uint32_t[kSteps][4];
   struct State {
+    uint16_t* weights;  // the lane's first in the slot
+    uint4* kept_key;    // what the thread brings of the pending rows
+    uint4* kept_target;
+    float* kept_rates[kOwnColumns];
     Words high;
     Words low;  // only if the row ends its mini-batch
     uint32_t bias[2];
@@ -128,23 +132,26 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
 
   // Begins to bring all that the row needs of the slot.
   __device__ void Load(State& state) {
-    const uint16_t* const weights = Tiles::FirstWeight(head_.weights());
-    LoadWordsOf(weights, state.high);
+    state.weights = Hidden(Tiles::FirstWeight(head_.weights()));
+    LoadWordsOf(state.weights, state.high);
     __syncwarp();  // The compiler would load these last.
     LoadFromL2(head_.bias() + first_output_, state.bias);
+    state.kept_key = Hidden(Kept(args_.pending_keys));
+    state.kept_target = Hidden(Kept(args_.pending_targets));
     if (Row() < phase_) {
-      CopyAsync16(&UnitOf(space_.keys), Kept(args_.pending_keys), true);
-      CopyAsync16(&UnitOf(space_.targets), Kept(args_.pending_targets), true);
+      CopyAsync16(&UnitOf(space_.keys), state.kept_key, true);
+      CopyAsync16(&UnitOf(space_.targets), state.kept_target, true);
     }
 #pragma unroll
     for (int i = 0; i < kOwnColumns; ++i) {
       const int row = RowOf(Column(i));
+      state.kept_rates[i] = Hidden(head_.pending_rates() + row);
       state.rates[i] = 0.0f;
-      if (row < phase_) state.rates[i] = __ldcg(head_.pending_rates() + row);
+      if (row < phase_) state.rates[i] = __ldcg(state.kept_rates[i]);
     }
     state.tau = __ldcg(args_.token_scale + phase_);
     if (commits()) {
-      LoadWordsOf(weights + kHeadDim * kHeadDim, state.low);
+      LoadWordsOf(state.weights + kHeadDim * kHeadDim, state.low);
       if (Row() > phase_) {
         UnitOf(space_.keys) = UnitOf(space_.targets) = {0, 0, 0, 0};
       }
@@ -161,10 +168,20 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
       }
     }
   }
+  // The compiler would find the address anew where it is used.
+  template <typename T>
+  __device__ static T* Hidden(T* address) {
+    asm volatile("" : "+l"(address));
+    return address;
+  }
 
   // Brings the step's row, and leaves it in the slot if its mini-batch goes on.
   __device__ void LoadRow(State& state) {
     const bool is_kept = !commits();
+#pragma unroll
+    for (int i = 0; i < kOwnColumns; ++i) {
+      if (RowOf(Column(i)) == phase_) state.rates[i] = __ldcg(head_.Rate(0));
+    }
     if (Row() == phase_) {
       const int64_t from = head_.RowOffset(0) / 8 + thread_ % kUnits;
       const uint4 key = __ldcg(Units(args_.keys) + from);
@@ -173,15 +190,14 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
       UnitOf(space_.keys) = key;
       UnitOf(space_.targets) = target;
       if (is_kept) {
-        *Kept(args_.pending_keys) = key;
-        *Kept(args_.pending_targets) = target;
+        *state.kept_key = key;
+        *state.kept_target = target;
       }
     }
 #pragma unroll
     for (int i = 0; i < kOwnColumns; ++i) {
-      if (RowOf(Column(i)) == phase_) {
-        state.rates[i] = __ldcg(head_.Rate(0));
-        if (is_kept) head_.pending_rates()[phase_] = state.rates[i];
+      if (is_kept && RowOf(Column(i)) == phase_) {
+        *state.kept_rates[i] = state.rates[i];
       }
     }
     WaitForCopies();
@@ -391,7 +407,7 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   // W -= tau sum_s gradients_s k_s. The words of the first 16 inputs are the
   // next each time.
   __device__ void CommitWeights(const uint32_t (&gradients)[4], State& state) {
-    uint16_t* to = Tiles::FirstWeight(head_.weights());
+    uint16_t* to = state.weights;
 #pragma unroll 1
     for (int step = 0; step < kSteps; ++step) {
       uint32_t keys[4];
