@@ -47,6 +47,14 @@ absl::StatusOr<std::unique_ptr<QueuedDigests>> Backend::QueueDigests(
   return std::make_unique<FinishedDigests>();
 }
 
+absl::Status Backend::LearnerOfProjections(
+    const LearnerOfProjectionsArgs& args) {
+  if (absl::Status status = LearnerInputs(args.inputs); !status.ok()) {
+    return status;
+  }
+  return Learner(args.learner);
+}
+
 absl::Status Backend::GemmSwiGlu(const GemmSwiGluArgs& args) {
   if (absl::Status status = Validate(args); !status.ok()) return status;
   const int32_t width = args.weights->num_outputs();

@@ -219,6 +219,9 @@ class Backend {
   virtual absl::Status ConvNorm(const ConvNormArgs& args) = 0;
   virtual absl::Status LearnerInputs(const LearnerInputsArgs& args) = 0;
   virtual absl::Status Learner(const LearnerArgs& args) = 0;
+  // LearnerInputs and Learner, unless a backend does better.
+  virtual absl::Status LearnerOfProjections(
+      const LearnerOfProjectionsArgs& args);
   virtual absl::Status NormGate(const NormGateArgs& args) = 0;
   virtual absl::Status SwiGlu(const SwiGluArgs& args) = 0;
   virtual absl::Status Gemm(const GemmArgs& args) = 0;

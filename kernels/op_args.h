@@ -231,6 +231,14 @@ struct LearnerArgs {
   int32_t mini_batch;  // in [1, kMaxMiniBatch]
 };
 
+// Both of the above in one: `learner` is of the rows, and of the arrays, that
+// `inputs` makes, with the same bits. What these arrays hold after it is not
+// said: a backend may do without them.
+struct LearnerOfProjectionsArgs {
+  LearnerInputsArgs inputs;
+  LearnerArgs learner;
+};
+
 // output[r] = LN(input[r]; weight, bias) * gelu(gate[r]), over all channels;
 // without a gate the first factor alone. Section 5, steps 6 and 7.
 struct NormGateArgs {

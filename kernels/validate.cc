@@ -135,6 +135,11 @@ absl::Status Validate(const LearnerArgs& args) {
       .status();
 }
 
+absl::Status Validate(const LearnerOfProjectionsArgs& args) {
+  if (absl::Status status = Validate(args.inputs); !status.ok()) return status;
+  return Validate(args.learner);
+}
+
 absl::Status Validate(const NormGateArgs& args) {
   Checker checker("NormGate");
   checker.NotNegative("num_rows", args.num_rows)

@@ -16,6 +16,7 @@ absl::Status Validate(const RmsNormArgs& args);
 absl::Status Validate(const ConvNormArgs& args);
 absl::Status Validate(const LearnerInputsArgs& args);
 absl::Status Validate(const LearnerArgs& args);
+absl::Status Validate(const LearnerOfProjectionsArgs& args);
 absl::Status Validate(const NormGateArgs& args);
 absl::Status Validate(const SwiGluArgs& args);
 absl::Status Validate(const GemmArgs& args);

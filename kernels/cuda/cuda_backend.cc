@@ -264,6 +264,8 @@ class CudaBackend : public Backend {
     return Queue(args, args.is_mlp ? LaunchLearnerMlp : LaunchLearnerLinear,
                  "Learner");
   }
+  absl::Status LearnerOfProjections(
+      const LearnerOfProjectionsArgs& args) override;
   absl::Status NormGate(const NormGateArgs& args) override {
     return Queue(args, LaunchNormGate, "NormGate");
   }
@@ -417,6 +419,21 @@ absl::Status CudaBackend::Gemm(const GemmArgs& args) {
     return absl::InvalidArgumentError("Gemm: weights is of PackGateUp");
   }
   return Multiply(args, weights->matrix(), nullptr);
+}
+
+absl::Status CudaBackend::LearnerOfProjections(
+    const LearnerOfProjectionsArgs& args) {
+  if (args.learner.is_mlp ||
+      state_forms().fast_weights == FastWeightsForm::kFloat32 ||
+      !CanLearnOfProjections(args)) {
+    return Backend::LearnerOfProjections(args);
+  }
+  for (const absl::Status& status :
+       {ValidateRows(args.inputs, state_forms().rows),
+        ValidateRows(args.learner, state_forms().rows)}) {
+    if (!status.ok()) return status;
+  }
+  return Queue(args, LaunchLearnerOfProjections, "LearnerOfProjections");
 }
 
 absl::Status CudaBackend::GemmSwiGlu(const GemmSwiGluArgs& args) {

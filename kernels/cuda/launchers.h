@@ -47,6 +47,14 @@ cudaError_t PrepareLearner();
 // before the kernels before have ended: since it was last written, EmbedTokens
 // or something else that waits must have stood between.
 cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream);
+// Whether LaunchLearnerOfProjections does these: few heads in all, a row a
+// sequence, and convolutions as all published models have them.
+bool CanLearnOfProjections(const LearnerOfProjectionsArgs& args);
+// Of what LaunchLearnerLinear takes, with the bits of LaunchLearnerInputs and
+// then of that. Reads the convolutions' tails before the kernels before have
+// ended, too. Bound by latency.
+cudaError_t LaunchLearnerOfProjections(const LearnerOfProjectionsArgs& args,
+                                       cudaStream_t stream);
 // Once a device, before the first LaunchLearnerLinear.
 cudaError_t PrepareLearnerLinear();
 // The learner of two layers in bfloat16 precision, on tensor cores: rows in

@@ -1,6 +1,6 @@
 #include "kernels/cuda/conv_window.cuh"
-#include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/learner_inputs_math.cuh"
 #include "kernels/cuda/overlap.cuh"
 #include "kernels/cuda/rehearse.cuh"
 
@@ -10,12 +10,9 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kBefore = kFastConvKernel - 1;  // inputs that the tail keeps
 
-__device__ float2 Rotate(float cosine, float sine, float even, float odd) {
-  return {fmaf(even, cosine, -odd * sine), fmaf(odd, cosine, even * sine)};
-}
 __device__ float4 Rotate(float4 rope, float4 x) {
-  const float2 low = Rotate(rope.x, rope.y, x.x, x.y);
-  const float2 high = Rotate(rope.z, rope.w, x.z, x.w);
+  const float2 low = RotatePair(rope.x, rope.y, x.x, x.y);
+  const float2 high = RotatePair(rope.z, rope.w, x.z, x.w);
   return {low.x, low.y, high.x, high.y};
 }
 
@@ -38,7 +35,8 @@ __device__ void RunRates(const LearnerInputsArgs& args, int32_t begin,
         logit = args.projections[row * args.row_stride + args.rate_offset +
                                  int32_t(head)];
       }
-      const float rate = args.base_lr * Sigmoid(logit + bias) / args.head_dim;
+      const float rate =
+          LearningRate(args.base_lr, logit, bias, args.head_dim);
       StoreOne(args.rates + int64_t{row} * heads + head, rate, is_real);
       head += kThreads;
       row += int32_t(head / heads);
@@ -318,8 +316,8 @@ __device__ void RunPair(const LearnerInputsArgs& args,
   const int64_t phase = PhaseOf(sequence.position + row, args.mini_batch);
   const float* const rope =
       args.rope + phase * args.head_dim + c % args.head_dim;
-  query = Rotate(rope[0], rope[1], query.x, query.y);
-  key = Rotate(rope[0], rope[1], key.x, key.y);
+  query = RotatePair(rope[0], rope[1], query.x, query.y);
+  key = RotatePair(rope[0], rope[1], key.x, key.y);
   const int64_t out = step_row * width + c;
   StoreOperand(args.queries, out, query.x);
   StoreOperand(args.queries, out + 1, query.y);

@@ -75,19 +75,31 @@ __global__ void __launch_bounds__(Decode<kHeadDim, kWarps>::kMostItems*
   head.Run(sequence);
 }
 
-// grid [num_heads, batch].
-template <int kHeadDim>
-__global__ void __launch_bounds__(Spread<kHeadDim>::kThreads,
-                                  Spread<kHeadDim>::kBlocks)
-    LinearSpreadKernel(const __grid_constant__ LearnerArgs args) {
+// grid [num_heads, batch], all three. `inputs` is read if kIsProjected.
+template <int kHeadDim, bool kIsProjected>
+__device__ void RunSpread(const LearnerArgs& args,
+                          const LearnerInputsArgs* inputs) {
   extern __shared__ float4 shared[];
   LetNextKernelBegin();
   __builtin_assume(threadIdx.x < Spread<kHeadDim>::kThreads);
   const SequenceRows sequence = LoadWholeSequence(args.rows, blockIdx.y);
-  LinearSpread<kHeadDim> head(
-      args, blockIdx.x, threadIdx.x,
+  LinearSpread<kHeadDim, kIsProjected> head(
+      args, inputs, blockIdx.x, threadIdx.x,
       *reinterpret_cast<LinearSpreadSpace<kHeadDim>*>(shared));
   head.Run(sequence);
+}
+template <int kHeadDim>
+__global__ void __launch_bounds__(Spread<kHeadDim>::kThreads,
+                                  Spread<kHeadDim>::kBlocks)
+    LinearSpreadKernel(const __grid_constant__ LearnerArgs args) {
+  RunSpread<kHeadDim, false>(args, nullptr);
+}
+template <int kHeadDim>
+__global__ void __launch_bounds__(Spread<kHeadDim>::kThreads,
+                                  Spread<kHeadDim>::kBlocks)
+    LinearProjectedKernel(
+        const __grid_constant__ LearnerOfProjectionsArgs args) {
+  RunSpread<kHeadDim, true>(args.learner, &args.inputs);
 }
 
 // Items of a step up to which as many warps as can be share each; above, the
@@ -104,17 +116,27 @@ cudaError_t LaunchPrefill(const LearnerArgs& args, cudaStream_t stream) {
                           P::kSharedBytes, stream, args);
 }
 
+template <int kHeadDim>
+bool IsSpread(const LearnerArgs& args) {
+  return args.rows.num_rows <= args.rows.batch &&
+         args.rows.batch * args.num_heads <= Spread<kHeadDim>::kMostItems;
+}
+
+// `kernel` is one of the two.
+template <int kHeadDim, typename Args>
+cudaError_t LaunchSpread(void (*kernel)(Args), const StepRows& rows,
+                         int32_t num_heads, const Args& args,
+                         cudaStream_t stream) {
+  using S = Spread<kHeadDim>;
+  return LaunchOverlapped(kernel, dim3(num_heads, rows.batch), S::kThreads,
+                          S::kSharedBytes, stream, args);
+}
+
 template <int kHeadDim, int kWarps>
 cudaError_t LaunchDecode(const LearnerArgs& args, cudaStream_t stream) {
-  const int32_t all_items = args.rows.batch * args.num_heads;
-  using S = Spread<kHeadDim>;
-  if (all_items <= S::kMostItems) {
-    return LaunchOverlapped(LinearSpreadKernel<kHeadDim>,
-                            dim3(args.num_heads, args.rows.batch), S::kThreads,
-                            S::kSharedBytes, stream, args);
-  }
   using D = Decode<kHeadDim, kWarps>;
-  const int32_t items = all_items <= kMostLoneItems ? 1 : D::kMostItems;
+  const int32_t items =
+      args.rows.batch * args.num_heads <= kMostLoneItems ? 1 : D::kMostItems;
   return LaunchOverlapped(
       LinearDecodeKernel<kHeadDim, kWarps>,
       dim3((args.num_heads + items - 1) / items, args.rows.batch),
@@ -123,6 +145,10 @@ cudaError_t LaunchDecode(const LearnerArgs& args, cudaStream_t stream) {
 
 template <int kHeadDim, int kManyWarps, int kDecodeWarps>
 cudaError_t LaunchForm(const LearnerArgs& args, cudaStream_t stream) {
+  if (IsSpread<kHeadDim>(args)) {
+    return LaunchSpread<kHeadDim>(LinearSpreadKernel<kHeadDim>, args.rows,
+                                  args.num_heads, args, stream);
+  }
   if (args.rows.num_rows <= args.rows.batch) {
     return LaunchDecode<kHeadDim, kDecodeWarps>(args, stream);
   }
@@ -157,6 +183,45 @@ cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream) {
       return LaunchForm<64, 2, 1>(args, stream);
     default:
       return LaunchForm<96, 6, 3>(args, stream);
+  }
+}
+
+bool CanLearnOfProjections(const LearnerOfProjectionsArgs& args) {
+  const LearnerInputsArgs& inputs = args.inputs;
+  const int64_t places = inputs.row_stride | inputs.query_offset |
+                         inputs.key_offset | inputs.value_offset;
+  const bool is_aligned =
+      places % 2 == 0 &&
+      reinterpret_cast<uintptr_t>(inputs.projections) % sizeof(float2) == 0;
+  if (inputs.conv_q_weight == nullptr || inputs.kernel != kFastConvKernel ||
+      !is_aligned) {
+    return false;
+  }
+  switch (args.learner.head_dim) {
+    case 32:
+      return IsSpread<32>(args.learner);
+    case 64:
+      return IsSpread<64>(args.learner);
+    default:
+      return IsSpread<96>(args.learner);
+  }
+}
+
+cudaError_t LaunchLearnerOfProjections(const LearnerOfProjectionsArgs& args,
+                                       cudaStream_t stream) {
+  const StepRows& rows = args.learner.rows;
+  const int32_t heads = args.learner.num_heads;
+  if (rows.num_rows == 0) return cudaSuccess;
+  switch (args.learner.head_dim) {
+    case 32:
+      return LaunchSpread<32>(LinearProjectedKernel<32>, rows, heads, args,
+                              stream);
+    case 64:
+      return LaunchSpread<64>(LinearProjectedKernel<64>, rows, heads, args,
+                              stream);
+    default:
+      return LaunchSpread<96>(LinearProjectedKernel<96>, rows, heads, args,
+                              stream);
   }
 }
 

@@ -4,6 +4,7 @@
 // places of a row in its mini-batch, and a short one.
 #pragma once
 
+#include "kernels/cuda/learner_linear_projected.cuh"
 #include "kernels/cuda/learner_linear_tiles.cuh"
 
 namespace ttt {
@@ -28,8 +29,9 @@ struct LinearSpreadSpace {
 };
 
 // The state of a head is read before the kernels before have ended: no op of
-// the step but this one writes it.
-template <int kHeadDim>
+// the step but this one writes it. kIsProjected: makes its rows of the
+// projections.
+template <int kHeadDim, bool kIsProjected>
 class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   using Tiles = LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile>;
   using Tiles::At;
@@ -47,6 +49,8 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   using Tiles::WeightOffset;
   using typename Tiles::F;
 
+  using Pair = ProjectedPair<kHeadDim>;
+
   static_assert(Tiles::kOwnTiles == 1);
   static constexpr int kUnits = RowTile<kHeadDim>::kUnits;
   static_assert(F::kItemThreads == kMaxMiniBatch * kUnits, "a unit a thread");
@@ -56,10 +60,13 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
  public:
   using Space = LinearSpreadSpace<kHeadDim>;
 
-  __device__ LinearSpread(const LearnerArgs& args, int32_t head, int thread,
-                          Space& space)
+  // `inputs` is read if kIsProjected.
+  __device__ LinearSpread(const LearnerArgs& args,
+                          const LearnerInputsArgs* inputs, int32_t head,
+                          int thread, Space& space)
       : Tiles(thread, space.norm, space.shown),
         args_(args),
+        inputs_(inputs),
         head_{args, head, {}},
         space_(space) {
     CopyNorm(args, head, thread, space.norm);
@@ -119,8 +126,22 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   __device__ void RunRow() {
     State state;
     Load(state);
-    cudaGridDependencySynchronize();
-    LoadRow(state);
+    if constexpr (kIsProjected) {
+      Pair pair(*inputs_, head_.sequence, head_.index, phase_,
+                thread_ % Pair::kThreads);
+      uint32_t rate_bias[1];
+      LoadFromL2(inputs_->rate_bias + head_.index, rate_bias);
+      cudaGridDependencySynchronize();
+      MakeRow(pair, __uint_as_float(rate_bias[0]), state);
+      WaitForCopies();
+      Barrier();
+      if (thread_ < Pair::kThreads) pair.ReplaceTail();
+    } else {
+      cudaGridDependencySynchronize();
+      LoadRow(state);
+      WaitForCopies();
+      Barrier();
+    }
     float read[2];
     Operands operands;
     Multiply(state, read, operands.weights);
@@ -200,8 +221,44 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
         *state.kept_rates[i] = state.rates[i];
       }
     }
-    WaitForCopies();
-    Barrier();
+  }
+  // The same of the projections.
+  __device__ void MakeRow(Pair& pair, float rate_bias, State& state) {
+    const bool is_kept = !commits();
+    const int32_t step_row = head_.sequence.first_row;
+    float logit = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kOwnColumns; ++i) {
+      if (RowOf(Column(i)) == phase_) {
+        logit = __ldcg(inputs_->projections + step_row * inputs_->row_stride +
+                       inputs_->rate_offset + head_.index);
+      }
+    }
+    if (thread_ < Pair::kThreads) {
+      const typename Pair::Words made = pair.Make(step_row);
+      const int channel = pair.channel();
+      if (pair.is_key()) {
+        Word(space_.keys.At(phase_, channel)) = made.row;
+        Word(space_.targets.At(phase_, channel)) = made.target;
+        if (is_kept) {
+          const int at = phase_ * kHeadDim + channel;
+          Word(head_.PendingRows(args_.pending_keys) + at) = made.row;
+          Word(head_.PendingRows(args_.pending_targets) + at) = made.target;
+        }
+      } else {
+        reinterpret_cast<uint32_t*>(space_.query)[channel / 2] = made.row;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kOwnColumns; ++i) {
+      if (RowOf(Column(i)) != phase_) continue;
+      state.rates[i] =
+          LearningRate(inputs_->base_lr, logit, rate_bias, kHeadDim);
+      if (is_kept) *state.kept_rates[i] = state.rates[i];
+    }
+  }
+  __device__ static uint32_t& Word(void* at) {
+    return *static_cast<uint32_t*>(at);
   }
   __device__ static const uint4* Units(const Operand& rows) {
     return static_cast<const uint4*>(rows.data);
@@ -442,6 +499,7 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   }
 
   const LearnerArgs& args_;
+  const LearnerInputsArgs* const inputs_;
   LinearHead<kHeadDim> head_;  // its sequence begins with the row that is next
   Space& space_;
   int phase_;  // of the step's row in its mini-batch

@@ -92,11 +92,18 @@ absl::Status TimingBackend::TimeOp(OpKind kind,
   const absl::Status status = Time(
       kind, [&] { return (target_.*op)(args); },
       [&] {
-        if constexpr (std::is_same_v<Args, LearnerArgs>) {
-          std::vector<SequenceRows> sequences(args.rows.batch);
-          copied = target_.CopyToHost(sequences.data(), args.rows.sequences,
+        const auto of_learner = [&](const LearnerArgs& learner) {
+          std::vector<SequenceRows> sequences(learner.rows.batch);
+          copied = target_.CopyToHost(sequences.data(), learner.rows.sequences,
                                       sequences.size() * sizeof(SequenceRows));
-          return CostOf(args, sequences);
+          return CostOf(learner, sequences);
+        };
+        if constexpr (std::is_same_v<Args, LearnerArgs>) {
+          return of_learner(args);
+        } else if constexpr (std::is_same_v<Args, LearnerOfProjectionsArgs>) {
+          OpCost cost = CostOf(args.inputs);
+          cost += of_learner(args.learner);
+          return cost;
         } else {
           return CostOf(args);
         }
@@ -147,6 +154,10 @@ absl::Status TimingBackend::LearnerInputs(const LearnerInputsArgs& args) {
 }
 absl::Status TimingBackend::Learner(const LearnerArgs& args) {
   return TimeOp(OpKind::kLearner, &Backend::Learner, args);
+}
+absl::Status TimingBackend::LearnerOfProjections(
+    const LearnerOfProjectionsArgs& args) {
+  return TimeOp(OpKind::kLearner, &Backend::LearnerOfProjections, args);
 }
 absl::Status TimingBackend::NormGate(const NormGateArgs& args) {
   return TimeOp(OpKind::kNormGate, &Backend::NormGate, args);

@@ -82,6 +82,9 @@ class TimingBackend : public ForwardingBackend {
   absl::Status ConvNorm(const ConvNormArgs& args) override;
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override;
   absl::Status Learner(const LearnerArgs& args) override;
+  // A kLearner, too.
+  absl::Status LearnerOfProjections(
+      const LearnerOfProjectionsArgs& args) override;
   absl::Status NormGate(const NormGateArgs& args) override;
   absl::Status SwiGlu(const SwiGluArgs& args) override;
   absl::Status Gemm(const GemmArgs& args) override;
