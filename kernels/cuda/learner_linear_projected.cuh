@@ -9,6 +9,14 @@
 
 namespace ttt {
 
+// Found where it stands. The compiler would find an address where it is used:
+// after the wait for the kernels before, and anew each time.
+template <typename T>
+__device__ T* Found(T* address) {
+  asm volatile("" : "+l"(address));
+  return address;
+}
+
 // What a thread has of it: a pair of channels of the query, or of the key and
 // the target. `thread` is below kThreads.
 template <int kHeadDim>
@@ -24,12 +32,15 @@ class ProjectedPair {
   __device__ ProjectedPair(const LearnerInputsArgs& args,
                            const SequenceRows& sequence, int32_t head,
                            int phase, int thread)
-      : args_(args),
-        is_key_(thread >= kPairs),
+      : is_key_(thread >= kPairs),
         pair_(is_key_ ? thread - kPairs : thread),
         channel_(head * kHeadDim + 2 * pair_),
         width_(args.num_heads * kHeadDim),
         tail_(SlotOf<float>(args.tail, sequence.slot) + channel_) {
+    const float* const row =
+        args.projections + sequence.first_row * args.row_stride + channel_;
+    shared_ = Found(row + args.query_offset);
+    value_ = Found(row + args.value_offset);
     const float* const taps =
         (is_key_ ? args.conv_k_weight : args.conv_q_weight) + channel_;
 #pragma unroll
@@ -52,13 +63,11 @@ class ProjectedPair {
     uint32_t row;     // query or key
     uint32_t target;  // of a key
   };
-  // Of row `step_row` of the step, after the kernels before.
-  __device__ Words Make(int32_t step_row) {
-    const float* const row =
-        args_.projections + step_row * args_.row_stride + channel_;
+  // Of the sequence's first row of the step, after the kernels before.
+  __device__ Words Make() {
     uint32_t values[2];
-    LoadFromL2(row + args_.query_offset, window_[kBefore]);
-    LoadFromL2(row + args_.value_offset, values);
+    LoadFromL2(shared_, window_[kBefore]);
+    LoadFromL2(value_, values);
     float sums[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -85,12 +94,13 @@ class ProjectedPair {
   }
 
  private:
-  const LearnerInputsArgs& args_;
   const bool is_key_;
   const int pair_;
   const int channel_;
   const int width_;
   float* const tail_;
+  const float* shared_;  // the projection that is convolved
+  const float* value_;
   uint32_t taps_[kFastConvKernel][2];
   uint32_t bias_[2];
   uint32_t rope_[2];  // cosine, sine

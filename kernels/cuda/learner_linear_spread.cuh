@@ -114,9 +114,9 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   __device__ bool commits() const { return phase_ + 1 == args_.mini_batch; }
 
   // The unit of a row that the thread brings.
-  __device__ int Row() const { return thread_ / kUnits; }
+  __device__ int UnitRow() const { return thread_ / kUnits; }
   __device__ uint4& UnitOf(RowTile<kHeadDim>& tile) const {
-    return tile.units[RowTile<kHeadDim>::Index(Row(), thread_ % kUnits)];
+    return tile.units[RowTile<kHeadDim>::Index(UnitRow(), thread_ % kUnits)];
   }
   __device__ uint4* Kept(const StatePlane& plane) const {
     return reinterpret_cast<uint4*>(head_.PendingRows(plane)) + thread_;
@@ -129,16 +129,16 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
     if constexpr (kIsProjected) {
       Pair pair(*inputs_, head_.sequence, head_.index, phase_,
                 thread_ % Pair::kThreads);
-      uint32_t rate_bias[1];
-      LoadFromL2(inputs_->rate_bias + head_.index, rate_bias);
+      const Logit logit = LoadLogit();
       cudaGridDependencySynchronize();
-      MakeRow(pair, __uint_as_float(rate_bias[0]), state);
+      MakeRow(pair, logit, state);
       WaitForCopies();
       Barrier();
       if (thread_ < Pair::kThreads) pair.ReplaceTail();
     } else {
+      const Row row = FindRow();
       cudaGridDependencySynchronize();
-      LoadRow(state);
+      LoadRow(row, state);
       WaitForCopies();
       Barrier();
     }
@@ -153,27 +153,27 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
 
   // Begins to bring all that the row needs of the slot.
   __device__ void Load(State& state) {
-    state.weights = Hidden(Tiles::FirstWeight(head_.weights()));
+    state.weights = Found(Tiles::FirstWeight(head_.weights()));
     LoadWordsOf(state.weights, state.high);
     __syncwarp();  // The compiler would load these last.
     LoadFromL2(head_.bias() + first_output_, state.bias);
-    state.kept_key = Hidden(Kept(args_.pending_keys));
-    state.kept_target = Hidden(Kept(args_.pending_targets));
-    if (Row() < phase_) {
+    state.kept_key = Found(Kept(args_.pending_keys));
+    state.kept_target = Found(Kept(args_.pending_targets));
+    if (UnitRow() < phase_) {
       CopyAsync16(&UnitOf(space_.keys), state.kept_key, true);
       CopyAsync16(&UnitOf(space_.targets), state.kept_target, true);
     }
 #pragma unroll
     for (int i = 0; i < kOwnColumns; ++i) {
       const int row = RowOf(Column(i));
-      state.kept_rates[i] = Hidden(head_.pending_rates() + row);
+      state.kept_rates[i] = Found(head_.pending_rates() + row);
       state.rates[i] = 0.0f;
       if (row < phase_) state.rates[i] = __ldcg(state.kept_rates[i]);
     }
     state.tau = __ldcg(args_.token_scale + phase_);
     if (commits()) {
       LoadWordsOf(state.weights + kHeadDim * kHeadDim, state.low);
-      if (Row() > phase_) {
+      if (UnitRow() > phase_) {
         UnitOf(space_.keys) = UnitOf(space_.targets) = {0, 0, 0, 0};
       }
     }
@@ -189,25 +189,29 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
       }
     }
   }
-  // The compiler would find the address anew where it is used.
-  template <typename T>
-  __device__ static T* Hidden(T* address) {
-    asm volatile("" : "+l"(address));
-    return address;
+  // What the thread brings of the step's row.
+  struct Row {
+    const uint4* key;
+    const uint4* target;
+    const uint4* query;
+    const float* rate;
+  };
+  __device__ Row FindRow() const {
+    const int64_t at = head_.RowOffset(0) / 8 + thread_ % kUnits;
+    return {Found(Units(args_.keys) + at), Found(Units(args_.targets) + at),
+            Found(Units(args_.queries) + at), Found(head_.Rate(0))};
   }
-
-  // Brings the step's row, and leaves it in the slot if its mini-batch goes on.
-  __device__ void LoadRow(State& state) {
+  // Brings it, and leaves it in the slot if its mini-batch goes on.
+  __device__ void LoadRow(const Row& row, State& state) {
     const bool is_kept = !commits();
 #pragma unroll
     for (int i = 0; i < kOwnColumns; ++i) {
-      if (RowOf(Column(i)) == phase_) state.rates[i] = __ldcg(head_.Rate(0));
+      if (RowOf(Column(i)) == phase_) state.rates[i] = __ldcg(row.rate);
     }
-    if (Row() == phase_) {
-      const int64_t from = head_.RowOffset(0) / 8 + thread_ % kUnits;
-      const uint4 key = __ldcg(Units(args_.keys) + from);
-      const uint4 target = __ldcg(Units(args_.targets) + from);
-      space_.query[thread_ % kUnits] = __ldcg(Units(args_.queries) + from);
+    if (UnitRow() == phase_) {
+      const uint4 key = __ldcg(row.key);
+      const uint4 target = __ldcg(row.target);
+      space_.query[thread_ % kUnits] = __ldcg(row.query);
       UnitOf(space_.keys) = key;
       UnitOf(space_.targets) = target;
       if (is_kept) {
@@ -222,20 +226,29 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
       }
     }
   }
-  // The same of the projections.
-  __device__ void MakeRow(Pair& pair, float rate_bias, State& state) {
+
+  // Of the rate: what is added to it, and where the step brings it.
+  struct Logit {
+    float bias;
+    const float* from;
+  };
+  __device__ Logit LoadLogit() const {
+    const float* const row = inputs_->projections +
+                             head_.sequence.first_row * inputs_->row_stride +
+                             head_.index;
+    return {__ldcg(inputs_->rate_bias + head_.index),
+            Found(row + inputs_->rate_offset)};
+  }
+  // As LoadRow, of the projections.
+  __device__ void MakeRow(Pair& pair, const Logit& rate, State& state) {
     const bool is_kept = !commits();
-    const int32_t step_row = head_.sequence.first_row;
     float logit = 0.0f;
 #pragma unroll
     for (int i = 0; i < kOwnColumns; ++i) {
-      if (RowOf(Column(i)) == phase_) {
-        logit = __ldcg(inputs_->projections + step_row * inputs_->row_stride +
-                       inputs_->rate_offset + head_.index);
-      }
+      if (RowOf(Column(i)) == phase_) logit = __ldcg(rate.from);
     }
     if (thread_ < Pair::kThreads) {
-      const typename Pair::Words made = pair.Make(step_row);
+      const typename Pair::Words made = pair.Make();
       const int channel = pair.channel();
       if (pair.is_key()) {
         Word(space_.keys.At(phase_, channel)) = made.row;
@@ -253,7 +266,7 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
     for (int i = 0; i < kOwnColumns; ++i) {
       if (RowOf(Column(i)) != phase_) continue;
       state.rates[i] =
-          LearningRate(inputs_->base_lr, logit, rate_bias, kHeadDim);
+          LearningRate(inputs_->base_lr, logit, rate.bias, kHeadDim);
       if (is_kept) *state.kept_rates[i] = state.rates[i];
     }
   }
