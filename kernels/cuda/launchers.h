@@ -42,8 +42,9 @@ cudaError_t PrepareLearner();
 // TTT-Linear of split fast weights and bfloat16 rows, on tensor cores. Rounded
 // to bfloat16: the high halves that keys and queries read, the gradients times
 // their rates, and q_t . k_s + 1; all else is float32. The same bits by each of
-// its kernels: with a row a sequence a warp or three a head, bound by memory;
-// else a block a head with its weights in registers. The former read the state
+// its kernels: with a row a sequence a warp a tile of a head, bound by latency,
+// or with many heads a warp or three a head, bound by memory; else a block a
+// head with its weights in registers. All but the last read the state
 // before the kernels before have ended: since it was last written, EmbedTokens
 // or something else that waits must have stood between.
 cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream);

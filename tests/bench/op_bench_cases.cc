@@ -122,58 +122,71 @@ PreparedOp PrepareConvNorm(OpInputs& in, const ModelSizes& m, int32_t n) {
           }};
 }
 
-PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
+// In floats of a slot.
+int64_t TailOf(const ModelSizes& m) {
+  return int64_t{m.conv_kernel - 1} * m.hidden_size;
+}
+
+// All but the rows, of which there are n.
+LearnerInputsArgs MakeLearnerInputs(OpInputs& in, const ModelSizes& m,
+                                    int32_t n, int64_t num_slots) {
   const int64_t width = m.hidden_size;
   const int64_t stride = 3 * width + m.num_heads;
-  const int64_t tail = (m.conv_kernel - 1) * width;
-  SequenceSets rows = SetsOfRows(in, n, tail * sizeof(float));
   const auto weight = [&] { return in.Floats(m.conv_kernel * width); };
-  LearnerInputsArgs args = {
-      .rows = rows.Next(),
-      .projections = in.Floats(n * stride),
-      .row_stride = stride,
-      .query_offset = 0,
-      .key_offset = 0,
-      .value_offset = m.hidden_size,
-      .rate_offset = 3 * m.hidden_size,
-      .conv_q_weight = weight(),
-      .conv_q_bias = in.Floats(width),
-      .conv_k_weight = weight(),
-      .conv_k_bias = in.Floats(width),
-      .tail = in.Plane(rows.num_slots, tail),
-      .rate_bias = in.Floats(m.num_heads),
-      .rope = in.Floats(int64_t{m.mini_batch} * m.head_dim),
-      .queries = in.Rows(n * width),
-      .keys = in.Rows(n * width),
-      .targets = in.Rows(n * width),
-      .rates = in.Floats(int64_t{n} * m.num_heads),
-      .num_heads = m.num_heads,
-      .head_dim = m.head_dim,
-      .mini_batch = m.mini_batch,
-      .kernel = m.conv_kernel,
-      .base_lr = 0.1f};
+  return {.rows = {},
+          .projections = in.Floats(n * stride),
+          .row_stride = stride,
+          .query_offset = 0,
+          .key_offset = 0,
+          .value_offset = m.hidden_size,
+          .rate_offset = 3 * m.hidden_size,
+          .conv_q_weight = weight(),
+          .conv_q_bias = in.Floats(width),
+          .conv_k_weight = weight(),
+          .conv_k_bias = in.Floats(width),
+          .tail = in.Plane(num_slots, TailOf(m)),
+          .rate_bias = in.Floats(m.num_heads),
+          .rope = in.Floats(int64_t{m.mini_batch} * m.head_dim),
+          .queries = in.Rows(n * width),
+          .keys = in.Rows(n * width),
+          .targets = in.Rows(n * width),
+          .rates = in.Floats(int64_t{n} * m.num_heads),
+          .num_heads = m.num_heads,
+          .head_dim = m.head_dim,
+          .mini_batch = m.mini_batch,
+          .kernel = m.conv_kernel,
+          .base_lr = 0.1f};
+}
+
+PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
+  SequenceSets rows = SetsOfRows(in, n, TailOf(m) * sizeof(float));
+  LearnerInputsArgs args = MakeLearnerInputs(in, m, n, rows.num_slots);
+  args.rows = rows.Next();
   return {CostOf(args), [&in, args, rows]() mutable {
             args.rows = rows.Next();
             return in.backend().LearnerInputs(args);
           }};
 }
 
-// Of `batch` sequences of num_tokens rows each.
-PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
+// Of `batch` sequences of num_tokens rows each. Caches hold none of the halves
+// that a step reads.
+SequenceSets SetsOfStates(OpInputs& in, const ModelSizes& m, bool is_mlp,
                           int32_t batch, int32_t num_tokens) {
-  // Caches hold none of the halves that a step reads.
-  constexpr int64_t kStatesBytes = 2 * kSetsBytes;
-  const int64_t n = int64_t{batch} * num_tokens;
+  const int64_t values = int64_t{m.num_heads} * m.head_dim * m.head_dim;
+  return SequenceSets(in, batch, (is_mlp ? 8 : 1) * values * sizeof(float),
+                      num_tokens, 2 * kSetsBytes);
+}
+
+// All but the rows, of which there are n.
+LearnerArgs MakeLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
+                        int64_t n, int64_t slots) {
   const int64_t d = m.head_dim;
   const int64_t e = is_mlp ? 4 * d : d;
   const int64_t heads = m.num_heads;
   const int64_t pending = heads * (m.mini_batch - 1);
   const int64_t width = heads * d;
-  SequenceSets rows(in, batch, (is_mlp ? 2 : 1) * heads * d * e * sizeof(float),
-                    num_tokens, kStatesBytes);
-  const int64_t slots = rows.num_slots;
-  LearnerArgs args = {
-      .rows = rows.Next(),
+  return {
+      .rows = {},
       .queries = in.Rows(n * width),
       .keys = in.Rows(n * width),
       .targets = in.Rows(n * width),
@@ -194,17 +207,50 @@ PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
       .num_heads = m.num_heads,
       .head_dim = m.head_dim,
       .mini_batch = m.mini_batch};
-  // The mean over the places of a mini-batch: a set has each equally often, or
-  // the sets have.
+}
+
+// The mean over the places of a mini-batch: a set has each equally often, or
+// the sets have.
+OpCost CostOfSets(const LearnerArgs& args, int32_t batch, int32_t num_tokens) {
   OpCost cost;
-  for (int32_t place = 0; place < m.mini_batch; ++place) {
+  for (int32_t place = 0; place < args.mini_batch; ++place) {
     const SequenceRows row = {0, num_tokens, 0, place};
     cost += CostOf(args, absl::MakeConstSpan(&row, 1));
   }
-  cost = {cost.bytes * batch / m.mini_batch, cost.flops * batch / m.mini_batch};
-  return {cost, [&in, args, rows]() mutable {
+  return {cost.bytes * batch / args.mini_batch,
+          cost.flops * batch / args.mini_batch};
+}
+
+PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
+                          int32_t batch, int32_t num_tokens) {
+  SequenceSets rows = SetsOfStates(in, m, is_mlp, batch, num_tokens);
+  LearnerArgs args =
+      MakeLearner(in, m, is_mlp, int64_t{batch} * num_tokens, rows.num_slots);
+  args.rows = rows.Next();
+  return {CostOfSets(args, batch, num_tokens), [&in, args, rows]() mutable {
             args.rows = rows.Next();
             return in.backend().Learner(args);
+          }};
+}
+
+PreparedOp PrepareLearnerOfProjections(OpInputs& in, const ModelSizes& m,
+                                       int32_t batch) {
+  SequenceSets rows = SetsOfStates(in, m, /*is_mlp=*/false, batch, 1);
+  LearnerOfProjectionsArgs args = {
+      MakeLearnerInputs(in, m, batch, rows.num_slots),
+      MakeLearner(in, m, /*is_mlp=*/false, batch, rows.num_slots)};
+  args.learner.queries = args.inputs.queries;
+  args.learner.keys = args.inputs.keys;
+  args.learner.targets = args.inputs.targets;
+  args.learner.rates = args.inputs.rates;
+  // As small as those that MakeLearner has.
+  args.inputs.base_lr = 1e-5f;
+  args.inputs.rows = args.learner.rows = rows.Next();
+  OpCost cost = CostOf(args.inputs);
+  cost += CostOfSets(args.learner, batch, 1);
+  return {cost, [&in, args, rows]() mutable {
+            args.inputs.rows = args.learner.rows = rows.Next();
+            return in.backend().LearnerOfProjections(args);
           }};
 }
 
@@ -434,6 +480,16 @@ std::vector<OpCase> LearnerCases() {
                          },
                          num_tokens > 1 || (is_mlp && batch > 16)});
       }
+    }
+  }
+  for (const ModelSizes& sizes : {k125m, k1300m}) {
+    for (const int32_t n : kRows) {
+      cases.push_back(
+          {OpKind::kLearner,
+           absl::StrCat("LearnerOfProjections/", sizes.name, "/", n),
+           [=](OpInputs& in) {
+             return PrepareLearnerOfProjections(in, sizes, n);
+           }});
     }
   }
   return cases;
