@@ -103,8 +103,13 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
     Words low;  // only if the row ends its mini-batch
     uint32_t bias[2];
     float rates[kOwnColumns];  // of the lane's rows in the warp's columns
-    float tau;
+    float token_scale;         // of row `lane_`, or the last
   };
+  // Of the step's row. Were it loaded as one value for all, the compiler would
+  // wait for it before all else.
+  __device__ float TauOf(const State& state) const {
+    return __shfl_sync(kAllLanes, state.token_scale, phase_);
+  }
   // Of the rows of a mini-batch what the corrections of the read take.
   struct Operands {
     uint32_t weights[2];  // query . k_s + 1
@@ -146,9 +151,10 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
     Operands operands;
     Multiply(state, read, operands.weights);
     FindGradients(state);
-    Correct(state.tau, operands, read);
+    const float tau = TauOf(state);
+    Correct(tau, operands, read);
     Write();
-    if (commits()) Commit(operands.gradients, state);
+    if (commits()) Commit(operands.gradients, tau, state);
   }
 
   // Begins to bring all that the row needs of the slot.
@@ -170,7 +176,8 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
       state.rates[i] = 0.0f;
       if (row < phase_) state.rates[i] = __ldcg(state.kept_rates[i]);
     }
-    state.tau = __ldcg(args_.token_scale + phase_);
+    state.token_scale =
+        __ldcg(args_.token_scale + min(lane_, args_.mini_batch - 1));
     if (commits()) {
       LoadWordsOf(state.weights + kHeadDim * kHeadDim, state.low);
       if (UnitRow() > phase_) {
@@ -462,21 +469,23 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
   }
 
   // Of a whole mini-batch.
-  __device__ void Commit(const uint32_t (&gradients)[1][4], State& state) {
-    CommitBias(gradients, state);
-    CommitWeights(gradients[0], state);
+  __device__ void Commit(const uint32_t (&gradients)[1][4], float tau,
+                         State& state) {
+    CommitBias(gradients, tau, state);
+    CommitWeights(gradients[0], tau, state);
   }
-  __device__ void CommitBias(const uint32_t (&gradients)[1][4],
+  __device__ void CommitBias(const uint32_t (&gradients)[1][4], float tau,
                              const State& state) {
     const bool any_is_bad = __any_sync(kAllLanes, (BadOf(0) | BadOf(1)) != 0);
     float bias[1][2] = {
         {__uint_as_float(state.bias[0]), __uint_as_float(state.bias[1])}};
-    Tiles::CommitBias(gradients, any_is_bad, state.tau, bias);
+    Tiles::CommitBias(gradients, any_is_bad, tau, bias);
     if (q() == 0) Tiles::StoreOutputs(bias, head_.bias());
   }
   // W -= tau sum_s gradients_s k_s. The words of the first 16 inputs are the
   // next each time.
-  __device__ void CommitWeights(const uint32_t (&gradients)[4], State& state) {
+  __device__ void CommitWeights(const uint32_t (&gradients)[4], float tau,
+                                State& state) {
     uint16_t* to = state.weights;
 #pragma unroll 1
     for (int step = 0; step < kSteps; ++step) {
@@ -490,9 +499,8 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
         for (int c = 0; c < 2; ++c) {
           const uint32_t high = state.high[0][2 * part + c];
           const uint32_t low = state.low[0][2 * part + c];
-          const float first = fmaf(-state.tau, sums[c], JoinFirst(high, low));
-          const float second =
-              fmaf(-state.tau, sums[2 + c], JoinSecond(high, low));
+          const float first = fmaf(-tau, sums[c], JoinFirst(high, low));
+          const float second = fmaf(-tau, sums[2 + c], JoinSecond(high, low));
           auto* const at =
               reinterpret_cast<uint32_t*>(to + WeightOffset(0, part, c));
           at[0] = SplitHighPair(first, second);
