@@ -28,6 +28,25 @@ struct LinearSpreadSpace {
   ShownColumns<kHeadDim, kHeadDim / kOutputsOfTile> shown;
 };
 
+// Called, as it is long where code runs once.
+static __device__ __noinline__ float2 NormOfEight(float v0, float v1, float v2,
+                                                  float v3, float v4, float v5,
+                                                  float v6, float v7) {
+  const float values[8] = {v0, v1, v2, v3, v4, v5, v6, v7};
+  const ColumnNorm norm = NormOfColumn(values);
+  return {norm.scale, norm.scaled_mean};
+}
+template <int kValues>
+__device__ ColumnNorm SharedNormOfColumn(const float (&v)[kValues]) {
+  if constexpr (kValues == 8) {
+    const float2 norm =
+        NormOfEight(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+    return {norm.x, norm.y};
+  } else {
+    return NormOfColumn(v);
+  }
+}
+
 // The state of a head is read before the kernels before have ended: no op of
 // the step but this one writes it. kIsProjected: makes its rows of the
 // projections.
@@ -364,7 +383,7 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
       z[2 * t] = tiles[t][lane_].x;
       z[2 * t + 1] = tiles[t][lane_].y;
     }
-    const ColumnNorm norm = NormOfColumn(z);
+    const ColumnNorm norm = SharedNormOfColumn(z);
     float2 sum = {0.0f, 0.0f};
 #pragma unroll
     for (int first = 0; first < F::kTiles; first += kTilesOfUnit) {
@@ -452,7 +471,7 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
         read[i + j] = __uint_as_float(words[j]);
       }
     }
-    const ColumnNorm norm = NormOfColumn(read);
+    const ColumnNorm norm = SharedNormOfColumn(read);
     // Two outputs a thread.
     if (thread_ >= kHeadDim / 2) return;
     const auto two = [&](const float* from) {

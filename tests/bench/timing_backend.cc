@@ -92,18 +92,11 @@ absl::Status TimingBackend::TimeOp(OpKind kind,
   const absl::Status status = Time(
       kind, [&] { return (target_.*op)(args); },
       [&] {
-        const auto of_learner = [&](const LearnerArgs& learner) {
-          std::vector<SequenceRows> sequences(learner.rows.batch);
-          copied = target_.CopyToHost(sequences.data(), learner.rows.sequences,
-                                      sequences.size() * sizeof(SequenceRows));
-          return CostOf(learner, sequences);
-        };
         if constexpr (std::is_same_v<Args, LearnerArgs>) {
-          return of_learner(args);
-        } else if constexpr (std::is_same_v<Args, LearnerOfProjectionsArgs>) {
-          OpCost cost = CostOf(args.inputs);
-          cost += of_learner(args.learner);
-          return cost;
+          std::vector<SequenceRows> sequences(args.rows.batch);
+          copied = target_.CopyToHost(sequences.data(), args.rows.sequences,
+                                      sequences.size() * sizeof(SequenceRows));
+          return CostOf(args, sequences);
         } else {
           return CostOf(args);
         }
@@ -157,7 +150,13 @@ absl::Status TimingBackend::Learner(const LearnerArgs& args) {
 }
 absl::Status TimingBackend::LearnerOfProjections(
     const LearnerOfProjectionsArgs& args) {
-  return TimeOp(OpKind::kLearner, &Backend::LearnerOfProjections, args);
+  if (recorded_ops_ != nullptr) {
+    recorded_ops_->push_back(
+        [this, args] { return LearnerOfProjections(args); });
+    return target_.LearnerOfProjections(args);
+  }
+  return is_recording_ ? ForwardingBackend::LearnerOfProjections(args)
+                       : target_.LearnerOfProjections(args);
 }
 absl::Status TimingBackend::NormGate(const NormGateArgs& args) {
   return TimeOp(OpKind::kNormGate, &Backend::NormGate, args);

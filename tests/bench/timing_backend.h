@@ -82,7 +82,7 @@ class TimingBackend : public ForwardingBackend {
   absl::Status ConvNorm(const ConvNormArgs& args) override;
   absl::Status LearnerInputs(const LearnerInputsArgs& args) override;
   absl::Status Learner(const LearnerArgs& args) override;
-  // A kLearner, too.
+  // While this records, one after the other: each has a time of its own.
   absl::Status LearnerOfProjections(
       const LearnerOfProjectionsArgs& args) override;
   absl::Status NormGate(const NormGateArgs& args) override;
