@@ -35,8 +35,7 @@ __device__ void RunRates(const LearnerInputsArgs& args, int32_t begin,
         logit = args.projections[row * args.row_stride + args.rate_offset +
                                  int32_t(head)];
       }
-      const float rate =
-          LearningRate(args.base_lr, logit, bias, args.head_dim);
+      const float rate = LearningRate(args.base_lr, logit, bias, args.head_dim);
       StoreOne(args.rates + int64_t{row} * heads + head, rate, is_real);
       head += kThreads;
       row += int32_t(head / heads);

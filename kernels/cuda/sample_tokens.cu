@@ -286,7 +286,9 @@ __device__ bool Stage(Shared& shared, const Row& from, const Row& to,
       const int32_t id = begin + i * Row::kStep;
       if (id >= end) break;
       const float4 x = fours[i];
-      if (to.logits != from.logits) StoreFour(to.logits + id, x);
+      if (to.logits != from.logits) {
+        *reinterpret_cast<float4*>(to.logits + id) = x;
+      }
       zero = fmaf(x.x, 0.0f, zero);
       if (id + 1 < from.size) zero = fmaf(x.y, 0.0f, zero);
       if (id + 2 < from.size) zero = fmaf(x.z, 0.0f, zero);
