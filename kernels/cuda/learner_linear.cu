@@ -31,7 +31,7 @@ struct Spread {
   static constexpr int kThreads = kHeadDim / kOutputsOfTile * kWarpSize;
   static constexpr int kBlocks = kHeadDim == 96 ? 2 : 5;
   // Up to which all have a place at once, beside a block of the products.
-  static constexpr int32_t kMostItems = (kHeadDim == 96 ? 2 : 4) * 132;
+  static constexpr int32_t kMostItems = (kHeadDim == 96 ? 1 : 2) * 132;
   static constexpr int32_t kSharedBytes = sizeof(LinearSpreadSpace<kHeadDim>);
 };
 
