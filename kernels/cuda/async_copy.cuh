@@ -86,15 +86,13 @@ __device__ inline void FenceBarrierInit() {
 // How long the L2 cache keeps what a copy reads.
 __device__ inline uint64_t KeepAsUsual() {
   uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;\n"
-               : "=l"(policy));
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;\n" : "=l"(policy));
   return policy;
 }
 // Of what is read once: given up before all else.
 __device__ inline uint64_t GiveUpFirst() {
   uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n"
-               : "=l"(policy));
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;\n" : "=l"(policy));
   return policy;
 }
 

@@ -61,9 +61,9 @@ class Block {
   // Of up to 16 rows two blocks fit on a multiprocessor, of which one has its
   // first weights brought while the other works, and the kernels between beside
   // them; a third would ask for too much at a time.
-  static constexpr int kRingBytes = (kBlocks <= 2 ? 76 : 200) * 1024;
+  static constexpr int kRingBytes = (kBlocks <= 2 ? 88 : 200) * 1024;
   // What is asked for at a time.
-  static constexpr int kWindowBytes = (kBlocks <= 2 ? 48 : 80) * 1024;
+  static constexpr int kWindowBytes = (kBlocks <= 2 ? 64 : 80) * 1024;
   static constexpr int kSharedBytes = kAlignment + kRingBytes +
                                       kSums * int(sizeof(float4)) +
                                       3 * kMaxStages * int(sizeof(CopyBarrier));
