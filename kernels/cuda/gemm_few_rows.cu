@@ -562,6 +562,10 @@ cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
   if (strips <= 6) return shape(std::integral_constant<int, 6>());
   if (strips <= 8) return shape(std::integral_constant<int, 8>());
   if constexpr (MostStrips(kWarpgroups, kIsCut) > 8) {
+    // What is cut on 15 clusters of 8.
+    if constexpr (kIsCut) {
+      if (strips <= 9) return shape(std::integral_constant<int, 9>());
+    }
     if (strips <= 12) return shape(std::integral_constant<int, 12>());
   }
   if constexpr (MostStrips(kWarpgroups, kIsCut) > 12) {
@@ -579,7 +583,7 @@ template <bool kIsCut>
 cudaError_t PrepareAll() {
   const auto prepare = [](auto shape) { return Prepare<decltype(shape)>(); };
   for (const int32_t warpgroups : {1, 2}) {
-    for (const int32_t strips : {2, 3, 4, 6, 8, 12, 16}) {
+    for (const int32_t strips : {2, 3, 4, 6, 8, 9, 12, 16}) {
       if (strips > MostStrips(warpgroups, kIsCut)) continue;
       if (const cudaError_t error =
               VisitShape<kIsCut>(warpgroups, strips, prepare);

@@ -67,6 +67,9 @@ __device__ void FenceSums(float (&sums)[kSums]) {
   TTT_NAMES_48                                                     \
   ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, " \
   "%60, %61, %62, %63"
+#define TTT_NAMES_72 \
+  TTT_NAMES_64       \
+  ", %64, %65, %66, %67, %68, %69, %70, %71"
 #define TTT_NAMES_88                                               \
   TTT_NAMES_64                                                     \
   ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, " \
@@ -112,6 +115,10 @@ __device__ inline void MultiplyAdd(float (&sums)[56], uint64_t a, uint64_t b) {
 __device__ inline void MultiplyAdd(float (&sums)[64], uint64_t a, uint64_t b) {
   TTT_MULTIPLY_ADD("128", TTT_NAMES_64, "%64", "%65", TTT_SUMS_64(0));
 }
+__device__ inline void MultiplyAdd(float (&sums)[72], uint64_t a, uint64_t b) {
+  TTT_MULTIPLY_ADD("144", TTT_NAMES_72, "%72", "%73", TTT_SUMS_64(0),
+                   TTT_SUMS_8(64));
+}
 __device__ inline void MultiplyAdd(float (&sums)[88], uint64_t a, uint64_t b) {
   TTT_MULTIPLY_ADD("176", TTT_NAMES_88, "%88", "%89", TTT_SUMS_64(0),
                    TTT_SUMS_16(64), TTT_SUMS_8(80));
@@ -132,6 +139,7 @@ __device__ inline void MultiplyAdd(float (&sums)[128], uint64_t a, uint64_t b) {
 #undef TTT_NAMES_48
 #undef TTT_NAMES_56
 #undef TTT_NAMES_64
+#undef TTT_NAMES_72
 #undef TTT_NAMES_88
 #undef TTT_NAMES_96
 #undef TTT_NAMES_128
