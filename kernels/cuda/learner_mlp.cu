@@ -105,9 +105,11 @@ class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
       ReadQueries(rows);
       __syncthreads();
       Locate();
-      const bool is_last = rows.first + rows.num_added() == sequence_.num_rows;
-      const MiniBatchRows next =
-          NextMiniBatch(rows, sequence_.num_rows, args_.mini_batch);
+      // One that is not the last is whole, and no row is pending after it.
+      const int32_t first = rows.first + rows.num_added();
+      const bool is_last = first == sequence_.num_rows;
+      const MiniBatchRows next = {
+          0, min(sequence_.num_rows - first, args_.mini_batch), first};
       if (!is_last) PrefetchRows(next);
       WriteOutputs(rows);
       Locate();
@@ -153,10 +155,11 @@ class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::GradientPair;
   using Head::High1;
   using Head::High2;
+  using Head::InnerOperands;
   using Head::KeepRows;
+  using Head::LoadKeysTurned;
   using Head::LoadRows;
   using Head::Locate;
-  using Head::MultiplyInner;
   using Head::OutputPlace;
   using Head::PendingRate;
   using Head::PrefetchAhead;
@@ -562,7 +565,9 @@ class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   __device__ __forceinline__ void CommitInputs() {
     const float scale = TokenScale(args_.mini_batch - 1);
     if (S::kKeepsLow) WaitForCopies();
-    CommitBias1(scale, shared_.bias1);
+    uint32_t a[S::kRun1][4];
+    InnerOperands(a);
+    CommitBias1(scale, a, shared_.bias1);
     if (broken_ != 0) return BreakInputs();
     uint32_t even[2][S::kRun1], odd[2][S::kRun1];
     LoadLow1(0, even[0], odd[0]);
@@ -570,14 +575,14 @@ class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
 #pragma unroll
     for (int tile = 0; tile < S::kTiles; ++tile) {
       const int part = tile % 2;
-      if (part == 0) shared_.keys.LoadTurned(k, tile / 2, lane_);
+      if (part == 0) LoadKeysTurned(k, tile / 2);
       if (tile + 1 < S::kTiles) {
         LoadLow1(tile + 1, even[1 - part], odd[1 - part]);
       }
 #pragma unroll
       for (int i = 0; i < S::kRun1; ++i) {
         float sums[4];
-        MultiplyInner(sums, i, k[part], k[2 + part]);
+        Multiply(sums, a[i], k[2 * part], k[2 * part + 1]);
         Update(scale, sums, w1_[tile][2 * i], w1_[tile][2 * i + 1],
                even[part][i], odd[part][i]);
       }

@@ -128,10 +128,11 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::FindGradients;
   using Head::High1;
   using Head::High2;
+  using Head::InnerOperands;
   using Head::KeepRows;
+  using Head::LoadKeysTurned;
   using Head::LoadRows;
   using Head::Locate;
-  using Head::MultiplyInner;
   using Head::OutputPlace;
   using Head::PendingRate;
   using Head::PendingRow;
@@ -514,20 +515,22 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   // first layer, then the second. Other warps still read the biases.
   __device__ __forceinline__ void CommitInputs() {
     const float scale = TokenScale(args_.mini_batch - 1);
-    CommitBias1(scale, Bias1());
+    uint32_t a[S::kRun1][4];
+    InnerOperands(a);
+    CommitBias1(scale, a, Bias1());
     // All tiles at once would not fit into registers.
 #pragma unroll 1
     for (int step = 0; step < S::kSteps; ++step) {
       uint32_t k[4];
-      shared_.keys.LoadTurned(k, step, lane_);
+      LoadKeysTurned(k, step);
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
         const int tile = 2 * step + part;
-        CommitRuns<S::kRun1>(scale, High1() + Run1(tile, 0),
-                             High1() + Run1(tile, 1),
-                             [&](int i, float(&sums)[4]) {
-                               MultiplyInner(sums, i, k[part], k[2 + part]);
-                             });
+        CommitRuns<S::kRun1>(
+            scale, High1() + Run1(tile, 0), High1() + Run1(tile, 1),
+            [&](int i, float(&sums)[4]) {
+              Multiply(sums, a[i], k[2 * part], k[2 * part + 1]);
+            });
       }
     }
   }

@@ -407,20 +407,34 @@ class MlpHead {
     }
     if (key > row) score = 0.0f;
     float sums[S::kPairs][2] = {};
+    // As GradientPair, of row 0: by the permutation of its units.
+    using Tile = RowTile<kHeadDim>;
+    const uint32_t* from[4];
+#pragma unroll
+    for (int turn = 0; turn < 4; ++turn) {
+      from[turn] =
+          reinterpret_cast<const uint32_t*>(
+              &shared_.gradients.units[thread_ % kLanesOfRow / 4 ^ turn]) +
+          thread_ % 4;
+    }
     // Eight at a time; the gradients of those that are not there are zero.
 #pragma unroll 1
     for (int first = 0; first < end; first += 8) {
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const int s = first + i;
-        const float scale = __shfl_sync(kAllLanes, score, s, kLanesOfRow);
+        const float scale = __shfl_sync(kAllLanes, score, i, kLanesOfRow);
+        const int turn = Tile::Permutation(i);
 #pragma unroll
         for (int j = 0; j < S::kPairs; ++j) {
-          const uint32_t pair = GradientPair(s, LanePair(j));
+          const uint32_t pair =
+              from[turn % 4][4 * (Tile::kUnits * i + 4 * (j ^ turn / 4))];
           sums[j][0] = fmaf(scale, LowOfPair(pair), sums[j][0]);
           sums[j][1] = fmaf(scale, HighOfPair(pair), sums[j][1]);
         }
       }
+      score = __shfl_down_sync(kAllLanes, score, 8, kLanesOfRow);
+#pragma unroll
+      for (int turn = 0; turn < 4; ++turn) from[turn] += 8 * 4 * Tile::kUnits;
     }
     const float scale = TokenScale(row);
 #pragma unroll
@@ -430,23 +444,36 @@ class MlpHead {
     }
   }
 
-  // sums[columns of inner tiles 2 i and 2 i + 1, 8] of the inner gradients and
-  // an operand of the rows.
-  __device__ __forceinline__ void MultiplyInner(float (&sums)[4], int i,
-                                                uint32_t b0,
-                                                uint32_t b1) const {
-    Multiply(sums,
-             {inner_gradients_[2 * i][0], inner_gradients_[2 * i + 1][0],
-              inner_gradients_[2 * i][1], inner_gradients_[2 * i + 1][1]},
-             b0, b1);
+  // The inner gradients as operands A, of inner tiles 2 i and 2 i + 1: in other
+  // registers than as operands B, by a zero as in Locate, or the assembler
+  // would bring them together again for each product.
+  __device__ __forceinline__ void InnerOperands(
+      uint32_t (&a)[S::kRun1][4]) const {
+    const int32_t zero = sequence_.num_rows >> 31;
+#pragma unroll
+    for (int i = 0; i < S::kRun1; ++i) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        a[i][k] = inner_gradients_[2 * i + k % 2][k / 2] + zero;
+      }
+    }
   }
 
-  // b1 of a whole mini-batch, to `to`: [inner].
-  __device__ __forceinline__ void CommitBias1(float scale, float* to) const {
+  // The operands B of the keys, turned, of the places 16 step to 16 step + 15:
+  // the first two words are of the first 8.
+  __device__ __forceinline__ void LoadKeysTurned(uint32_t (&k)[4],
+                                                 int step) const {
+    LoadTransposed(k, shared_.keys.At(lane_ % 16, 16 * step + lane_ / 16 * 8));
+  }
+
+  // b1 of a whole mini-batch, to `to`: [inner]. a as InnerOperands gives it.
+  __device__ __forceinline__ void CommitBias1(float scale,
+                                              const uint32_t (&a)[S::kRun1][4],
+                                              float* to) const {
 #pragma unroll
     for (int i = 0; i < S::kRun1; ++i) {
       float sums[4];
-      MultiplyInner(sums, i, kOnes, kOnes);
+      Multiply(sums, a[i], kOnes, kOnes);
       if (quad_ == 0) {
         const int channel = kWarpInner * warp_ + kInnerTiles * group_ + 2 * i;
         to[channel] = fmaf(-scale, sums[0], shared_.bias1[channel]);

@@ -194,7 +194,11 @@ struct RowTile {
   uint4 units[kMaxMiniBatch * kUnits];
 
   __device__ static int Index(int row, int unit) {
-    return row * kUnits + (unit ^ (kSwizzle == 7 ? row & 7 : row >> 1 & 3));
+    return row * kUnits + (unit ^ Permutation(row));
+  }
+  // With which the units of a row are permuted: exclusive or.
+  __device__ static int Permutation(int row) {
+    return kSwizzle == 7 ? row & 7 : row >> 1 & 3;
   }
   // Of a channel that is even at least.
   __device__ void* At(int row, int channel) {

@@ -489,7 +489,10 @@ TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
   std::vector<Dims> all = {
       {8, 64, 16, false}, {8, 96, 16, false}, {8, 32, 5, false}};
   if (is_cuda) {
-    all.push_back({8, 64, 16, true});
+    // More heads than run at once.
+    all.push_back({21, 64, 16, true});
+    all.push_back({6, 96, 16, true});
+    all.push_back({21, 32, 16, true});
     all.push_back({4, 64, 16, false});   // the most that share a way with one
     all.push_back({21, 64, 16, false});  // an odd number, two heads a block
     all.push_back({21, 32, 16, false});
@@ -509,8 +512,16 @@ TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
     for (int step = 0; step < kSteps; ++step) {
       together.Step(std::vector<int>(num_sessions, 1));
     }
+    for (const bool is_third : {true, false}) {  // Others are idle.
+      for (int i = 0; i < num_sessions; ++i) {
+        num_tokens[i] = (i % 3 == 0) == is_third;
+      }
+      together.Step(num_tokens);
+    }
     Learners whole(GetParam(), dims, num_sessions);
-    for (int& n : num_tokens) n += kSteps;
+    for (int i = 0; i < num_sessions; ++i) {
+      num_tokens[i] = num_first(i) + kSteps + 1;
+    }
     whole.Step(num_tokens);
     for (int i = 0; i < num_sessions; ++i) {
       // A sequence that neither way looks at leaves its outputs as they were.
