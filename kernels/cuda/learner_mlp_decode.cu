@@ -169,6 +169,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     Locate();
     WaitForCopies();
     __syncwarp();  // W2 has come, and W1 been read.
+    Locate();
     const uint32_t x[2][4] = {{inner_keys_[0][0], inner_keys_[0][1],
                                inner_keys_[1][0], inner_keys_[1][1]},
                               {inner_keys_[2][0], inner_keys_[2][1],

@@ -156,9 +156,11 @@ class MlpHead {
   __device__ int LaneRow(int n) const {
     return thread_ / kLanesOfRow + n * S::kRowsAtOnce;
   }
-  // Of the two of its warp, the first.
+  // Of the two of its warp, the first. Of one lane, so that the compiler knows
+  // that all lanes go the same way: it would have a second form of each sum
+  // over lanes ready for when they did not.
   __device__ int FirstRowOfWarp(int n) const {
-    return 2 * warp_ + n * S::kRowsAtOnce;
+    return 2 * __shfl_sync(kAllLanes, warp_, 0) + n * S::kRowsAtOnce;
   }
   // The n-th pair of places of these rows that the thread has.
   __device__ int LanePair(int n) const {
