@@ -271,16 +271,22 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   for (const int32_t strips : {4, 6, 7, 8, 11, 12, 16}) {
     ExpectProduct({strips * kStrip * 62, 8}, 129);
   }
-  for (const int32_t strips : {2, 3, 4, 6, 8, 12}) {
+  for (const int32_t strips : {2, 3, 4, 6, 8, 9, 12}) {
     ExpectProduct({strips * kStrip * 14, kCut}, 129);
   }
   ExpectProduct({12 * kStrip * 124, 8}, 1);
+  for (const int32_t num_rows : {9, 17}) {
+    ExpectProduct({3 * kStrip * 124, 8}, num_rows);
+    ExpectProduct({kStrip * 30, kCut}, num_rows);
+  }
   ExpectProduct({16 * kStrip * 124, 8}, 33);
   // More inputs than are on their way at a time.
   ExpectProduct({16 * kStrip * 124, 600}, 1);
+  ExpectProduct({8 * kStrip * 124, 1000}, 17);
+  ExpectProduct({kStrip * 30, 2048}, 9);
   ExpectProduct({11 * kStrip * 62, 488}, 129);
   ExpectProduct({8 * kStrip * 14, 2048}, 129);
-  // Neighbours in a row that are not of one cluster, and two tiles a block.
+  // Two tiles a block.
   ExpectProduct({16 * kStrip * 65, 72}, 129);
   ExpectProduct({11 * kStrip * 97, 72}, 129);
   for (const int32_t strips : {20, 180, 320, 450}) {
@@ -289,7 +295,7 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   for (const int32_t strips : {20, 130, 220}) {
     ExpectProduct({strips * kStrip, kCut}, 513);
   }
-  for (const int32_t num_rows : {1, 33, 129, 257}) {
+  for (const int32_t num_rows : {1, 9, 17, 33, 129, 257}) {
     ExpectGated({2 * 24, 64}, num_rows);
     ExpectGated({2 * 24, kCut}, num_rows);
   }
