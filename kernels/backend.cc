@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<QueuedDigests>> Backend::QueueDigests(
 
 absl::Status Backend::LearnerOfProjections(
     const LearnerOfProjectionsArgs& args) {
+  if (absl::Status status = Validate(args); !status.ok()) return status;
   if (absl::Status status = LearnerInputs(args.inputs); !status.ok()) {
     return status;
   }

@@ -136,8 +136,23 @@ absl::Status Validate(const LearnerArgs& args) {
 }
 
 absl::Status Validate(const LearnerOfProjectionsArgs& args) {
-  if (absl::Status status = Validate(args.inputs); !status.ok()) return status;
-  return Validate(args.learner);
+  const LearnerInputsArgs& inputs = args.inputs;
+  const LearnerArgs& learner = args.learner;
+  for (const absl::Status& status : {Validate(inputs), Validate(learner)}) {
+    if (!status.ok()) return status;
+  }
+  return Checker("LearnerOfProjections")
+      .Require(inputs.num_heads == learner.num_heads, "inputs.num_heads",
+               inputs.num_heads)
+      .Require(inputs.head_dim == learner.head_dim, "inputs.head_dim",
+               inputs.head_dim)
+      .Require(inputs.mini_batch == learner.mini_batch, "inputs.mini_batch",
+               inputs.mini_batch)
+      .Require(inputs.rows.batch == learner.rows.batch, "inputs.rows.batch",
+               inputs.rows.batch)
+      .Require(inputs.rows.num_rows == learner.rows.num_rows,
+               "inputs.rows.num_rows", inputs.rows.num_rows)
+      .status();
 }
 
 absl::Status Validate(const NormGateArgs& args) {

@@ -162,6 +162,11 @@ __device__ inline uint32_t ClusterRank() {
 __device__ inline void ClusterArrive() {
   asm volatile("barrier.cluster.arrive.relaxed;\n" ::: "memory");
 }
+// The same after arrivals at barriers of others (ArriveAt), which have come
+// when these have waited.
+__device__ inline void ClusterRelease() {
+  asm volatile("barrier.cluster.arrive.release;\n" ::: "memory");
+}
 __device__ inline void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire;\n" ::: "memory");
 }

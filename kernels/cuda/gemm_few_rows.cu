@@ -1,4 +1,5 @@
-// Products of few rows: stream the weights once, near the rate of the memory.
+// Products of few rows, but for the fewest: stream the weights once, near the
+// rate of the memory.
 //
 // A block holds the sums of all rows for some strips of outputs; its warpgroups
 // have 64 rows each. A matrix that is cut (NumParts) is summed by clusters of a
@@ -194,7 +195,7 @@ class Block {
   // Of all threads of the cluster.
   __device__ static void JoinCluster() {
     __syncwarp();
-    ClusterArrive();
+    ClusterRelease();
     ClusterWait();
   }
 
@@ -523,7 +524,7 @@ int32_t RowsOfBlock(int32_t num_rows) {
 }
 // How many blocks bring each other rows, so that the L2 cache gives fewer.
 int32_t Share(const PackedMatrix& weights, int32_t num_rows) {
-  if (IsCut(weights) || num_rows <= 32) return 1;
+  if (IsCut(weights)) return 1;
   return num_rows <= 64 ? 2 : 4;
 }
 
@@ -636,9 +637,8 @@ Units UnitsOf(const PackedMatrix& weights, const GemmDevice& device,
     return {units, waves, DivideUp(num_strips, units), 1};
   };
   if (!is_cut) {
-    return fill(share == 4   ? device.clusters_of_4 * 4
-                : share == 2 ? device.clusters_of_2 * 2
-                             : device.num_multiprocessors);
+    return fill(share == 4 ? device.clusters_of_4 * 4
+                           : device.clusters_of_2 * 2);
   }
   if (num_rows <= kMostBlockRows) return fill(device.clusters_of_4);
   Units paired = fill(device.clusters_of_8);

@@ -60,7 +60,7 @@ class Block {
   static constexpr int kSums = kBlocks * kWarps * kWarpSize;  // float4
   // Of up to 16 rows two blocks fit on a multiprocessor, of which one has its
   // first weights brought while the other works, and the kernels between beside
-  // them; a third would ask for too much at a time.
+  // them. A third does not: it would ask for too much at a time.
   static constexpr int kRingBytes = (kBlocks <= 2 ? 88 : 200) * 1024;
   // What is asked for at a time.
   static constexpr int kWindowBytes = (kBlocks <= 2 ? 64 : 80) * 1024;

@@ -144,7 +144,7 @@ class Block {
   // Every thread: nobody leaves while the other block may reach it.
   __device__ void Leave() const {
     __syncwarp();
-    ClusterArrive();
+    ClusterRelease();
     ClusterWait();
   }
 

@@ -33,6 +33,7 @@ struct Spread {
   // Up to which all have a place at once, beside a block of the products.
   static constexpr int32_t kMostItems = (kHeadDim == 96 ? 1 : 2) * 132;
   static constexpr int32_t kSharedBytes = sizeof(LinearSpreadSpace<kHeadDim>);
+  static_assert(kSharedBytes <= 48 * 1024, "more must be asked for");
 };
 
 // grid [num_heads, batch].
@@ -104,7 +105,7 @@ __global__ void __launch_bounds__(Spread<kHeadDim>::kThreads,
 
 // Items of a step up to which as many warps as can be share each; above, the
 // multiprocessors of an H200 have enough of them.
-constexpr int32_t kMostSpreadItems = 2 * 132;
+constexpr int32_t kMostWideItems = 2 * 132;
 // Items up to which one is a block: all multiprocessors have some.
 constexpr int32_t kMostLoneItems = 8 * 132;
 
@@ -152,7 +153,7 @@ cudaError_t LaunchForm(const LearnerArgs& args, cudaStream_t stream) {
   if (args.rows.num_rows <= args.rows.batch) {
     return LaunchDecode<kHeadDim, kDecodeWarps>(args, stream);
   }
-  if (args.rows.batch * args.num_heads > kMostSpreadItems) {
+  if (args.rows.batch * args.num_heads > kMostWideItems) {
     return LaunchPrefill<kHeadDim, kManyWarps>(args, stream);
   }
   return LaunchPrefill<kHeadDim, kHeadDim / kOutputsOfTile>(args, stream);

@@ -159,10 +159,11 @@ struct Case {
 
 class LearnerOfProjectionsTest : public testing::TestWithParam<Case> {
  protected:
-  // Steps in which sequence i has num_rows(step, i) rows.
+  // Steps in which sequence i has num_rows(step, i) rows. From `broken_step` on
+  // sequence 1 has read what is no number.
   template <typename NumRows>
   void ExpectSameBits(const Model& model, int num_sequences, int num_steps,
-                      const NumRows& num_rows) {
+                      const NumRows& num_rows, int broken_step = -1) {
     SCOPED_TRACE(Describe(model));
     const std::unique_ptr<Backend> backend =
         MakeBackend(GetParam().kind, GetParam().precision);
@@ -180,25 +181,50 @@ class LearnerOfProjectionsTest : public testing::TestWithParam<Case> {
         positions[i] += n;
         all_rows += n;
       }
-      const Floats projections =
+      Floats projections =
           Random(size_t(all_rows) * model.stride(), 100 + step);
+      if (step == broken_step) {  // A value of the first head.
+        projections[sequences[1].first_row * model.stride() +
+                    2 * model.width()] = NAN;
+      }
       const Floats output = one.Step(sequences, projections, true);
-      ASSERT_EQ(Bits(output), Bits(two.Step(sequences, projections, false)))
+      ASSERT_EQ(BitsOf(output), BitsOf(two.Step(sequences, projections, false)))
           << "step " << step;
-      ASSERT_TRUE(std::all_of(output.begin(), output.end(),
-                              [](float x) { return std::isfinite(x); }));
+      for (int i = 0; i < num_sequences; ++i) {
+        const bool is_broken = i == 1 && broken_step >= 0 &&
+                               step >= broken_step && sequences[i].num_rows > 0;
+        const auto begin =
+            output.begin() + int64_t{sequences[i].first_row} * model.width();
+        EXPECT_EQ(
+            std::all_of(begin,
+                        begin + int64_t{sequences[i].num_rows} * model.width(),
+                        [](float x) { return std::isfinite(x); }),
+            !is_broken)
+            << "step " << step << ", sequence " << i;
+      }
     }
     const std::vector<Floats> state = one.State();
     const std::vector<Floats> wanted = two.State();
     for (size_t i = 0; i < state.size(); ++i) {
-      ASSERT_EQ(Bits(state[i]), Bits(wanted[i])) << "part " << i;
+      ASSERT_EQ(BitsOf(state[i]), BitsOf(wanted[i])) << "part " << i;
     }
+  }
+
+ private:
+  // Of what is no number nobody asks which.
+  static auto BitsOf(Floats values) {
+    for (float& value : values) {
+      if (std::isnan(value)) value = NAN;
+    }
+    return Bits(values);
   }
 };
 
 TEST_P(LearnerOfProjectionsTest, SmallestOfEachForm) {
   for (const int32_t head_dim : {32, 64, 96}) {
     ExpectSameBits({1, head_dim, 2}, 1, 3, [](int, int) { return 1; });
+    ExpectSameBits({1, head_dim, 2}, 2, 2,
+                   [](int, int i) { return i == 0 ? 2 : 0; });
   }
 }
 
@@ -211,6 +237,22 @@ TEST_P(LearnerOfProjectionsTest, HasTheBitsOfBothOpsOneAfterTheOther) {
         Model{2, 64, 16, 4, true, true}, Model{2, 64, 16, 4, true, false, 1},
         Model{2, 64, 16, 4, true, false, 2}}) {
     ExpectSameBits(model, 5, 36, [](int, int) { return 1; });
+  }
+}
+
+// About as many heads as a GPU has a place for at once, where it goes over from
+// one way to another.
+TEST_P(LearnerOfProjectionsTest, OfHeadsAboutTheLimit) {
+  for (const Model& model : {Model{52, 64, 16}, Model{53, 64, 16},
+                             Model{26, 96, 16}, Model{27, 96, 16}}) {
+    ExpectSameBits(model, 5, 4, [](int, int) { return 1; });
+  }
+}
+
+TEST_P(LearnerOfProjectionsTest, WhatIsNoNumberStaysInItsSequence) {
+  for (const int32_t head_dim : {32, 64, 96}) {
+    ExpectSameBits(
+        {1, head_dim, 16}, 3, 20, [](int, int) { return 1; }, 2);
   }
 }
 

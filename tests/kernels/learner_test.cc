@@ -493,7 +493,9 @@ TEST_P(LearnerTest, HasTheSameBitsAmongManySessions) {
     all.push_back({21, 64, 16, true});
     all.push_back({6, 96, 16, true});
     all.push_back({21, 32, 16, true});
-    all.push_back({4, 64, 16, false});   // the most that share a way with one
+    // About the most that share a way with one.
+    all.push_back({3, 64, 16, false});
+    all.push_back({1, 96, 16, false});
     all.push_back({21, 64, 16, false});  // an odd number, two heads a block
     all.push_back({21, 32, 16, false});
   }

@@ -101,6 +101,39 @@ TEST(ValidateTest, LearnerInputs) {
               Refuses("LearnerInputs: conv_k_bias is null"));
 }
 
+TEST(ValidateTest, LearnerOfProjections) {
+  LearnerOfProjectionsArgs args = {};
+  args.inputs.rows = args.learner.rows = {nullptr, nullptr, 1, 1};
+  args.inputs.row_stride = 3 * 64 + 2;
+  args.inputs.key_offset = 64;
+  args.inputs.value_offset = 2 * 64;
+  args.inputs.rate_offset = 3 * 64;
+  args.inputs.num_heads = args.learner.num_heads = 2;
+  args.inputs.head_dim = args.learner.head_dim = 32;
+  args.inputs.mini_batch = args.learner.mini_batch = 16;
+  args.inputs.base_lr = 1.0f;
+  EXPECT_THAT(args, Accepts());
+  LearnerOfProjectionsArgs other = args;
+  other.learner.num_heads = 3;
+  EXPECT_THAT(other, Refuses("LearnerOfProjections: inputs.num_heads is 2"));
+  other = args;
+  other.learner.head_dim = 64;
+  EXPECT_THAT(other, Refuses("LearnerOfProjections: inputs.head_dim is 32"));
+  other = args;
+  other.learner.mini_batch = 8;
+  EXPECT_THAT(other, Refuses("LearnerOfProjections: inputs.mini_batch is 16"));
+  other = args;
+  other.learner.rows.batch = 2;
+  EXPECT_THAT(other, Refuses("LearnerOfProjections: inputs.rows.batch is 1"));
+  other = args;
+  other.learner.rows.num_rows = 2;
+  EXPECT_THAT(other,
+              Refuses("LearnerOfProjections: inputs.rows.num_rows is 1"));
+  other = args;
+  other.learner.mini_batch = 17;
+  EXPECT_THAT(other, Refuses("Learner: mini_batch is 17"));
+}
+
 TEST(ValidateTest, ConvNorm) {
   ConvNormArgs args = {};
   args.rows = kNoRows;

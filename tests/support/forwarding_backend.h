@@ -5,7 +5,7 @@
 namespace ttt {
 
 // A backend that hands every call to another one; tests override what they
-// watch.
+// watch. Ops that are several in one are these, so that each can be watched.
 class ForwardingBackend : public Backend {
  public:
   // `target` must outlive it.
