@@ -76,6 +76,15 @@ void FlagSet::String(absl::string_view name, std::string* target,
   });
 }
 
+void FlagSet::Name(absl::string_view name, std::string* target,
+                   absl::string_view value_name, absl::string_view help) {
+  Add(name, value_name, help, [target](absl::string_view value) {
+    *target = std::string(value);
+    return value.empty() ? Wanted("a name that is not empty")
+                         : absl::OkStatus();
+  });
+}
+
 void FlagSet::Strings(absl::string_view name, std::vector<std::string>* target,
                       absl::string_view value_name, absl::string_view help) {
   Add(name, value_name, help, [target](absl::string_view value) {

@@ -24,6 +24,9 @@ class FlagSet {
   void Switch(absl::string_view name, bool* target, absl::string_view help);
   void String(absl::string_view name, std::string* target,
               absl::string_view value_name, absl::string_view help);
+  // The same, and not empty: what a variable that is not set leaves.
+  void Name(absl::string_view name, std::string* target,
+            absl::string_view value_name, absl::string_view help);
   // Given several times, the values gather.
   void Strings(absl::string_view name, std::vector<std::string>* target,
                absl::string_view value_name, absl::string_view help);

@@ -346,8 +346,8 @@ class ChatCommand : public Command {
              .handles_interrupt = true}) {}
 
   void AddFlags(FlagSet* flags) override {
-    flags->String("session", &session_, "NAME",
-                  "go on with this session; it is made if not there");
+    flags->Name("session", &session_, "NAME",
+                "go on with this session; it is made if not there");
     flags->String("join", &join_, "TEXT",
                   "put between the session's text and a line\n"
                   "(default: an empty line, so that a paragraph begins)");

@@ -35,7 +35,7 @@ class CompleteCommand : public Command {
                  .max_arguments = 1}) {}
 
   void AddFlags(FlagSet* flags) override {
-    flags->String("session", &session_, "NAME", "read and extend this session");
+    flags->Name("session", &session_, "NAME", "read and extend this session");
     flags->Switch("create", &create_, "make the session if it is not there");
     flags->Uint64("expected-revision", &expected_revision_, "N",
                   "fail unless the session is at revision N");

@@ -82,8 +82,8 @@ class ScoreCommand : public Command {
     flags->String("file", &file_, "PATH", "score a file; '-': standard input");
     flags->Int32("window", &window_, "N",
                  "tokens of a window (default 8192); 0: all in one call", 0);
-    flags->String("session", &session_, "NAME",
-                  "score what would come next in this session");
+    flags->Name("session", &session_, "NAME",
+                "score what would come next in this session");
     flags->Ids("token-ids", &token_ids_, "IDS", "1,2,3 instead of a text");
     flags->Int32("logprobs", &logprobs_, "N",
                  "one line a token: id, log-probability of the next token,\n"

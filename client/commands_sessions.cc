@@ -50,7 +50,12 @@ class CreateCommand : public Command {
 
   int Run(Context& context, const std::vector<std::string>& args) override {
     v1::CreateSessionRequest request;
-    if (!args.empty()) request.set_session_id(args[0]);
+    if (!args.empty()) {
+      if (args[0].empty()) {
+        return Fail(context, UsageError("NAME is \"\"; none is as well"));
+      }
+      request.set_session_id(args[0]);
+    }
     if (ttl_ > absl::ZeroDuration()) SetTtl(ttl_, request.mutable_ttl());
     return Show(context,
                 context.client.CreateSession(request, context.call_options()));

@@ -156,7 +156,8 @@ absl::Status Admission::CheckLocked(const CallCost& cost) const {
   TTT_RETURN_IF_ERROR(CheckState());
   if (calls_ >= options_.max_calls) {
     return Full(absl::StrCat(calls_, calls_ == 1 ? " call is" : " calls are",
-                             " queued or running"));
+                             " queued or running, of at most ",
+                             options_.max_calls));
   }
   // Differences, as sums may not fit.
   if (calls_ > 0 && cost.bytes > options_.max_bytes - bytes_) {

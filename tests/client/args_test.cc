@@ -13,7 +13,7 @@ class ArgsTest : public ::testing::Test {
  protected:
   ArgsTest() {
     flags_.Switch("json", &json_, "help of json");
-    flags_.String("session", &session_, "NAME", "help of session");
+    flags_.Name("session", &session_, "NAME", "help of session");
     flags_.Strings("stop", &stop_, "TEXT", "help of stop");
     flags_.Int32("max-tokens", &max_tokens_, "N", "help\nin two lines", 0, 100);
     flags_.Uint64("seed", &seed_, "N", "help of seed");
@@ -114,7 +114,7 @@ TEST_F(ArgsTest, MalformedValuesAreRefused) {
         "--timeout=-3", "--timeout=soon", "--timeout=nan", "--token-ids=1,x",
         "--token-ids=", "--token-ids=-1", "--logit-bias=1",
         "--logit-bias=1=", "--logit-bias=x=1", "--logit-bias=-1=1",
-        "--on-cancel=never", "--json=maybe"}) {
+        "--on-cancel=never", "--json=maybe", "--session="}) {
     EXPECT_THAT(flags_.Parse({arg}),
                 StatusIs(absl::StatusCode::kInvalidArgument))
         << arg;

@@ -474,6 +474,11 @@ TEST_F(CommandsTest, WrongUsageIsNamed) {
   EXPECT_THAT(below.err, HasSubstr("'sessions forget'"));
   EXPECT_THAT(Run({"info", "--nonsense"}).err, HasSubstr("--nonsense"));
   EXPECT_EQ(Run({"bench", "--turns=0"}).exit_code, 64);
+  // Of a variable that is not set.
+  const Ran nameless = Run({"complete", "--session", "", "a"});
+  EXPECT_EQ(nameless.exit_code, 64);
+  EXPECT_THAT(nameless.err, HasSubstr("--session"));
+  EXPECT_EQ(Run({"sessions", "create", ""}).exit_code, 64);
   EXPECT_EQ(Run({"sessions", "rewind", "a", "one"}).exit_code, 64);
 }
 

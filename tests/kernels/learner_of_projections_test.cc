@@ -1,4 +1,6 @@
 // LearnerOfProjections has the bits of LearnerInputs and then Learner.
+#include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -152,6 +154,14 @@ class Layer {
   Array<float> pending_rates_;
 };
 
+// Of what is no number nobody asks which.
+auto BitsOf(Floats values) {
+  for (float& value : values) {
+    if (std::isnan(value)) value = NAN;
+  }
+  return Bits(values);
+}
+
 struct Case {
   BackendKind kind;
   Precision precision;
@@ -208,15 +218,6 @@ class LearnerOfProjectionsTest : public testing::TestWithParam<Case> {
     for (size_t i = 0; i < state.size(); ++i) {
       ASSERT_EQ(BitsOf(state[i]), BitsOf(wanted[i])) << "part " << i;
     }
-  }
-
- private:
-  // Of what is no number nobody asks which.
-  static auto BitsOf(Floats values) {
-    for (float& value : values) {
-      if (std::isnan(value)) value = NAN;
-    }
-    return Bits(values);
   }
 };
 
