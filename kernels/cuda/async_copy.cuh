@@ -20,8 +20,9 @@ class CopyBarrier {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(address()),
                  "r"(arrivals));
   }
-  __device__ void Arrive() {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(address())
+  __device__ void Arrive() { ArriveHere(address()); }
+  __device__ static void ArriveHere(uint32_t address) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];\n" ::"r"(address)
                  : "memory");
   }
   // At the barrier of the same place in a block of the cluster.
@@ -44,7 +45,8 @@ class CopyBarrier {
         : "memory");
   }
   // Until the phase of this parity has ended.
-  __device__ void Wait(uint32_t parity) {
+  __device__ void Wait(uint32_t parity) { WaitHere(address(), parity); }
+  __device__ static void WaitHere(uint32_t address, uint32_t parity) {
     asm volatile(
         "{\n"
         ".reg .pred done;\n"
@@ -53,7 +55,7 @@ class CopyBarrier {
         "@done bra end;\n"
         "bra again;\n"
         "end:\n"
-        "}\n" ::"r"(address()),
+        "}\n" ::"r"(address),
         "r"(parity)
         : "memory");
   }
@@ -81,6 +83,20 @@ class CopyBarrier {
 // Makes initialised barriers known to the copy engine.
 __device__ inline void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
+}
+
+// True in one lane of a warp that is here as a whole. The compiler then knows
+// that one thread goes on, and copies without a loop over lanes.
+__device__ inline bool ElectLane() {
+  uint32_t is_elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred elected;\n"
+      "elect.sync _|elected, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, elected;\n"
+      "}\n"
+      : "=r"(is_elected));
+  return is_elected != 0;
 }
 
 // How long the L2 cache keeps what a copy reads.

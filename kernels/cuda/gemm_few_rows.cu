@@ -64,8 +64,6 @@ template <int kWarpgroupsOfBlock, int kStripsOfBlock, bool kIsCutMatrix>
 struct Shape {
   static constexpr bool kIsCut = kIsCutMatrix;
   static constexpr bool kMayPair = kIsCut && kWarpgroupsOfBlock == 2;
-  // Of what asks for tiles.
-  static constexpr int kUnroll = kMayPair ? 1 : 4;
   static constexpr int kWarpgroups = kWarpgroupsOfBlock;
   static constexpr int kRows = kWarpgroups * kWarpgroupRows;
   static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
@@ -124,18 +122,17 @@ class Block {
   // A warp, of which one thread works. Asks for the weights of the first stages
   // before it waits for the kernels that write the input.
   __device__ void Produce() {
-    const bool works = threadIdx.x % kWarpSize == 0;
     const int ahead = min(plan_.num_stages, num_tiles_);
     if (IsPaired()) ClusterWait();
-    if (works) {
-#pragma unroll(S::kUnroll)
+    if (ElectLane()) {
+#pragma unroll 1
       for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
     }
     __syncwarp();
     if (plan_.share > 1) ClusterWait();
-    if (works) {
-      WaitForKernelsBefore();
-#pragma unroll(S::kUnroll)
+    if (ElectLane()) {
+      OnlyWaitForKernelsBefore();
+#pragma unroll 1
       for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
       LoadRest(ahead);
     }
@@ -145,7 +142,7 @@ class Block {
   // A warpgroup.
   __device__ void Consume(int warpgroup) {
     if (plan_.share > 1 || IsPaired()) ClusterWait();
-    WaitForKernelsBefore();
+    OnlyWaitForKernelsBefore();
     float sums[S::kSums] = {};
     int stage = 0;
     int last_stage = 0;
@@ -205,8 +202,11 @@ class Block {
     parity ^= 1;
   }
 
-  // Has the stage wait for its rows, too.
+  // Has the stage wait for its rows, too. With the last that have a place in
+  // the ring the next kernel may begin: before, it would take of the memory's
+  // rate what this one waits for.
   __device__ void LoadWeights(int stage, int tile) {
+    if (tile == max(num_tiles_ - plan_.num_stages, 0)) LetNextKernelBegin();
     full_[stage].ArriveAndExpect(strips_ * kTileBytes +
                                  plan_.share * plan_.box_rows * kRowBytes);
     if (strips_ == 0) return;
@@ -244,7 +244,7 @@ class Block {
   __device__ void LoadRest(int first) {
     int stage = 0;
     uint32_t parity = 0;
-#pragma unroll(S::kUnroll)
+#pragma unroll 1
     for (int tile = first; tile < num_tiles_; ++tile) {
       empty_[stage].Wait(parity);
       LoadWeights(stage, tile);

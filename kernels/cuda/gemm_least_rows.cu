@@ -58,15 +58,17 @@ class Block {
  public:
   static constexpr int kRowTileBytes = kBlocks * kMmaRows * kRowBytes;
   static constexpr int kSums = kBlocks * kWarps * kWarpSize;  // float4
-  // Of up to 16 rows two blocks fit on a multiprocessor, of which one has its
-  // first weights brought while the other works, and the kernels between beside
-  // them. A third does not: it would ask for too much at a time.
-  static constexpr int kRingBytes = (kBlocks <= 2 ? 88 : 200) * 1024;
+  // Of up to 16 rows two blocks just fit on a multiprocessor: one has its first
+  // weights brought while the other ends.
+  static constexpr int kRingBytes =
+      (kBlocks <= 2 ? 108 - 4 * kBlocks : 200) * 1024;
   // What is asked for at a time.
   static constexpr int kWindowBytes = (kBlocks <= 2 ? 64 : 80) * 1024;
   static constexpr int kSharedBytes = kAlignment + kRingBytes +
                                       kSums * int(sizeof(float4)) +
                                       3 * kMaxStages * int(sizeof(CopyBarrier));
+  static_assert(kBlocks > 2 || 2 * (kSharedBytes + 1024) <= 228 * 1024,
+                "two blocks, each with what the driver takes");
 
   __device__ Block(const Product& product, const Plan& plan, std::byte* shared)
       : product_(product), plan_(plan) {
@@ -84,24 +86,24 @@ class Block {
   }
   __device__ void Init() {
     if (threadIdx.x < plan_.num_stages) {
-      weights_[threadIdx.x].Init(plan_.parts);
-      rows_[threadIdx.x].Init(plan_.parts);
-      empty_[threadIdx.x].Init(chains());
+      weights_[threadIdx.x].Init(1);
+      rows_[threadIdx.x].Init(1);
+      empty_[threadIdx.x].Init(chains() * kWarpSize);
       FenceBarrierInit();
     }
     __syncthreads();
   }
 
-  // Warps: those of the sums, and two of which a thread a part works.
+  // Warps: those of the sums, and two of which one thread works.
   __device__ void Run(int warp) {
     const int lane = threadIdx.x % kWarpSize;
     if (warp < kWarps) {
       if (warp < chains()) Sum(warp, lane);
-    } else if (lane < plan_.parts) {
+    } else if (ElectLane()) {
       if (warp == kWarps) {
-        BringWeights(lane);
+        BringWeights();
       } else {
-        BringRows(lane);
+        BringRows();
       }
     }
   }
@@ -109,7 +111,7 @@ class Block {
  private:
   // A block has neighbouring strips.
   __device__ int32_t Strip(int32_t block) const {
-    return int32_t(int64_t{block} * plan_.num_strips / gridDim.x);
+    return uint32_t(block) * uint32_t(plan_.num_strips) / gridDim.x;
   }
   // A strip's part of the inputs.
   __device__ int32_t chains() const { return strips_ * plan_.parts; }
@@ -122,20 +124,33 @@ class Block {
                             : PartBegin(part + 1, plan_.num_tiles);
   }
 
+  // Parts that have a tile for this step, as bits: some lack the last.
+  __device__ uint32_t PartsOf(int32_t step) const {
+    uint32_t parts = 0;
+#pragma unroll
+    for (int part = 0; part < kMostParts; ++part) {
+      if (part < plan_.parts && FirstTile(part) + step < EndTile(part)) {
+        parts |= 1u << part;
+      }
+    }
+    return parts;
+  }
+
   // Weights are never written: asked for before the kernels before have ended.
-  __device__ void BringWeights(int part) {
+  __device__ void BringWeights() {
     const int32_t bytes = strips_ * kTileBytes;
-    const int32_t end = EndTile(part);
-    const auto* from =
-        static_cast<const std::byte*>(product_.weights.data) +
-        (int64_t{FirstTile(part)} * plan_.padded_strips + first_strip_) *
-            kTileBytes;
+    const int64_t stride = int64_t{plan_.padded_strips} * kTileBytes;
+    const auto* from = static_cast<const std::byte*>(product_.weights.data) +
+                       int64_t{first_strip_} * kTileBytes;
     const uint64_t policy = GiveUpFirst();
     Stage stage;
     Stage there;  // the next that is not known to have come
-    int32_t tile = FirstTile(part);
+    // The next kernel asks for weights when the last of these have a place, and
+    // not before: it would take of the memory's rate what this one waits for.
+    const int32_t lets_next = max(steps_ - plan_.num_stages, 0);
 #pragma unroll 1
-    for (int32_t step = 0; step < steps_; ++step, ++tile) {
+    for (int32_t step = 0; step < steps_; ++step) {
+      if (step == lets_next) LetNextKernelBegin();
       if (step >= plan_.num_stages) {
         empty_[stage.index].Wait(stage.parity ^ 1);
       }
@@ -144,64 +159,66 @@ class Block {
         there.Next(plan_.num_stages);
       }
       CopyBarrier& barrier = weights_[stage.index];
-      if (tile < end) {
-        barrier.ArriveAndExpect(bytes);
-        CopyBulk(ring_ + stage.index * stage_bytes_ +
-                     part * plan_.strips * kTileBytes,
-                 from, bytes, barrier, policy);
-      } else {
-        barrier.Arrive();
+      const uint32_t parts = PartsOf(step);
+      barrier.ArriveAndExpect(__popc(parts) * bytes);
+      std::byte* const to = ring_ + stage.index * stage_bytes_;
+#pragma unroll
+      for (int part = 0; part < kMostParts; ++part) {
+        if ((parts >> part & 1) == 0) continue;
+        CopyBulk(to + part * plan_.strips * kTileBytes,
+                 from + FirstTile(part) * stride, bytes, barrier, policy);
       }
-      from += int64_t{plan_.padded_strips} * kTileBytes;
+      from += stride;
       stage.Next(plan_.num_stages);
     }
   }
 
-  __device__ void BringRows(int part) {
-    const int32_t end = EndTile(part);
+  __device__ void BringRows() {
     Stage stage;
-    int32_t tile = FirstTile(part);
-    WaitForKernelsBefore();
+    OnlyWaitForKernelsBefore();
 #pragma unroll 1
-    for (int32_t step = 0; step < steps_; ++step, ++tile) {
+    for (int32_t step = 0; step < steps_; ++step) {
       if (step >= plan_.num_stages) {
         empty_[stage.index].Wait(stage.parity ^ 1);
       }
       CopyBarrier& barrier = rows_[stage.index];
-      if (tile < end) {
-        barrier.ArriveAndExpect(kRowTileBytes);
-        CopyBox(ring_ + stage.index * stage_bytes_ + rows_offset_ +
-                    part * kRowTileBytes,
-                product_.input, tile * kTileInputs, 0, barrier);
-      } else {
-        barrier.Arrive();
+      const uint32_t parts = PartsOf(step);
+      barrier.ArriveAndExpect(__popc(parts) * kRowTileBytes);
+      std::byte* const to = ring_ + stage.index * stage_bytes_ + rows_offset_;
+#pragma unroll
+      for (int part = 0; part < kMostParts; ++part) {
+        if ((parts >> part & 1) == 0) continue;
+        CopyBox(to + part * kRowTileBytes, product_.input,
+                (FirstTile(part) + step) * kTileInputs, 0, barrier);
       }
       stage.Next(plan_.num_stages);
     }
   }
 
-  // Of 16 inputs: the weights of a strip as operand A, rows as operands B.
+  // Of a tile: the weights of a strip as operands A, rows as operands B.
   struct Operands {
-    uint32_t weights[4];
-    uint32_t rows[kBlocks][2];
+    uint32_t weights[kMmasOfTile][4];
+    uint32_t rows[kMmasOfTile][kBlocks][2];
   };
   // In chunks of 16 bytes, c of row r at c ^ r % 8 (gemm_layout.h).
   __device__ static uint32_t ChunkOf(int row, int chunk) {
     return row * kRowBytes + (chunk ^ row % 8) * 16;
   }
-  static __device__ void Load(Operands& to, uint32_t weights, uint32_t rows,
-                              int k) {
-    const uint32_t at = k * 2 * 16;  // two chunks a product
-    LoadMatrices(to.weights, weights ^ at);
-    if constexpr (kBlocks == 1) {
-      LoadMatrices(to.rows[0], rows ^ at);
-    } else {
+  static __device__ void Load(Operands& to, uint32_t weights, uint32_t rows) {
 #pragma unroll
-      for (int n = 0; n < kBlocks; n += 2) {
-        uint32_t both[4];
-        LoadMatrices(both, (rows ^ at) + n * kMmaRows * kRowBytes);
+    for (int k = 0; k < kMmasOfTile; ++k) {
+      const uint32_t at = k * 2 * 16;  // two chunks a product
+      LoadMatrices(to.weights[k], weights ^ at);
+      if constexpr (kBlocks == 1) {
+        LoadMatrices(to.rows[k][0], rows ^ at);
+      } else {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) to.rows[n + i / 2][i % 2] = both[i];
+        for (int n = 0; n < kBlocks; n += 2) {
+          uint32_t both[4];
+          LoadMatrices(both, (rows ^ at) + n * kMmaRows * kRowBytes);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) to.rows[k][n + i / 2][i % 2] = both[i];
+        }
       }
     }
   }
@@ -215,51 +232,69 @@ class Block {
     const int row = lane % 8;
     // Matrices of 8 x 8: of the weights, outputs before inputs; of the rows
     // the other way round.
-    const uint32_t weights_at = (part * plan_.strips + strip) * kTileBytes +
-                                ChunkOf(lane / 8 % 2 * 8 + row, lane / 16);
-    const uint32_t rows_at = rows_offset_ + part * kRowTileBytes +
-                             ChunkOf(lane / 16 * 8 + row, lane / 8 % 2);
-    const uint32_t ring = SharedAddress(ring_);
+    uint32_t weights_at = SharedAddress(ring_) +
+                          (part * plan_.strips + strip) * kTileBytes +
+                          ChunkOf(lane / 8 % 2 * 8 + row, lane / 16);
+    uint32_t rows_at = SharedAddress(ring_) + rows_offset_ +
+                       part * kRowTileBytes +
+                       ChunkOf(lane / 16 * 8 + row, lane / 8 % 2);
     const int32_t tiles = EndTile(part) - FirstTile(part);
     const bool stores = part == 0;
+    // From a barrier of a stage to the next of the same.
+    constexpr uint32_t kBarriers = kMaxStages * sizeof(CopyBarrier);
+    uint32_t first = SharedAddress(weights_);
+    uint32_t end = first + plan_.num_stages * int(sizeof(CopyBarrier));
+    uint32_t stage_bytes = stage_bytes_;
+    // Found once, and before the rows are there.
+    asm volatile(""
+                 : "+r"(weights_at), "+r"(rows_at), "+r"(first), "+r"(end),
+                   "+r"(stage_bytes));
 
-    WaitForKernelsBefore();
+    OnlyWaitForKernelsBefore();
     Sums before = {};
     if (stores && product_.args.accumulate) LoadOutputs(strip, lane, before);
     Sums sums = {};
-    Stage stage;
-    Operands operands[2];
-    const auto wait = [&] {
-      weights_[stage.index].Wait(stage.parity);
-      rows_[stage.index].Wait(stage.parity);
+    uint32_t barrier = first;
+    uint32_t at = 0;
+    uint32_t parity = 0;
+    const auto load = [&](Operands& to) {
+      CopyBarrier::WaitHere(barrier, parity);
+      CopyBarrier::WaitHere(barrier + kBarriers, parity);
+      Load(to, weights_at + at, rows_at + at);
     };
-    wait();
-    Load(operands[0], ring + weights_at, ring + rows_at, 0);
-#pragma unroll 1
-    for (int32_t tile = 0; tile < tiles; ++tile) {
-      const uint32_t at = ring + stage.index * stage_bytes_;
+    const auto release = [&] {
+      CopyBarrier::ArriveHere(barrier + 2 * kBarriers);
+      barrier += sizeof(CopyBarrier);
+      at += stage_bytes;
+      if (barrier != end) return;
+      barrier = first;
+      at = 0;
+      parity ^= 1;
+    };
+    const auto multiply = [&](const Operands& by, int k) {
 #pragma unroll
-      for (int k = 0; k < kMmasOfTile; ++k) {
-        // What is multiplied next, before this is.
-        Operands& next = operands[(k + 1) % 2];
-        if (k + 1 < kMmasOfTile) {
-          Load(next, at + weights_at, at + rows_at, k + 1);
-        } else {
-          __syncwarp();
-          if (lane == 0) empty_[stage.index].Arrive();
-          stage.Next(plan_.num_stages);
-          if (tile + 1 < tiles) {
-            wait();
-            const uint32_t from = ring + stage.index * stage_bytes_;
-            Load(next, from + weights_at, from + rows_at, 0);
-          }
-        }
-        const Operands& own = operands[k % 2];
-#pragma unroll
-        for (int n = 0; n < kBlocks; ++n) {
-          MultiplyAdd(sums[n], own.weights, own.rows[n][0], own.rows[n][1]);
-        }
+      for (int n = 0; n < kBlocks; ++n) {
+        MultiplyAdd(sums[n], by.weights[k], by.rows[k][n][0], by.rows[k][n][1]);
       }
+    };
+    // A product waits for the one before it: what is multiplied next is loaded
+    // meanwhile. Every lane tells that it has read a stage, which is no slower
+    // than one that does so after a __syncwarp, and what racecheck follows.
+    const auto step = [&](const Operands& own, Operands& next, bool has_next) {
+      multiply(own, 0);
+      if (has_next) load(next);
+#pragma unroll
+      for (int k = 1; k < kMmasOfTile; ++k) multiply(own, k);
+      if (has_next) release();
+    };
+    Operands even;
+    Operands odd;
+    load(even);
+    release();
+#pragma unroll 1
+    for (int32_t tile = 0; tile < tiles; tile += 2) {
+      step(even, odd, tile + 1 < tiles);
+      if (tile + 1 < tiles) step(odd, even, tile + 2 < tiles);
     }
     if (plan_.parts > 1) AddParts(chain, lane, sums);
     if (!stores) return;

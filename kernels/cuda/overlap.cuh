@@ -25,6 +25,11 @@ __device__ inline void WaitForKernelsBefore() {
   cudaGridDependencySynchronize();
 }
 
+// The wait alone, where the kernel lets the next one begin at a better time.
+__device__ inline void OnlyWaitForKernelsBefore() {
+  cudaGridDependencySynchronize();
+}
+
 // In clusters of so many blocks, by which the grid divides; 1: none. All
 // kernels want the same share of a multiprocessor's memory for shared memory,
 // the most: one that wants another can only begin there when all others have
