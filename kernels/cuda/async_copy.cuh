@@ -144,6 +144,11 @@ __device__ inline void CopyBulkToBlocks(void* shared, const void* global,
       : "memory");
 }
 
+// Brings the map itself, before the first box of it is copied.
+__device__ inline void PrefetchMap(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];\n" ::"l"(&map) : "memory");
+}
+
 // The box of a tensor map whose first element is (column, row).
 __device__ inline void CopyBox(void* shared, const CUtensorMap& map,
                                int32_t column, int32_t row,

@@ -125,6 +125,7 @@ class Block {
     const int ahead = min(plan_.num_stages, num_tiles_);
     if (IsPaired()) ClusterWait();
     if (ElectLane()) {
+      PrefetchMap(product_.input);
 #pragma unroll 1
       for (int stage = 0; stage < ahead; ++stage) LoadWeights(stage, stage);
     }

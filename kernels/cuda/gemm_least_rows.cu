@@ -62,8 +62,8 @@ class Block {
   // weights brought while the other ends.
   static constexpr int kRingBytes =
       (kBlocks <= 2 ? 108 - 4 * kBlocks : 200) * 1024;
-  // What is asked for at a time.
-  static constexpr int kWindowBytes = (kBlocks <= 2 ? 64 : 80) * 1024;
+  // What is asked for at a time: more rows wait longer for theirs.
+  static constexpr int kWindowBytes = (32 + 16 * kBlocks) * 1024;
   static constexpr int kSharedBytes = kAlignment + kRingBytes +
                                       kSums * int(sizeof(float4)) +
                                       3 * kMaxStages * int(sizeof(CopyBarrier));
@@ -175,6 +175,7 @@ class Block {
 
   __device__ void BringRows() {
     Stage stage;
+    PrefetchMap(product_.input);
     OnlyWaitForKernelsBefore();
 #pragma unroll 1
     for (int32_t step = 0; step < steps_; ++step) {

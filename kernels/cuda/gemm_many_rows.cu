@@ -92,6 +92,7 @@ class Block {
   // One thread. Asks for the weights of the first stages before it waits for
   // the kernels that write the input.
   __device__ void Produce() {
+    PrefetchMap(product_.input);
     int ahead = min(S::kStages, plan_.num_tiles);
     const Item first = ItemOf(FirstItem());
 #pragma unroll 1
