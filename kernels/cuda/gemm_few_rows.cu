@@ -203,9 +203,9 @@ class Block {
     parity ^= 1;
   }
 
-  // Has the stage wait for its rows, too. With the last that have a place in
-  // the ring the next kernel may begin: before, it would take of the memory's
-  // rate what this one waits for.
+  // Has the stage wait for its rows, too. Kernels after this one may begin, and
+  // ask for their weights, when no more than a ring of these is left to ask
+  // for: they would take of the memory's rate what this one waits for.
   __device__ void LoadWeights(int stage, int tile) {
     if (tile == max(num_tiles_ - plan_.num_stages, 0)) LetNextKernelBegin();
     full_[stage].ArriveAndExpect(strips_ * kTileBytes +

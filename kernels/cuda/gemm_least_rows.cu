@@ -31,10 +31,11 @@ constexpr int kAlignment = 1024;  // of swizzled tiles
 
 // What a block does; the same for all of a launch.
 struct Plan {
-  int32_t num_strips;     // of the matrix
-  int32_t padded_strips;  // as they lie in memory
+  int32_t padded_strips;  // of the matrix, as they lie in memory
   int32_t num_tiles;      // of the inputs
   int32_t parts;          // of the inputs
+  int32_t least_strips;   // of a block
+  int32_t one_more;       // so many blocks have one strip more
   int32_t strips;         // most of a block; with the parts, at most kWarps
   int32_t num_stages;
   int32_t window;  // stages that are asked for at a time, at most num_stages
@@ -62,7 +63,7 @@ class Block {
   // weights brought while the other ends.
   static constexpr int kRingBytes =
       (kBlocks <= 2 ? 108 - 4 * kBlocks : 200) * 1024;
-  // What is asked for at a time: more rows wait longer for theirs.
+  // What is asked for at a time; as measured, more with more rows.
   static constexpr int kWindowBytes = (32 + 16 * kBlocks) * 1024;
   static constexpr int kSharedBytes = kAlignment + kRingBytes +
                                       kSums * int(sizeof(float4)) +
@@ -111,7 +112,7 @@ class Block {
  private:
   // A block has neighbouring strips.
   __device__ int32_t Strip(int32_t block) const {
-    return uint32_t(block) * uint32_t(plan_.num_strips) / gridDim.x;
+    return block * plan_.least_strips + min(block, plan_.one_more);
   }
   // A strip's part of the inputs.
   __device__ int32_t chains() const { return strips_ * plan_.parts; }
@@ -145,8 +146,9 @@ class Block {
     const uint64_t policy = GiveUpFirst();
     Stage stage;
     Stage there;  // the next that is not known to have come
-    // The next kernel asks for weights when the last of these have a place, and
-    // not before: it would take of the memory's rate what this one waits for.
+    // Kernels after this one may begin, and ask for their weights, when no more
+    // than a ring of these is left to ask for: they would take of the memory's
+    // rate what this one waits for.
     const int32_t lets_next = max(steps_ - plan_.num_stages, 0);
 #pragma unroll 1
     for (int32_t step = 0; step < steps_; ++step) {
@@ -243,33 +245,36 @@ class Block {
     const bool stores = part == 0;
     // From a barrier of a stage to the next of the same.
     constexpr uint32_t kBarriers = kMaxStages * sizeof(CopyBarrier);
-    uint32_t first = SharedAddress(weights_);
-    uint32_t end = first + plan_.num_stages * int(sizeof(CopyBarrier));
+    uint32_t first_barrier = SharedAddress(weights_);
+    uint32_t end_barrier =
+        first_barrier + plan_.num_stages * uint32_t{sizeof(CopyBarrier)};
     uint32_t stage_bytes = stage_bytes_;
-    // Found once, and before the rows are there.
+    // Has the compiler find these once, and before the rows are there.
     asm volatile(""
-                 : "+r"(weights_at), "+r"(rows_at), "+r"(first), "+r"(end),
-                   "+r"(stage_bytes));
+                 : "+r"(weights_at), "+r"(rows_at), "+r"(first_barrier),
+                   "+r"(end_barrier), "+r"(stage_bytes));
 
     OnlyWaitForKernelsBefore();
     Sums before = {};
     if (stores && product_.args.accumulate) LoadOutputs(strip, lane, before);
     Sums sums = {};
-    uint32_t barrier = first;
-    uint32_t at = 0;
+    uint32_t barrier = first_barrier;
+    uint32_t stage_at = 0;
     uint32_t parity = 0;
     const auto load = [&](Operands& to) {
       CopyBarrier::WaitHere(barrier, parity);
       CopyBarrier::WaitHere(barrier + kBarriers, parity);
-      Load(to, weights_at + at, rows_at + at);
+      Load(to, weights_at + stage_at, rows_at + stage_at);
     };
+    // Every lane: one alone, after a __syncwarp, is no faster, and racecheck
+    // does not follow it.
     const auto release = [&] {
       CopyBarrier::ArriveHere(barrier + 2 * kBarriers);
       barrier += sizeof(CopyBarrier);
-      at += stage_bytes;
-      if (barrier != end) return;
-      barrier = first;
-      at = 0;
+      stage_at += stage_bytes;
+      if (barrier != end_barrier) return;
+      barrier = first_barrier;
+      stage_at = 0;
       parity ^= 1;
     };
     const auto multiply = [&](const Operands& by, int k) {
@@ -278,10 +283,9 @@ class Block {
         MultiplyAdd(sums[n], by.weights[k], by.rows[k][n][0], by.rows[k][n][1]);
       }
     };
-    // A product waits for the one before it: what is multiplied next is loaded
-    // meanwhile. Every lane tells that it has read a stage, which is no slower
-    // than one that does so after a __syncwarp, and what racecheck follows.
-    const auto step = [&](const Operands& own, Operands& next, bool has_next) {
+    // A product waits for the one before it: the next tile is loaded meanwhile.
+    const auto multiply_tile = [&](const Operands& own, Operands& next,
+                                   bool has_next) {
       multiply(own, 0);
       if (has_next) load(next);
 #pragma unroll
@@ -294,8 +298,8 @@ class Block {
     release();
 #pragma unroll 1
     for (int32_t tile = 0; tile < tiles; tile += 2) {
-      step(even, odd, tile + 1 < tiles);
-      if (tile + 1 < tiles) step(odd, even, tile + 2 < tiles);
+      multiply_tile(even, odd, tile + 1 < tiles);
+      if (tile + 1 < tiles) multiply_tile(odd, even, tile + 2 < tiles);
     }
     if (plan_.parts > 1) AddParts(chain, lane, sums);
     if (!stores) return;
@@ -393,7 +397,7 @@ class Block {
 
 // grid [blocks], each with neighbouring strips.
 template <int kBlocks>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks <= 2 ? 2 : 1)
     GemmLeastRowsKernel(const __grid_constant__ Product product,
                         const __grid_constant__ Plan plan) {
   extern __shared__ std::byte least_rows_shared[];
@@ -440,17 +444,18 @@ cudaError_t LaunchGemmLeastRows(const Product& product,
                                 const GemmDevice& device, cudaStream_t stream) {
   const PackedMatrix& weights = product.weights;
   Plan plan = {};
-  plan.num_strips = DivideUp(weights.num_outputs, kStripOutputs);
+  const int32_t num_strips = DivideUp(weights.num_outputs, kStripOutputs);
   plan.padded_strips = PaddedStrips(weights.num_outputs);
   plan.num_tiles = weights.padded_inputs / kTileInputs;
   plan.parts = NumParts(weights.num_outputs, weights.padded_inputs);
   // Whole waves of blocks, and no more than there are strips.
-  const int32_t most_strips = kWarps / plan.parts;
-  const int32_t waves = DivideUp(DivideUp(plan.num_strips, most_strips),
+  const int32_t waves = DivideUp(DivideUp(num_strips, kWarps / plan.parts),
                                  device.num_multiprocessors);
   const int32_t blocks =
-      std::min(waves * device.num_multiprocessors, plan.num_strips);
-  plan.strips = DivideUp(plan.num_strips, blocks);
+      std::min(waves * device.num_multiprocessors, num_strips);
+  plan.least_strips = num_strips / blocks;
+  plan.one_more = num_strips % blocks;
+  plan.strips = DivideUp(num_strips, blocks);
   switch (LeastRowsBox(product.args.num_rows)) {
     case 8:
       return Launch<1>(product, plan, blocks, stream);

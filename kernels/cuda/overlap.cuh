@@ -9,7 +9,8 @@
 namespace ttt {
 
 // In a kernel that was launched by LaunchOverlapped: lets the next one begin,
-// once all blocks of this one have.
+// once a thread of each block of this one has called it, or the block has
+// ended.
 __device__ inline void LetNextKernelBegin() {
   cudaTriggerProgrammaticLaunchCompletion();
 }
