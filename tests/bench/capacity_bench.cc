@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
 #include "server/base/status_macros.h"
 #include "tests/bench/stopwatch.h"
@@ -70,13 +71,18 @@ absl::StatusOr<int64_t> Touch(ResidentSessions& sessions,
 
 absl::Status Compare(const std::vector<StateDigest>& found,
                      const std::vector<StateDigest>& wanted, int64_t count) {
+  constexpr size_t kMostNamed = 16;
+  std::vector<int64_t> others;
   for (int64_t i = 0; i < count; ++i) {
-    if (found[i] != wanted[i]) {
-      return absl::InternalError(
-          absl::StrCat("session ", i, " has another digest in its second run"));
-    }
+    if (found[i] != wanted[i]) others.push_back(i);
   }
-  return absl::OkStatus();
+  if (others.empty()) return absl::OkStatus();
+  const size_t num_others = others.size();
+  others.resize(std::min(num_others, kMostNamed));
+  return absl::InternalError(absl::StrCat(
+      num_others, " of ", count,
+      " sessions have another digest in their second run, the first of them ",
+      absl::StrJoin(others, ", ")));
 }
 
 }  // namespace

@@ -45,9 +45,16 @@ absl::Status CheckArm(EngineWorkload& workload, Arm arm, int32_t streams) {
                        DigestsOf(workload, arm, arm, streams));
   for (int32_t stream = 0; stream < streams; ++stream) {
     if (together[stream] == alone[stream]) continue;
+    TTT_ASSIGN_OR_RETURN(const std::vector<StateDigest> alone_again,
+                         DigestsOf(workload, arm, Arm::kSequential, streams));
+    TTT_ASSIGN_OR_RETURN(const std::vector<StateDigest> together_again,
+                         DigestsOf(workload, arm, arm, streams));
     return absl::InternalError(
         absl::StrCat(ArmName(arm), ": the state of stream ", stream, " of ",
-                     streams, " is not what it is alone"));
+                     streams, " is not what it is alone; a second run ",
+                     together_again == together ? "has" : "has not",
+                     " the states of the first, and alone ",
+                     alone_again == alone ? "it has" : "it has not"));
   }
   return absl::OkStatus();
 }
