@@ -53,6 +53,7 @@ ModelConfig WideConfig(const Param& param) {
   if (param.device != TestDevice::kCuda) return config;
   config.vocab_size = 4200;
   if (param.is_published) {
+    config.num_hidden_layers = 6;
     config.hidden_size = 2048;
     config.intermediate_size = 5504;
     config.num_attention_heads = 32;
