@@ -156,8 +156,7 @@ class FourChannels {
   const float4 norm_weight_;
 };
 
-// As many as a block of a row could have for its registers: these then fit
-// beside a product of few rows, and the block begins while that is at work.
+// More than a block of a row has, which bounds its registers.
 constexpr int kRowThreads = kMaxSumThreads + kSumThreads;
 
 // grid [num_rows]; a block owns a row, and of it a thread four channels.

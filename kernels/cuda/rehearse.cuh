@@ -7,8 +7,8 @@
 
 namespace ttt {
 
-// With so many rows at most there is time for it: the kernel before leaves room
-// for the blocks, and these wait for it anyway.
+// In steps of so many rows at most, whose blocks mostly wait for the kernel
+// before.
 inline constexpr int32_t kMostRowsRehearsed = 16;
 
 // Calls run(true) when the kernels before have ended and, with few rows,
