@@ -39,6 +39,7 @@ struct Plan {
   int32_t strips;         // most of a block; with the parts, at most kWarps
   int32_t num_stages;
   int32_t window;  // stages that are asked for at a time, at most num_stages
+  uint32_t zero;   // which the compiler does not know to be zero
 };
 
 // A place in the ring, and how often the ring has come round.
@@ -226,6 +227,22 @@ class Block {
     }
   }
 
+  // Where to arrive at `barrier`, once the operands have come: it is of their
+  // bits. An arrival waits for no load before it, and while another kernel has
+  // the multiprocessor's queue of loads full, the copies that it lets begin
+  // would overtake these.
+  __device__ uint32_t OnceThere(const Operands& operands,
+                                uint32_t barrier) const {
+    uint32_t bits = 0;
+#pragma unroll
+    for (int k = 0; k < kMmasOfTile; ++k) {
+      bits ^= operands.weights[k][0];
+#pragma unroll
+      for (int n = 0; n < kBlocks; n += 2) bits ^= operands.rows[k][n][0];
+    }
+    return barrier | (bits & plan_.zero);
+  }
+
   // Sums of outputs lane / 4 and lane / 4 + 8 of a strip, of two rows each.
   using Sums = float[kBlocks][4];
 
@@ -268,8 +285,8 @@ class Block {
     };
     // Every lane: one alone, after a __syncwarp, is no faster, and racecheck
     // does not follow it.
-    const auto release = [&] {
-      CopyBarrier::ArriveHere(barrier + 2 * kBarriers);
+    const auto release = [&](const Operands& operands) {
+      CopyBarrier::ArriveHere(OnceThere(operands, barrier + 2 * kBarriers));
       barrier += sizeof(CopyBarrier);
       stage_at += stage_bytes;
       if (barrier != end_barrier) return;
@@ -290,12 +307,12 @@ class Block {
       if (has_next) load(next);
 #pragma unroll
       for (int k = 1; k < kMmasOfTile; ++k) multiply(own, k);
-      if (has_next) release();
+      if (has_next) release(next);
     };
     Operands even;
     Operands odd;
     load(even);
-    release();
+    release(even);
 #pragma unroll 1
     for (int32_t tile = 0; tile < tiles; tile += 2) {
       multiply_tile(even, odd, tile + 1 < tiles);
