@@ -99,7 +99,7 @@ sanitize: lint-packages
 
 dist: build-packages
 	@$(CONFIGURE)
-	cmake --build $(BUILD) -j $(JOBS) --target tttd ttt ttt_engine_bench
+	cmake --build $(BUILD) -j $(JOBS) --target tttd ttt ttt_engine_bench ttt_op_bench
 	scripts/dist $(BUILD) build/dist
 
 clean:

@@ -47,6 +47,10 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
     const bool is_absent = absl::IsUnavailable(gpu.status()) ||
                            absl::IsUnimplemented(gpu.status());
     if (!is_absent) return gpu;
+    if (!absl::IsUnimplemented(gpu.status())) {
+      Log(LogLevel::kInfo, "the CPU serves, as no GPU does",
+          {{"reason", std::string(gpu.status().message())}});
+    }
     device = "cpu";
   }
   if (absl::ConsumePrefix(&device, "cuda:")) {

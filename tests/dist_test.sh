@@ -35,7 +35,7 @@ for file in "$tree"/bin/* "$tree"/lib/*; do
     fail "${file#"$tree"/} needs glibc $newest"
   fi
 done
-for program in tttd ttt ttt_engine_bench; do
+for program in tttd ttt ttt_engine_bench ttt_op_bench; do
   readelf --dynamic --wide "$tree/bin/$program" | grep --quiet '(RPATH).*\[\$ORIGIN/../lib\]' ||
     fail "bin/$program does not look in its own lib/"
   readelf --sections --wide "$tree/bin/$program" | grep --quiet '\.debug_info' &&

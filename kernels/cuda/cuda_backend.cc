@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -605,6 +606,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
     return absl::InvalidArgumentError(
         absl::StrCat("CreateCudaBackend: ordinal is ", ordinal));
   }
+  // All code at once: the memory that it takes is counted below, and none is
+  // missing later.
+  setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);
   int num_devices = 0;
   if (absl::Status status =
           CudaStatus(cudaGetDeviceCount(&num_devices), "no CUDA device");

@@ -21,6 +21,7 @@ absl::Status CudaStatus(cudaError_t error, absl::string_view what) {
     case cudaErrorInitializationError:
     // Sticky.
     case cudaErrorAssert:
+    case cudaErrorContained:
     case cudaErrorECCUncorrectable:
     case cudaErrorExternalDevice:
     case cudaErrorHardwareStackError:
@@ -31,6 +32,7 @@ absl::Status CudaStatus(cudaError_t error, absl::string_view what) {
     case cudaErrorLaunchFailure:
     case cudaErrorLaunchTimeout:
     case cudaErrorMisalignedAddress:
+    case cudaErrorMpsClientTerminated:
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorUnknown:
       return absl::UnavailableError(message);

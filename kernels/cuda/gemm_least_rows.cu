@@ -65,7 +65,8 @@ class Block {
   static constexpr int kRingBytes =
       (kBlocks <= 2 ? 108 - 4 * kBlocks : 200) * 1024;
   // What is asked for at a time; as measured, more with more rows.
-  static constexpr int kWindowBytes = (32 + 16 * kBlocks) * 1024;
+  static constexpr int kWindowBytes =
+      (kBlocks == 1 ? 40 : 32 + 16 * kBlocks) * 1024;
   static constexpr int kSharedBytes = kAlignment + kRingBytes +
                                       kSums * int(sizeof(float4)) +
                                       3 * kMaxStages * int(sizeof(CopyBarrier));
@@ -148,9 +149,11 @@ class Block {
     Stage stage;
     Stage there;  // the next that is not known to have come
     // Kernels after this one may begin, and ask for their weights, when no more
-    // than a ring of these is left to ask for: they would take of the memory's
-    // rate what this one waits for.
-    const int32_t lets_next = max(steps_ - plan_.num_stages, 0);
+    // than most of a ring of these is left to ask for: they would take of the
+    // memory's rate what this one waits for. As measured.
+    const int32_t left =
+        plan_.parts == 1 ? plan_.num_stages * 3 / 4 : plan_.num_stages;
+    const int32_t lets_next = max(steps_ - left, 0);
 #pragma unroll 1
     for (int32_t step = 0; step < steps_; ++step) {
       if (step == lets_next) LetNextKernelBegin();

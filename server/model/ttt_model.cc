@@ -16,8 +16,8 @@
 namespace ttt {
 namespace {
 
-// Steps of further sizes run op by op: each recording takes memory.
-constexpr int64_t kMostRecordedSteps = 1024;
+// Each takes device memory, of the backend's reserve.
+constexpr int64_t kMostRecordedSteps = 384;
 
 // The part of a plane that belongs to one layer.
 StatePlane LayerPlane(const StatePool& pool, absl::string_view name,
@@ -83,10 +83,12 @@ struct TttModel::Workspace {
   int64_t num_finished = 0;
   // Of last tokens that were read: page-locked memory is slow to take.
   std::vector<std::unique_ptr<Readback>> spare_readbacks;
-  // Of steps of about one token a sequence, by where the states are. Null: the
-  // backend records nothing.
-  std::map<std::pair<const std::byte*, StepSizes>, std::unique_ptr<Recording>>
-      recordings;
+  // Of launches of about one token a sequence, by where the states are.
+  struct Recorded {
+    std::unique_ptr<Recording> recording;  // null: the backend made none
+    int64_t last_launch;                   // the number of its last use
+  };
+  std::map<std::pair<const std::byte*, StepSizes>, Recorded> recordings;
   int64_t recorded_steps = 0;  // of all of them
 };
 
@@ -274,17 +276,34 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
       std::pair<const std::byte*, StepSizes>(pool.slots().base, sizes);
   auto found = work_->recordings.find(key);
   if (found == work_->recordings.end()) {
-    if (work_->recorded_steps + sizes.steps > kMostRecordedSteps) return run();
+    ForgetRecordings(kMostRecordedSteps - sizes.steps);
     work_->recorded_steps += sizes.steps;
     absl::StatusOr<std::unique_ptr<Recording>> recording =
         backend_->Record(run);
-    // Without room for it such steps run op by op, now and later.
+    // Without room for it such steps run op by op.
     if (absl::IsResourceExhausted(recording.status())) recording = nullptr;
     TTT_RETURN_IF_ERROR(recording.status());
-    found = work_->recordings.emplace(key, *std::move(recording)).first;
+    found = work_->recordings
+                .emplace(key, Workspace::Recorded{*std::move(recording), 0})
+                .first;
   }
-  if (found->second == nullptr) return run();
-  return backend_->Run(*found->second);
+  found->second.last_launch = work_->num_begun;
+  if (found->second.recording == nullptr) return run();
+  return backend_->Run(*found->second.recording);
+}
+
+// Those that were not run for the longest time, until the others are of no more
+// than `steps`. One that still runs ends all the same.
+void TttModel::ForgetRecordings(int64_t steps) {
+  auto& recordings = work_->recordings;
+  while (work_->recorded_steps > steps) {
+    const auto oldest = std::min_element(
+        recordings.begin(), recordings.end(), [](const auto& a, const auto& b) {
+          return a.second.last_launch < b.second.last_launch;
+        });
+    work_->recorded_steps -= oldest->first.second.steps;
+    recordings.erase(oldest);
+  }
 }
 
 void TttModel::SetStep(int32_t step) {

@@ -148,6 +148,7 @@ class TttModel {
 
   absl::Status UploadLaunch();
   absl::Status RunOps(const StatePool& pool);
+  void ForgetRecordings(int64_t steps);
   // The step in hand, of the launch in hand.
   void SetStep(int32_t step);
   absl::Status QueueSteps(const StatePool& pool);

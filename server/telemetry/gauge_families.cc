@@ -108,9 +108,10 @@ Families GaugeFamilies(const Metrics::Gauges& gauges) {
                  "direction",
                  {{"to_device", gauges.bytes_to_device},
                   {"to_host", gauges.bytes_to_host}}),
-      CountSoFar("ttt_device_graph_launches_total",
-                 "Steps that the device ran as one recorded graph.",
-                 gauges.graph_launches),
+      CountSoFar(
+          "ttt_device_graph_launches_total",
+          "Launches of one or more steps that the device ran as one graph.",
+          gauges.graph_launches),
       ServerState(gauges.state),
   };
 }
