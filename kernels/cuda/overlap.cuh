@@ -19,8 +19,8 @@ __device__ inline void LetNextKernelBegin() {
 // read: waits for these. The next one waits in turn. Weights and StepRows a
 // kernel of a step may read before: what writes these, copies of the host, the
 // step before and EndSequences, comes before EmbedTokens, which lets no kernel
-// begin until it has waited for it. Elsewhere something that waits must stand
-// between.
+// begin until it has waited for it. Elsewhere a kernel must stand between that
+// waits before it lets the next one begin, or that is not of LaunchOverlapped.
 __device__ inline void WaitForKernelsBefore() {
   LetNextKernelBegin();
   cudaGridDependencySynchronize();

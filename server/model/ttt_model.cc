@@ -192,6 +192,7 @@ absl::StatusOr<std::unique_ptr<TttModel>> TttModel::Load(
 }
 
 absl::Status TttModel::InitState(const StatePool& pool, int32_t slot) {
+  TTT_RETURN_IF_ERROR(pool.AwaitCopies(absl::MakeConstSpan(&slot, 1)));
   const StatePlane slots = pool.slots();
   return backend_->CopyOnDevice(slots.base + slot * slots.slot_stride,
                                 weights_->initial_state->data(),
@@ -201,6 +202,7 @@ absl::Status TttModel::InitState(const StatePool& pool, int32_t slot) {
 absl::Status TttModel::CopyState(const StatePool& pool, int32_t to,
                                  int32_t from) {
   TTT_RETURN_IF_ERROR(pool.AwaitImports(absl::MakeConstSpan(&from, 1)));
+  TTT_RETURN_IF_ERROR(pool.AwaitCopies(absl::MakeConstSpan(&to, 1)));
   const StatePlane slots = pool.slots();
   return backend_->CopyOnDevice(slots.base + to * slots.slot_stride,
                                 slots.base + from * slots.slot_stride,
@@ -277,7 +279,6 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
   auto found = work_->recordings.find(key);
   if (found == work_->recordings.end()) {
     ForgetRecordings(kMostRecordedSteps - sizes.steps);
-    work_->recorded_steps += sizes.steps;
     absl::StatusOr<std::unique_ptr<Recording>> recording =
         backend_->Record(run);
     // Without room for it such steps run op by op.
@@ -286,6 +287,7 @@ absl::Status TttModel::RunOps(const StatePool& pool) {
     found = work_->recordings
                 .emplace(key, Workspace::Recorded{*std::move(recording), 0})
                 .first;
+    work_->recorded_steps += sizes.steps;
   }
   found->second.last_launch = work_->num_begun;
   if (found->second.recording == nullptr) return run();
