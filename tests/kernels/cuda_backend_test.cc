@@ -12,7 +12,8 @@ namespace {
 using testing::AnyOf;
 using testing::HasSubstr;
 
-TEST(CudaBackendTest, SaysWhyThereIsNone) {
+// Of no name by which `ctest -L gpu` finds tests of a GPU.
+TEST(WhereThereMayBeNoGpuTest, SaysWhyThereIsNone) {
   const auto backend = CreateCudaBackend(0, Precision::kBFloat16);
   if (backend.ok()) {
     EXPECT_EQ((*backend)->info().name, "cuda:0");
@@ -23,7 +24,7 @@ TEST(CudaBackendTest, SaysWhyThereIsNone) {
                              StatusIs(absl::StatusCode::kUnavailable)));
 }
 
-TEST(CudaBackendTest, RefusesADeviceThatCannotBe) {
+TEST(WhereThereMayBeNoGpuTest, RefusesADeviceThatCannotBe) {
   EXPECT_THAT(
       CreateCudaBackend(-1, Precision::kBFloat16),
       AnyOf(StatusIs(absl::StatusCode::kUnimplemented),

@@ -237,6 +237,12 @@ TEST_P(GemmTest, RowsOfEveryFormHaveTheBitsOfOneRow) {
   }
 }
 
+// As many as a server can be told to read in a step.
+TEST_P(GemmTest, RowsOfTheLargestStepsHaveTheBitsOfOneRow) {
+  if (GetParam().kind != BackendKind::kCuda || is_float()) return;
+  ExpectRowsHaveTheBitsOfOneRow({200, 136}, {32768});
+}
+
 // Where all rows are those of one cluster, the tiles have the width that fills
 // the GPU: of each width, of two for a block, and in cut matrices.
 TEST_P(GemmTest, RowsOfOneClusterHaveTheBitsOfOneRow) {

@@ -49,6 +49,7 @@ struct Param {
   bool is_mlp;
   bool bf16;
   bool is_late = false;
+  int head_dim = 32;
 };
 
 std::vector<Param> Params() {
@@ -60,9 +61,14 @@ std::vector<Param> Params() {
         params.push_back({device, is_mlp, bf16});
       }
     }
-    if (device != TestDevice::kCpu) continue;
     for (const bool is_mlp : {false, true}) {
-      params.push_back({device, is_mlp, false, /*is_late=*/true});
+      if (device == TestDevice::kCpu) {
+        params.push_back({device, is_mlp, false, /*is_late=*/true});
+        continue;
+      }
+      for (const int head_dim : {64, 96}) {  // of the published models
+        params.push_back({device, is_mlp, true, /*is_late=*/false, head_dim});
+      }
     }
   }
   return params;
@@ -72,7 +78,10 @@ std::string ParamName(const testing::TestParamInfo<Param>& info) {
   return TestDeviceName(info.param.device) +
          (info.param.is_mlp ? "Mlp" : "Linear") +
          (info.param.bf16 ? "BFloat16" : "Float32") +
-         (info.param.is_late ? "Late" : "");
+         (info.param.is_late ? "Late" : "") +
+         (info.param.head_dim == 32
+              ? ""
+              : "HeadsOf" + std::to_string(info.param.head_dim));
 }
 
 class SameBitsTest : public testing::TestWithParam<Param> {
@@ -82,6 +91,8 @@ class SameBitsTest : public testing::TestWithParam<Param> {
       GTEST_SKIP() << "no bfloat16 here";
     }
     options_.config = SmallConfig(GetParam().is_mlp);
+    options_.config.hidden_size =
+        GetParam().head_dim * options_.config.num_attention_heads;
     options_.backend.device = GetParam().device;
     options_.backend.precision =
         GetParam().bf16 ? Precision::kBFloat16 : Precision::kFloat32;

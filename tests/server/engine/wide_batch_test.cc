@@ -12,16 +12,20 @@
 namespace ttt {
 namespace {
 
+// Those of a small model, or of a published one.
+enum class Widths { kSmall, k760m, k1300m };
+
 struct Param {
   TestDevice device;
   bool is_mlp;
   bool bf16;
-  bool is_published = false;  // the widths of the largest published model
+  Widths widths = Widths::kSmall;
 };
 
 // Around each number of rows at which a form changes.
 std::vector<int> Batches(const Param& param) {
-  if (param.is_published) return {2, 5, 8, 9, 16, 17, 33, 65};
+  if (param.widths == Widths::k760m) return {2, 8, 9, 16, 17, 33, 65};
+  if (param.widths == Widths::k1300m) return {2, 5, 8, 9, 16, 17, 33, 65};
   return {2,  3,  7,  8,  9,   15,  16,  17,  31,  32,  33,
           48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256};
 }
@@ -33,16 +37,30 @@ std::vector<Param> Params() {
     for (const bool bf16 : {false, true}) {
       params.push_back({TestDevice::kCuda, is_mlp, bf16});
     }
-    params.push_back({TestDevice::kCuda, is_mlp, true, /*is_published=*/true});
+    for (const Widths widths : {Widths::k1300m, Widths::k760m}) {
+      params.push_back({TestDevice::kCuda, is_mlp, true, widths});
+    }
   }
   return params;
+}
+
+std::string WidthsName(Widths widths) {
+  switch (widths) {
+    case Widths::kSmall:
+      return "";
+    case Widths::k760m:
+      return "Published96";
+    case Widths::k1300m:
+      return "Published";
+  }
+  return "";
 }
 
 std::string ParamName(const testing::TestParamInfo<Param>& info) {
   return TestDeviceName(info.param.device) +
          (info.param.is_mlp ? "Mlp" : "Linear") +
          (info.param.bf16 ? "BFloat16" : "Float32") +
-         (info.param.is_published ? "Published" : "");
+         WidthsName(info.param.widths);
 }
 
 // On a GPU large enough that its products have all their forms, or that these
@@ -52,16 +70,25 @@ ModelConfig WideConfig(const Param& param) {
   ModelConfig config = SmallConfig(param.is_mlp);
   if (param.device != TestDevice::kCuda) return config;
   config.vocab_size = 4200;
-  if (param.is_published) {
-    config.num_hidden_layers = 6;
-    config.hidden_size = 2048;
-    config.intermediate_size = 5504;
-    config.num_attention_heads = 32;
-    return config;
+  switch (param.widths) {
+    case Widths::kSmall:
+      config.hidden_size = 512;
+      config.intermediate_size = 2112;
+      config.num_attention_heads = 8;
+      break;
+    case Widths::k760m:  // heads of 96
+      config.num_hidden_layers = 3;
+      config.hidden_size = 1536;
+      config.intermediate_size = 4096;
+      config.num_attention_heads = 16;
+      break;
+    case Widths::k1300m:
+      config.num_hidden_layers = 6;
+      config.hidden_size = 2048;
+      config.intermediate_size = 5504;
+      config.num_attention_heads = 32;
+      break;
   }
-  config.hidden_size = 512;
-  config.intermediate_size = 2112;
-  config.num_attention_heads = 8;
   return config;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,10 @@ namespace {
 
 constexpr double kLogitsTolerance = 1e-4;
 constexpr double kStateTolerance = 1e-5;
+// Of the largest logit. Rounding is seen to make a hundredth; a model that
+// takes no notice of one of its switches is off by a quarter and more, and one
+// that learns half as fast by 0.08.
+constexpr double kBFloat16Tolerance = 5e-2;
 
 std::string Folder(const std::string& kind, const std::string& name) {
   return std::string(TTT_GOLDEN_DIR) + "/" + kind + "/" + name;
@@ -352,6 +357,115 @@ TEST_P(RandomConfigTest, EverySplitInTwoCallsGivesTheReferenceLogitsAndState) {
 
 INSTANTIATE_TEST_SUITE_P(Reference, RandomConfigTest,
                          testing::ValuesIn(Cases("cases")), CaseName);
+
+// Of rows of `vocab_size`.
+std::vector<float> LogProbabilities(std::vector<float> logits, int vocab_size) {
+  for (size_t row = 0; row < logits.size(); row += vocab_size) {
+    double sum = 0;
+    for (int id = 0; id < vocab_size; ++id) sum += std::exp(logits[row + id]);
+    const auto log_sum = static_cast<float>(std::log(sum));
+    for (int id = 0; id < vocab_size; ++id) logits[row + id] -= log_sum;
+  }
+  return logits;
+}
+
+// In bfloat16 as a server runs it: no LogitsBackend stands between, so that ops
+// that are several in one are that, and steps of one token may be recorded.
+class BFloat16ConfigTest : public testing::TestWithParam<Case> {
+ protected:
+  StateSlot EmptySession() {
+    StateSlot slot = pool_->AcquireSlot().value();
+    TTT_CHECK(model_->InitState(*pool_, slot.index()).ok());
+    return slot;
+  }
+  // After each of `tokens` the log-probabilities, [tokens.size(), vocab_size].
+  std::vector<float> Read(const StateSlot& slot, int64_t position,
+                          absl::Span<const int32_t> tokens);
+  StateDigest Digest(const StateSlot& slot, int64_t tokens) {
+    const int32_t index = slot.index();
+    return model_->Digest(*pool_, {index}, {tokens}).value()[0].value();
+  }
+
+  const std::string folder_ = Folder("cases", GetParam().name);
+  const ModelConfig config_ = LoadModelConfig(folder_).value();
+  const std::unique_ptr<Backend> device_ = CreateTestBackend(
+      {.device = GetParam().device, .precision = Precision::kBFloat16});
+  const std::unique_ptr<TttModel> model_ =
+      TttModel::Load(config_, OpenCheckpoint(folder_, config_).value().get(),
+                     {.max_rows = 64,
+                      .max_sequences = 1,
+                      .max_candidates = config_.vocab_size},
+                     device_.get())
+          .value();
+  const std::unique_ptr<StatePool> pool_ =
+      StatePool::Create(
+          {.session_slots = 2, .scratch_slots = 1},
+          TttModel::MakeStateLayout(config_, device_->state_forms()),
+          device_.get())
+          .value();
+};
+
+std::vector<float> BFloat16ConfigTest::Read(const StateSlot& slot,
+                                            int64_t position,
+                                            absl::Span<const int32_t> tokens) {
+  std::vector<LogitsRequest> requests;
+  for (int32_t row = 0; row < static_cast<int32_t>(tokens.size()); ++row) {
+    requests.push_back({.sequence = 0,
+                        .row = row,
+                        .given_token = kNoToken,
+                        .num_candidates = config_.vocab_size});
+  }
+  const StepSequence sequence = {slot.index(), position, tokens};
+  const StepResult result = model_->Step(*pool_, {sequence}, requests).value();
+  std::vector<float> logprobs;
+  for (const LogitsResult& row : result.logits) {
+    std::vector<float> by_id(config_.vocab_size, NAN);
+    for (const TokenLogprob& token : row.candidates) {
+      by_id[token.token_id] = token.logprob;
+    }
+    logprobs.insert(logprobs.end(), by_id.begin(), by_id.end());
+  }
+  return logprobs;
+}
+
+TEST_P(BFloat16ConfigTest, EverySplitGivesTheSameBitsNearTheReference) {
+  const std::string golden = folder_ + "/golden.safetensors";
+  const auto tokens = ReadGolden<int32_t>(golden, "tokens");
+  const auto logits = ReadGolden<float>(golden, "logits");
+  const auto size = static_cast<int64_t>(tokens.size());
+  // In steps of these many tokens.
+  const auto read = [&](const std::vector<int64_t>& steps) {
+    const StateSlot slot = EmptySession();
+    std::vector<float> logprobs;
+    int64_t position = 0;
+    for (const int64_t step : steps) {
+      const auto more = Read(
+          slot, position, absl::MakeConstSpan(tokens).subspan(position, step));
+      logprobs.insert(logprobs.end(), more.begin(), more.end());
+      position += step;
+    }
+    return std::pair(logprobs, Digest(slot, position));
+  };
+  const auto whole = read({size});
+  const double largest =
+      MaxDifference(logits, std::vector<float>(logits.size()));
+  EXPECT_LT(
+      MaxDifference(whole.first, LogProbabilities(logits, config_.vocab_size)),
+      kBFloat16Tolerance * largest);
+  for (int64_t split = 1; split < size; ++split) {
+    ASSERT_EQ(read({split, size - split}), whole) << "split at " << split;
+  }
+  EXPECT_EQ(read(std::vector<int64_t>(size, 1)), whole) << "one by one";
+}
+
+std::vector<Case> BFloat16Cases() {
+  std::vector<Case> cases = Cases("cases");
+  std::erase_if(cases, [](const Case& c) { return !HasBFloat16(c.device); });
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Reference, BFloat16ConfigTest,
+                         testing::ValuesIn(BFloat16Cases()), CaseName);
 
 }  // namespace
 }  // namespace ttt
