@@ -609,6 +609,11 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   // All code at once: the memory that it takes is counted below, and none is
   // missing later.
   setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);
+  int driver_version = 0;  // of none
+  if (cudaDriverGetVersion(&driver_version) == cudaSuccess &&
+      driver_version == 0) {
+    return absl::UnavailableError("no CUDA device: there is no driver");
+  }
   int num_devices = 0;
   if (absl::Status status =
           CudaStatus(cudaGetDeviceCount(&num_devices), "no CUDA device");
