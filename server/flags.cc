@@ -141,6 +141,10 @@ std::string WantedValue(const absl::CommandLineFlag& flag,
   if (flag.IsOfType<int32_t>() || flag.IsOfType<int64_t>()) {
     return "must be a whole number that is not too large";
   }
+  if (flag.IsOfType<ByteCount>()) {
+    return "must be a number of bytes, such as 536870912 or 512MiB; its unit "
+           "may be KiB, MiB, GiB or TiB";
+  }
   return error;
 }
 

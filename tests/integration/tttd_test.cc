@@ -149,6 +149,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlagCase{{"--max_queue_seconds=0"}, "--max_queue_seconds is 0"},
         BadFlagCase{{"--max_queue_seconds=nan"}, "--max_queue_seconds is nan"},
         BadFlagCase{{"serve"}, "\"serve\" is not a flag, see --help"},
+        BadFlagCase{
+            {"--max_queue_bytes=256MBB"},
+            "--max_queue_bytes is \"256MBB\", must be a number of bytes"},
         BadFlagCase{{"--device_state_bytes=1GB"},
                     "such as 536870912 or 512MiB"},
         BadFlagCase{
