@@ -142,8 +142,7 @@ std::string WantedValue(const absl::CommandLineFlag& flag,
     return "must be a whole number that is not too large";
   }
   if (flag.IsOfType<ByteCount>()) {
-    return "must be a number of bytes, such as 536870912 or 512MiB; its unit "
-           "may be KiB, MiB, GiB or TiB";
+    return std::string(kWantedByteCount);
   }
   return error;
 }

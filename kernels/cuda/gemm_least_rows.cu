@@ -231,9 +231,8 @@ class Block {
   }
 
   // Where to arrive at `barrier`, once the operands have come: it is of their
-  // bits. An arrival waits for no load before it, and while another kernel has
-  // the multiprocessor's queue of loads full, the copies that it lets begin
-  // would overtake these.
+  // bits. An arrival waits for no load before it, and the copies that it lets
+  // begin overtook these where another kernel was at work beside this one.
   __device__ uint32_t OnceThere(const Operands& operands,
                                 uint32_t barrier) const {
     uint32_t bits = 0;

@@ -29,7 +29,7 @@ bool AbslParseFlag(absl::string_view text, ByteCount* count,
   int64_t number = 0;
   const int64_t most = std::numeric_limits<int64_t>::max() >> shift;
   if (!absl::SimpleAtoi(text, &number) || number > most || number < -most) {
-    *error = "a number of bytes is wanted, such as 536870912 or 512MiB";
+    *error = std::string(kWantedByteCount);
     return false;
   }
   count->bytes = number * (int64_t{1} << shift);

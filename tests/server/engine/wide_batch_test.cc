@@ -24,8 +24,7 @@ struct Param {
 
 // Around each number of rows at which a form changes.
 std::vector<int> Batches(const Param& param) {
-  if (param.widths == Widths::k760m) return {2, 8, 9, 16, 17, 33, 65};
-  if (param.widths == Widths::k1300m) return {2, 5, 8, 9, 16, 17, 33, 65};
+  if (param.widths != Widths::kSmall) return {2, 5, 8, 9, 16, 17, 33, 65};
   return {2,  3,  7,  8,  9,   15,  16,  17,  31,  32,  33,
           48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256};
 }

@@ -1,11 +1,9 @@
 // Steps of sizes that come again are recorded once; those that come rarely make
 // room for others.
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/late_backend.h"
 #include "tests/support/model_fixture.h"
-#include "tests/support/status_matchers.h"
 
 namespace ttt {
 namespace {
