@@ -1,6 +1,7 @@
 // Arrays in device memory for benchmarks of ops.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -120,10 +121,17 @@ class OpInputs {
     return halves;
   }
 
+  // The first values repeated: drawing all would take longer than the ops.
   std::vector<float> Random(int64_t count, float scale) {
+    constexpr int64_t kDrawn = 1'048'573;  // prime: rows differ
     std::uniform_real_distribution<float> uniform(-scale, scale);
     std::vector<float> values(count);
-    for (float& value : values) value = uniform(random_);
+    const int64_t drawn = std::min(count, kDrawn);
+    for (int64_t i = 0; i < drawn; ++i) values[i] = uniform(random_);
+    for (int64_t i = drawn; i < count; i += drawn) {
+      std::copy_n(values.begin(), std::min(drawn, count - i),
+                  values.begin() + i);
+    }
     return values;
   }
 
