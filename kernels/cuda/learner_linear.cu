@@ -17,6 +17,16 @@ struct Prefill {
       sizeof(LinearPrefillSpace<kHeadDim, kWarps>);
 };
 template <int kHeadDim, int kWarps>
+struct PrefillHalves {
+  struct Space {
+    LinearPrefillSpace<kHeadDim, kWarps> halves[2];
+    LinearHandover<kHeadDim, kWarps> handover;
+  };
+  static constexpr int kThreads = 2 * kWarps * kWarpSize;
+  static constexpr int kBlocks = kHeadDim == 96 ? 1 : 2;
+  static constexpr int32_t kSharedBytes = sizeof(Space);
+};
+template <int kHeadDim, int kWarps>
 struct Decode {
   // Barriers are the block's: an item of several warps has one to itself.
   static constexpr int kMostItems = kWarps == 1 ? 2 : 1;  // of a block
@@ -51,6 +61,33 @@ __global__ void __launch_bounds__(Prefill<kHeadDim, kWarps>::kThreads,
     head.Run(sequence);
   } else {
     WaitForCopies();
+  }
+}
+
+template <int kHeadDim, int kWarps>
+__global__ void __launch_bounds__(PrefillHalves<kHeadDim, kWarps>::kThreads,
+                                  PrefillHalves<kHeadDim, kWarps>::kBlocks)
+    LinearPrefillHalvesKernel(const __grid_constant__ LearnerArgs args) {
+  using H = PrefillHalves<kHeadDim, kWarps>;
+  extern __shared__ float4 shared[];
+  auto& space = *reinterpret_cast<typename H::Space*>(shared);
+  const int half = __shfl_sync(kAllLanes, threadIdx.x / (H::kThreads / 2), 0);
+  const int thread = threadIdx.x % (H::kThreads / 2);
+  const auto run = [&](auto head) {
+    WaitForKernelsBefore();
+    const SequenceRows sequence = args.rows.sequences[blockIdx.y];
+    if (sequence.num_rows > 0) {
+      head.Run(sequence);
+    } else {
+      WaitForCopies();
+    }
+  };
+  if (half == 0) {
+    run(LinearPrefill<kHeadDim, kWarps, LinearPart::kLearns>(
+        args, blockIdx.x, thread, space.halves[0], &space.handover));
+  } else {
+    run(LinearPrefill<kHeadDim, kWarps, LinearPart::kReads>(
+        args, blockIdx.x, thread, space.halves[1], &space.handover));
   }
 }
 
@@ -103,9 +140,6 @@ __global__ void __launch_bounds__(Spread<kHeadDim>::kThreads,
   RunSpread<kHeadDim, true>(args.learner, &args.inputs);
 }
 
-// Items of a step up to which as many warps as can be share each; above, the
-// multiprocessors of an H200 have enough of them.
-constexpr int32_t kMostWideItems = 2 * 132;
 // Items up to which one is a block: all multiprocessors have some.
 constexpr int32_t kMostLoneItems = 8 * 132;
 
@@ -115,6 +149,14 @@ cudaError_t LaunchPrefill(const LearnerArgs& args, cudaStream_t stream) {
   return LaunchOverlapped(LinearPrefillKernel<kHeadDim, kWarps>,
                           dim3(args.num_heads, args.rows.batch), P::kThreads,
                           P::kSharedBytes, stream, args);
+}
+
+template <int kHeadDim, int kWarps>
+cudaError_t LaunchPrefillHalves(const LearnerArgs& args, cudaStream_t stream) {
+  using H = PrefillHalves<kHeadDim, kWarps>;
+  return LaunchOverlapped(LinearPrefillHalvesKernel<kHeadDim, kWarps>,
+                          dim3(args.num_heads, args.rows.batch), H::kThreads,
+                          H::kSharedBytes, stream, args);
 }
 
 template <int kHeadDim>
@@ -153,10 +195,14 @@ cudaError_t LaunchForm(const LearnerArgs& args, cudaStream_t stream) {
   if (args.rows.num_rows <= args.rows.batch) {
     return LaunchDecode<kHeadDim, kDecodeWarps>(args, stream);
   }
-  if (args.rows.batch * args.num_heads > kMostWideItems) {
+  constexpr int kWideWarps = kHeadDim / kOutputsOfTile;
+  // Up to which all blocks have a place at once.
+  constexpr int32_t kMostHalvesItems =
+      132 * PrefillHalves<kHeadDim, kWideWarps>::kBlocks;
+  if (args.rows.batch * args.num_heads > kMostHalvesItems) {
     return LaunchPrefill<kHeadDim, kManyWarps>(args, stream);
   }
-  return LaunchPrefill<kHeadDim, kHeadDim / kOutputsOfTile>(args, stream);
+  return LaunchPrefillHalves<kHeadDim, kWideWarps>(args, stream);
 }
 
 template <int kHeadDim, int kWarps>
@@ -164,6 +210,13 @@ cudaError_t PreparePrefill() {
   return cudaFuncSetAttribute(LinearPrefillKernel<kHeadDim, kWarps>,
                               cudaFuncAttributeMaxDynamicSharedMemorySize,
                               Prefill<kHeadDim, kWarps>::kSharedBytes);
+}
+template <int kHeadDim>
+cudaError_t PreparePrefillHalves() {
+  constexpr int kWarps = kHeadDim / kOutputsOfTile;
+  return cudaFuncSetAttribute(LinearPrefillHalvesKernel<kHeadDim, kWarps>,
+                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              PrefillHalves<kHeadDim, kWarps>::kSharedBytes);
 }
 template <int kHeadDim, int kWarps>
 cudaError_t PrepareDecode() {
@@ -228,8 +281,9 @@ cudaError_t LaunchLearnerOfProjections(const LearnerOfProjectionsArgs& args,
 
 cudaError_t PrepareLearnerLinear() {
   for (cudaError_t (*prepare)() :
-       {PreparePrefill<32, 2>, PreparePrefill<64, 2>, PreparePrefill<64, 4>,
-        PreparePrefill<96, 6>, PrepareDecode<32, 1>, PrepareDecode<64, 1>,
+       {PreparePrefill<32, 2>, PreparePrefill<64, 2>, PreparePrefill<96, 6>,
+        PreparePrefillHalves<32>, PreparePrefillHalves<64>,
+        PreparePrefillHalves<96>, PrepareDecode<32, 1>, PrepareDecode<64, 1>,
         PrepareDecode<96, 3>}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }

@@ -1,5 +1,7 @@
 // The linear learner with many rows a sequence, or few heads in all: a block a
-// head, whose fast weights stay in registers while the rows go by.
+// head, whose fast weights stay in registers while the rows go by. Where there
+// are few heads, one half of a block learns, and the other, a mini-batch later,
+// reads: both hold the weights, and commit the same gradients.
 #pragma once
 
 #include "kernels/cuda/learner_linear_tiles.cuh"
@@ -22,9 +24,29 @@ struct LinearPrefillSpace {
   ShownColumns<kHeadDim, kWarps> shown;
 };
 
+// The gradients of a mini-batch, from the half that learns to the other, in
+// turn in two places.
 template <int kHeadDim, int kWarps>
-class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
-  using Tiles = LinearTiles<kHeadDim, kWarps>;
+struct LinearHandover {
+  static constexpr int kOwnTiles = LinearForm<kHeadDim, kWarps>::kOwnTiles;
+  static constexpr int kThreads = 2 * kWarps * kWarpSize;
+  // Barriers; 1 and 2 are the halves' own.
+  static constexpr int kIsThere = 3;  // and the next, of the places
+  static constexpr int kIsTaken = 5;
+  static constexpr int kOfAll = 7;
+
+  uint4 gradients[2][kWarps][kOwnTiles][kWarpSize];
+  uint32_t bad[2][kWarpSize];  // of a lane's columns, as bits
+};
+
+enum class LinearPart { kAll, kLearns, kReads };
+
+template <int kHeadDim, int kWarps, LinearPart kPart = LinearPart::kAll>
+class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
+  using Tiles = LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll>;
+  using Handover = LinearHandover<kHeadDim, kWarps>;
+  static constexpr bool kLearns = kPart != LinearPart::kReads;
+  static constexpr bool kReads = kPart != LinearPart::kLearns;
   using Tiles::At;
   using Tiles::Barrier;
   using Tiles::first_output_;
@@ -41,13 +63,14 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
  public:
   using Space = LinearPrefillSpace<kHeadDim, kWarps>;
 
-  // Begins to read what no kernel writes.
+  // Begins to read what no kernel writes. `handover` is of the block's halves.
   __device__ LinearPrefill(const LearnerArgs& args, int32_t head, int thread,
-                           Space& space)
+                           Space& space, Handover* handover = nullptr)
       : Tiles(thread, space.norm, space.shown),
         args_(args),
         head_{args, head, {}},
-        space_(space) {
+        space_(space),
+        handover_(handover) {
     if (thread < 2 * kMaxMiniBatch) {
       CopyAsync4(&space.token_scale[thread], args.token_scale + thread,
                  thread < args.mini_batch);
@@ -63,21 +86,35 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
     Tiles::LoadOutputs(head_.bias(), bias_);
     LoadResident(rows.end == args_.mini_batch);
     WaitForCopies();
-    Barrier();
+    if constexpr (kPart == LinearPart::kAll) {
+      Barrier();
+    } else {
+      // The other half too has read what the one that learns will write.
+      NamedBarrier<Handover::kThreads>(Handover::kOfAll);
+    }
 #pragma unroll 1
     for (int stage = 0;; stage ^= 1) {
       const MiniBatchRows next =
           NextMiniBatch(rows, head_.sequence.num_rows, args_.mini_batch);
       const bool goes_on = next.first < head_.sequence.num_rows;
       if (goes_on) CopyRows(next, stage ^ 1);
-      if (rows.num_added() <= 8) {
-        RunMiniBatch<1>(rows, space_.stages[stage]);
+      if constexpr (!kReads) {
+        Learn(rows, stage);
       } else {
-        RunMiniBatch<2>(rows, space_.stages[stage]);
+        has_next_but_one_ =
+            goes_on &&
+            NextMiniBatch(next, head_.sequence.num_rows, args_.mini_batch)
+                    .first < head_.sequence.num_rows;
+        if (rows.num_added() <= 8) {
+          RunMiniBatch<1>(rows, stage);
+        } else {
+          RunMiniBatch<2>(rows, stage);
+        }
       }
       if (!goes_on) break;
       rows = next;
     }
+    if (!kLearns) return;
     if (rows.first > 0 || rows.end == args_.mini_batch) {
       SaveResident();
       if (q() == 0) Tiles::StoreOutputs(bias_, head_.bias());
@@ -101,20 +138,27 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
       if (row < rows.begin) {
         CopyAsync16(&to.keys.units[at],
                     head_.PendingRows(args_.pending_keys) + 8 * i, true);
-        CopyAsync16(&to.targets.units[at],
-                    head_.PendingRows(args_.pending_targets) + 8 * i, true);
+        if constexpr (kLearns) {
+          CopyAsync16(&to.targets.units[at],
+                      head_.PendingRows(args_.pending_targets) + 8 * i, true);
+        }
       } else if (row < rows.end) {
         const int added = row - rows.begin;
         const int64_t from = head_.RowOffset(rows.first + added) + 8 * unit;
         CopyAsync16(&to.keys.units[at], Rows(args_.keys) + from, true);
-        CopyAsync16(&to.targets.units[at], Rows(args_.targets) + from, true);
-        CopyAsync16(&to.queries.units[Tile::Index(added, unit)],
-                    Rows(args_.queries) + from, true);
+        if constexpr (kLearns) {
+          CopyAsync16(&to.targets.units[at], Rows(args_.targets) + from, true);
+        }
+        if constexpr (kReads) {
+          CopyAsync16(&to.queries.units[Tile::Index(added, unit)],
+                      Rows(args_.queries) + from, true);
+        }
       } else {
-        to.keys.units[at] = to.targets.units[at] = {0, 0, 0, 0};
+        to.keys.units[at] = {0, 0, 0, 0};
+        if constexpr (kLearns) to.targets.units[at] = {0, 0, 0, 0};
       }
     }
-    if (thread_ < kMaxMiniBatch) {
+    if (kLearns && thread_ < kMaxMiniBatch) {
       const int row = thread_;
       const float* const rate = row < rows.begin || row >= rows.end
                                     ? head_.pending_rates() + row
@@ -180,18 +224,81 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
     }
   }
 
+  // What the half that learns does of a mini-batch.
+  __device__ void Learn(const MiniBatchRows& rows, int place) {
+    const Stage& stage = space_.stages[place];
+    float learnt[kOwnTiles][2][4];  // keys W + b
+    float no_reads[kOwnTiles][1][4];
+    Multiply(stage, learnt, no_reads);
+    uint32_t gradients[kOwnTiles][4];
+    bool is_bad[kColumns];
+    Tiles::template FindGradients<kColumns>(
+        rows.end, stage.targets, stage.rates, learnt, gradients, is_bad);
+    Give(place, gradients, is_bad);
+    const bool commits = rows.end == args_.mini_batch;
+    if (commits) Commit(stage, gradients, is_bad);
+    if (!commits) KeepRows(rows, stage);
+    WaitForCopies();
+    Barrier();
+  }
+
+  // The place has been left by the mini-batch before the last.
+  __device__ void Give(int place, const uint32_t (&gradients)[kOwnTiles][4],
+                       const bool (&is_bad)[kColumns]) {
+    if (num_given_ >= 2) {
+      NamedBarrier<Handover::kThreads>(Handover::kIsTaken + place);
+    }
+    ++num_given_;
+    const int warp = thread_ / kWarpSize;
+#pragma unroll
+    for (int t = 0; t < kOwnTiles; ++t) {
+      handover_->gradients[place][warp][t][lane_] = {
+          gradients[t][0], gradients[t][1], gradients[t][2], gradients[t][3]};
+    }
+    if (warp == 0) {
+      uint32_t bad = 0;
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) bad |= uint32_t{is_bad[i]} << i;
+      handover_->bad[place][lane_] = bad;
+    }
+    ArriveAtNamedBarrier<Handover::kThreads>(Handover::kIsThere + place);
+  }
+  __device__ void Take(int place, uint32_t (&gradients)[kOwnTiles][4],
+                       bool (&is_bad)[kColumns]) {
+    NamedBarrier<Handover::kThreads>(Handover::kIsThere + place);
+    const int warp = thread_ / kWarpSize;
+#pragma unroll
+    for (int t = 0; t < kOwnTiles; ++t) {
+      const uint4 words = handover_->gradients[place][warp][t][lane_];
+      gradients[t][0] = words.x;
+      gradients[t][1] = words.y;
+      gradients[t][2] = words.z;
+      gradients[t][3] = words.w;
+    }
+    const uint32_t bad = handover_->bad[place][lane_];
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) is_bad[i] = (bad >> i & 1) != 0;
+    if (has_next_but_one_) {
+      ArriveAtNamedBarrier<Handover::kThreads>(Handover::kIsTaken + place);
+    }
+  }
+
   // kQueryTiles: of 8 of the step's rows.
   template <int kQueryTiles>
-  __device__ void RunMiniBatch(const MiniBatchRows& rows, const Stage& stage) {
+  __device__ void RunMiniBatch(const MiniBatchRows& rows, int place) {
+    const Stage& stage = space_.stages[place];
     float learnt[kOwnTiles][2][4];           // keys W + b
     float reads[kOwnTiles][kQueryTiles][4];  // queries W + b
     Multiply(stage, learnt, reads);
     uint32_t gradients[kOwnTiles][4];
     bool is_bad[kColumns];
-    Tiles::template FindGradients<kColumns>(
-        rows.end, stage.targets, stage.rates, learnt, gradients, is_bad);
+    if constexpr (kLearns) {
+      Tiles::template FindGradients<kColumns>(
+          rows.end, stage.targets, stage.rates, learnt, gradients, is_bad);
+    }
     float scores[2][4] = {};
     Score(stage, scores);
+    if constexpr (!kLearns) Take(place, gradients, is_bad);
     const bool commits = rows.end == args_.mini_batch;
     if (commits) Commit(stage, gradients, is_bad);
     Correct(rows, scores, gradients, is_bad, reads);
@@ -200,7 +307,7 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
     for (int i = 0; i < 2 * kQueryTiles; ++i) {
       LoadWords(stage.queries.At(RowOf(i), first_output_), queries[i]);
     }
-    if (!commits) KeepRows(rows, stage);
+    if (kLearns && !commits) KeepRows(rows, stage);
     WaitForCopies();
     Write(rows, reads, queries);
   }
@@ -221,17 +328,21 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
     for (int step = 0; step < kSteps; ++step) {
       uint32_t keys[4];
       uint32_t queries[4];
-      stage.keys.Load(keys, step, lane_);
-      stage.queries.Load(queries, step, lane_);
+      if constexpr (kLearns) stage.keys.Load(keys, step, lane_);
+      if constexpr (kReads) stage.queries.Load(queries, step, lane_);
 #pragma unroll
       for (int t = 0; t < kOwnTiles; ++t) {
         uint32_t a[4];
         WeightsOf(resident_[t][step], a);
-        MultiplyAdd(learnt[t][0], a, keys[0], keys[1]);
-        MultiplyAdd(learnt[t][1], a, keys[2], keys[3]);
+        if constexpr (kLearns) {
+          MultiplyAdd(learnt[t][0], a, keys[0], keys[1]);
+          MultiplyAdd(learnt[t][1], a, keys[2], keys[3]);
+        }
+        if constexpr (kReads) {
 #pragma unroll
-        for (int m = 0; m < kQueryTiles; ++m) {
-          MultiplyAdd(reads[t][m], a, queries[2 * m], queries[2 * m + 1]);
+          for (int m = 0; m < kQueryTiles; ++m) {
+            MultiplyAdd(reads[t][m], a, queries[2 * m], queries[2 * m + 1]);
+          }
         }
       }
     }
@@ -370,6 +481,9 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps> {
   const LearnerArgs& args_;
   LinearHead<kHeadDim> head_;
   Space& space_;
+  Handover* const handover_;
+  int num_given_ = 0;
+  bool has_next_but_one_ = false;
   uint16_t* weights_;  // the lane's first
   float bias_[kOwnTiles][2];
   // Transposed sum tiles of 8 inputs, two a step.

@@ -25,6 +25,16 @@ struct LinearForm {
   static_assert(kTilesOfUnit % kOwnTiles == 0, "a warp's are of one unit");
 };
 
+// Of so many threads, of which some may only arrive; 0 is __syncthreads.
+template <int kThreads>
+__device__ void NamedBarrier(int id) {
+  asm volatile("bar.sync %0, %1;\n" ::"r"(id), "n"(kThreads) : "memory");
+}
+template <int kThreads>
+__device__ void ArriveAtNamedBarrier(int id) {
+  asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "n"(kThreads) : "memory");
+}
+
 // Starts to copy weight and bias of a head's layer norm to shared memory.
 template <int kHeadDim>
 __device__ void CopyNorm(const LearnerArgs& args, int32_t head, int thread,
@@ -115,8 +125,9 @@ __device__ inline int PhaseOf(int64_t position, int32_t mini_batch) {
 }
 
 // The tiles of a warp. A lane's outputs are the two, g and g + 8, of each tile;
-// they are called h = 0 and 1, and adjacent in memory.
-template <int kHeadDim, int kWarps>
+// they are called h = 0 and 1, and adjacent in memory. kIsOneOfTwo: the block
+// has two items.
+template <int kHeadDim, int kWarps, bool kIsOneOfTwo = false>
 class LinearTiles {
  protected:
   using F = LinearForm<kHeadDim, kWarps>;
@@ -139,6 +150,8 @@ class LinearTiles {
   __device__ static void Barrier() {
     if constexpr (kWarps == 1) {
       __syncwarp();
+    } else if constexpr (kIsOneOfTwo) {
+      NamedBarrier<F::kItemThreads>(1 + threadIdx.x / F::kItemThreads);
     } else {
       __syncthreads();
     }

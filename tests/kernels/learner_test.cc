@@ -330,7 +330,7 @@ TEST_P(LearnerTest, SmallestOfEachForm) {
     for (const bool is_mlp : {false, true}) {
       const Dims dims = {1, head_dim, 2, is_mlp};
       Learners learners(GetParam(), dims, 1);
-      learners.Step({4});
+      learners.Step({9});
       for (int i = 0; i < 2; ++i) learners.Step({1});
       expect_oracle(learners, dims, 0);
       // Decoding with more pending rows than half a tile, to the commit.
