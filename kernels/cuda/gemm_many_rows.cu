@@ -46,7 +46,7 @@ struct Shape {
   static constexpr int kParts = kPartsOfInputs;
   static constexpr int kSums = kStrips * kStripOutputs / 2;
   static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
-  static constexpr int kLot = kColumns > 24 ? 16 : kColumns;
+  static constexpr int kLot = kStrips > 12 ? 8 : kStrips;
   static constexpr int kStageBytes = kRowTileBytes + kStrips * kTileBytes;
   static constexpr int kStages = kRingBytes / kStageBytes;
   static constexpr int kSharedBytes =
@@ -61,6 +61,23 @@ struct Plan {
   int32_t row_pairs;      // of kCluster * kRows
   int32_t widths;         // tiles of a row, of kStrips
 };
+
+__device__ inline uint32_t OfOtherLane(uint32_t value, int apart) {
+  return __shfl_xor_sync(kAllLanes, value, apart);
+}
+__device__ inline float2 OfOtherLane(float2 value, int apart) {
+  return {__shfl_xor_sync(kAllLanes, value.x, apart),
+          __shfl_xor_sync(kAllLanes, value.y, apart)};
+}
+
+// Of two lanes so far apart the lower has then both `low`, the other both
+// `high`, each the lower's first. All lanes of a warp.
+template <int kApart, typename T>
+__device__ void Exchange(T& low, T& high) {
+  const bool is_upper = (threadIdx.x & kApart) != 0;
+  const T got = OfOtherLane(is_upper ? low : high, kApart);
+  (is_upper ? low : high) = got;
+}
 
 template <typename S>
 class Block {
@@ -236,60 +253,103 @@ class Block {
     const int thread = threadIdx.x % kWarpgroup;
     const int32_t first_row = at.row + warpgroup * kWarpgroupRows +
                               thread / kWarpSize * 16 + thread % kWarpSize / 4;
-    const int pair = thread % 4 * 2;
-    const int32_t first_output = at.strip * kStripOutputs + pair;
-    const int32_t end = product_.weights.num_outputs;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int32_t row = first_row + half * 8;
-      if (row >= args_.num_rows) return;
       const auto sum = [&](int column) -> float2 {
         return {sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
       };
       if (product_.gated != nullptr) {
-        auto* const to = static_cast<__nv_bfloat16*>(product_.gated) +
-                         int64_t{row} * (end / 2) + at.strip * kGateOutputs +
-                         pair;
-#pragma unroll
-        for (int strip = 0; strip < S::kStrips; ++strip) {
-          if (at.strip + strip >= plan_.num_strips) break;
-          *reinterpret_cast<__nv_bfloat162*>(to + strip * kGateOutputs) =
-              Gated(sum(2 * strip), sum(2 * strip + 1));
-        }
-      } else if (PairsOfRow::Suit(product_)) {
-        const PairsOfRow to(args_, end, row, first_output);
-#pragma unroll
-        for (int first = 0; first < S::kColumns; first += S::kLot) {
-          // The loads of a lot before its stores, which they may not pass.
-          float2 before[S::kLot] = {};
-          if (args_.accumulate) {
-#pragma unroll
-            for (int i = 0; i < S::kLot; ++i) {
-              before[i] = to.Load((first + i) * kMmaOutputs);
-            }
-          }
-#pragma unroll
-          for (int i = 0; i < S::kLot; ++i) {
-            float2 next = sum(first + i);
-            if (args_.accumulate) {
-              next = {before[i].x + next.x, before[i].y + next.y};
-            }
-            to.Store((first + i) * kMmaOutputs, next);
-          }
-        }
+        StoreGatedRow(at, row, sum);
+      } else if (FoursOfRow::Suit(product_)) {
+        StoreFours(at, row, sum);
       } else {
+        StorePairs(at, row, sum);
+      }
+    }
+  }
+
+  // Of a warp's row, which may not exist, what lane % 4 holds of it: `sum` of
+  // a column is of outputs 8 column + lane % 4 * 2 and the next.
+  template <typename Sum>
+  __device__ void StoreGatedRow(const Item& at, int32_t row, Sum sum) const {
+    const int lane = threadIdx.x % 4;
+    const int32_t inner = product_.weights.num_outputs / 2;
+    const int32_t left =
+        row < args_.num_rows ? inner - at.strip * kGateOutputs : 0;
+    auto* const to = static_cast<__nv_bfloat16*>(product_.gated) +
+                     int64_t{row} * inner + at.strip * kGateOutputs;
+    const auto gated = [&](int strip) {
+      const __nv_bfloat162 pair = Gated(sum(2 * strip), sum(2 * strip + 1));
+      return reinterpret_cast<const uint32_t&>(pair);
+    };
+    const bool has_fours =
+        reinterpret_cast<uintptr_t>(product_.gated) % sizeof(uint4) == 0;
+    constexpr int kFours = S::kStrips / 4 * 4;
 #pragma unroll
-        for (int column = 0; column < S::kColumns; ++column) {
-          const OutputPair to(args_, end, row,
-                              first_output + column * kMmaOutputs);
-          float2 next = sum(column);
-          if (args_.accumulate) {
-            const float2 before = to.Load();
-            next = {before.x + next.x, before.y + next.y};
-          }
-          to.Store(next);
+    for (int strip = 0; strip < kFours; strip += 4) {
+      if (!has_fours) break;
+      uint4 words = {gated(strip), gated(strip + 1), gated(strip + 2),
+                     gated(strip + 3)};
+      Exchange<1>(words.x, words.y);
+      Exchange<1>(words.z, words.w);
+      Exchange<2>(words.x, words.z);
+      Exchange<2>(words.y, words.w);
+      const int32_t channel = (strip + lane) * kGateOutputs;
+      if (channel < left) *reinterpret_cast<uint4*>(to + channel) = words;
+    }
+#pragma unroll
+    for (int strip = 0; strip < S::kStrips; ++strip) {
+      if (has_fours && strip < kFours) continue;
+      const int32_t channel = strip * kGateOutputs + 2 * lane;
+      if (channel < left) {
+        *reinterpret_cast<uint32_t*>(to + channel) = gated(strip);
+      }
+    }
+  }
+  template <typename Sum>
+  __device__ void StoreFours(const Item& at, int32_t row, Sum sum) const {
+    const int lane = threadIdx.x % 4;
+    const FoursOfRow to(
+        args_, product_.weights.num_outputs, row,
+        at.strip * kStripOutputs + lane % 2 * kMmaOutputs + lane / 2 * 4);
+#pragma unroll
+    for (int first = 0; first < S::kStrips; first += S::kLot) {
+      // The loads of a lot before its stores, which they may not pass.
+      float4 before[S::kLot] = {};
+      if (args_.accumulate) {
+#pragma unroll
+        for (int i = 0; i < S::kLot; ++i) {
+          before[i] = to.Load((first + i) * kStripOutputs);
         }
       }
+#pragma unroll
+      for (int i = 0; i < S::kLot; ++i) {
+        float2 one = sum(2 * (first + i));
+        float2 two = sum(2 * (first + i) + 1);
+        Exchange<1>(one, two);
+        float4 next = {one.x, one.y, two.x, two.y};
+        if (args_.accumulate) {
+          next = {before[i].x + next.x, before[i].y + next.y,
+                  before[i].z + next.z, before[i].w + next.w};
+        }
+        to.Store((first + i) * kStripOutputs, next);
+      }
+    }
+  }
+  template <typename Sum>
+  __device__ void StorePairs(const Item& at, int32_t row, Sum sum) const {
+    const int32_t first = at.strip * kStripOutputs + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int column = 0; column < S::kColumns; ++column) {
+      const OutputPair to(args_, product_.weights.num_outputs, row,
+                          first + column * kMmaOutputs);
+      float2 next = sum(column);
+      if (args_.accumulate) {
+        const float2 before = to.Load();
+        next = {before.x + next.x, before.y + next.y};
+      }
+      to.Store(next);
     }
   }
 

@@ -67,6 +67,33 @@ class PairsOfRow {
   int32_t left_;
 };
 
+// The same for fours, at addresses of sixteen bytes, of a row that may not
+// exist.
+class FoursOfRow {
+ public:
+  __device__ static bool Suit(const Product& product) {
+    const GemmArgs& args = product.args;
+    return (args.output_stride | product.weights.num_outputs) % 4 == 0 &&
+           reinterpret_cast<uintptr_t>(args.output) % sizeof(float4) == 0;
+  }
+  __device__ FoursOfRow(const GemmArgs& args, int32_t end, int32_t row,
+                        int32_t output)
+      : to_(args.output + row * args.output_stride + output),
+        left_(row < args.num_rows ? end - output : 0) {}
+
+  __device__ float4 Load(int32_t offset) const {
+    return offset < left_ ? *reinterpret_cast<const float4*>(to_ + offset)
+                          : float4{0.0f, 0.0f, 0.0f, 0.0f};
+  }
+  __device__ void Store(int32_t offset, float4 sums) const {
+    if (offset < left_) *reinterpret_cast<float4*>(to_ + offset) = sums;
+  }
+
+ private:
+  float* to_;
+  int32_t left_;
+};
+
 // silu(gate) * up.
 __device__ inline float Gated(float gate, float up) {
   return gate * Sigmoid(gate) * up;

@@ -140,7 +140,7 @@ TEST_P(GemmTest, AddsToTheOutputAndLeavesWhatIsBetweenItsRows) {
   };
   std::vector<Product> products = {{{140, 64}, 5, 10}, {{77, 40}, 3, 1}};
   if (GetParam().kind == BackendKind::kCuda) {
-    // Each of its forms, with outputs in pairs and one by one.
+    // Each of its forms, with outputs in fours, in pairs and one by one.
     for (const Shape& shape :
          {Shape{77, 64}, Shape{1000, 1344}, Shape{2907, 520}, Shape{4240, 600},
           Shape{4243, 72}, Shape{7003, 72}}) {
@@ -306,6 +306,9 @@ TEST_P(GemmTest, SmallestOfEachForm) {
     ExpectGated({2 * 24, 64}, num_rows);
     ExpectGated({2 * 24, kCut}, num_rows);
   }
+  // Strips in fours, also where some are beyond the matrix.
+  ExpectGated({2 * 1000, 8}, 700);
+  ExpectGated({2 * 5480, 8}, 700);
 }
 
 void GemmTest::ExpectProduct(const Shape& shape, int32_t num_rows) {
