@@ -71,6 +71,8 @@ __global__ void __launch_bounds__(PrefillHalves<kHeadDim, kWarps>::kThreads,
   using H = PrefillHalves<kHeadDim, kWarps>;
   extern __shared__ float4 shared[];
   auto& space = *reinterpret_cast<typename H::Space*>(shared);
+  if (threadIdx.x == 0) space.handover.Init();
+  __syncthreads();
   const int half = __shfl_sync(kAllLanes, threadIdx.x / (H::kThreads / 2), 0);
   const int thread = threadIdx.x % (H::kThreads / 2);
   const auto run = [&](auto head) {

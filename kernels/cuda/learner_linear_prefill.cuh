@@ -25,25 +25,32 @@ struct LinearPrefillSpace {
 };
 
 // The gradients of a mini-batch, from the half that learns to the other, in
-// turn in two places.
+// turn in two places. Every thread arrives: racecheck does not follow one that
+// arrives for its warp.
 template <int kHeadDim, int kWarps>
 struct LinearHandover {
   static constexpr int kOwnTiles = LinearForm<kHeadDim, kWarps>::kOwnTiles;
-  static constexpr int kThreads = 2 * kWarps * kWarpSize;
-  // Barriers; 1 and 2 are the halves' own.
-  static constexpr int kIsThere = 3;  // and the next, of the places
-  static constexpr int kIsTaken = 5;
-  static constexpr int kOfAll = 7;
 
+  // One thread, then a barrier of the block.
+  __device__ void Init() {
+    for (int place = 0; place < 2; ++place) {
+      is_there[place].Init(kWarps * kWarpSize);
+      is_taken[place].Init(kWarps * kWarpSize);
+    }
+  }
+
+  CopyBarrier is_there[2];
+  CopyBarrier is_taken[2];
   uint4 gradients[2][kWarps][kOwnTiles][kWarpSize];
   uint32_t bad[2][kWarpSize];  // of a lane's columns, as bits
 };
 
+// Values are those of kBarrier.
 enum class LinearPart { kAll, kLearns, kReads };
 
 template <int kHeadDim, int kWarps, LinearPart kPart = LinearPart::kAll>
-class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
-  using Tiles = LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll>;
+class LinearPrefill : LinearTiles<kHeadDim, kWarps, int(kPart)> {
+  using Tiles = LinearTiles<kHeadDim, kWarps, int(kPart)>;
   using Handover = LinearHandover<kHeadDim, kWarps>;
   static constexpr bool kLearns = kPart != LinearPart::kReads;
   static constexpr bool kReads = kPart != LinearPart::kLearns;
@@ -86,14 +93,10 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
     Tiles::LoadOutputs(head_.bias(), bias_);
     LoadResident(rows.end == args_.mini_batch);
     WaitForCopies();
-    if constexpr (kPart == LinearPart::kAll) {
-      Barrier();
-    } else {
-      // The other half too has read what the one that learns will write.
-      NamedBarrier<Handover::kThreads>(Handover::kOfAll);
-    }
+    Barrier();
+    int stage = 0;
 #pragma unroll 1
-    for (int stage = 0;; stage ^= 1) {
+    for (;; NextStage(stage)) {
       const MiniBatchRows next =
           NextMiniBatch(rows, head_.sequence.num_rows, args_.mini_batch);
       const bool goes_on = next.first < head_.sequence.num_rows;
@@ -101,10 +104,6 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
       if constexpr (!kReads) {
         Learn(rows, stage);
       } else {
-        has_next_but_one_ =
-            goes_on &&
-            NextMiniBatch(next, head_.sequence.num_rows, args_.mini_batch)
-                    .first < head_.sequence.num_rows;
         if (rows.num_added() <= 8) {
           RunMiniBatch<1>(rows, stage);
         } else {
@@ -115,6 +114,9 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
       rows = next;
     }
     if (!kLearns) return;
+    // The other half has then read all that is written below.
+    if constexpr (!kReads) handover_->is_taken[stage].Wait(parity_);
+    if (rows.end < args_.mini_batch) KeepRows(rows, space_.stages[stage]);
     if (rows.first > 0 || rows.end == args_.mini_batch) {
       SaveResident();
       if (q() == 0) Tiles::StoreOutputs(bias_, head_.bias());
@@ -123,6 +125,11 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
 
  private:
   using Stage = typename Space::Stage;
+
+  __device__ void NextStage(int& stage) {
+    parity_ ^= stage;
+    stage ^= 1;
+  }
 
   // Starts to copy the rows of a mini-batch; keys and targets beyond them
   // become zero. Queries beyond them hold anything, which stays in their
@@ -235,20 +242,14 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
     Tiles::template FindGradients<kColumns>(
         rows.end, stage.targets, stage.rates, learnt, gradients, is_bad);
     Give(place, gradients, is_bad);
-    const bool commits = rows.end == args_.mini_batch;
-    if (commits) Commit(stage, gradients, is_bad);
-    if (!commits) KeepRows(rows, stage);
+    if (rows.end == args_.mini_batch) Commit(stage, gradients, is_bad);
     WaitForCopies();
     Barrier();
   }
 
-  // The place has been left by the mini-batch before the last.
   __device__ void Give(int place, const uint32_t (&gradients)[kOwnTiles][4],
                        const bool (&is_bad)[kColumns]) {
-    if (num_given_ >= 2) {
-      NamedBarrier<Handover::kThreads>(Handover::kIsTaken + place);
-    }
-    ++num_given_;
+    handover_->is_taken[place].Wait(parity_ ^ 1);  // Both are, at first.
     const int warp = thread_ / kWarpSize;
 #pragma unroll
     for (int t = 0; t < kOwnTiles; ++t) {
@@ -261,11 +262,11 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
       for (int i = 0; i < kColumns; ++i) bad |= uint32_t{is_bad[i]} << i;
       handover_->bad[place][lane_] = bad;
     }
-    ArriveAtNamedBarrier<Handover::kThreads>(Handover::kIsThere + place);
+    handover_->is_there[place].Arrive();
   }
   __device__ void Take(int place, uint32_t (&gradients)[kOwnTiles][4],
                        bool (&is_bad)[kColumns]) {
-    NamedBarrier<Handover::kThreads>(Handover::kIsThere + place);
+    handover_->is_there[place].Wait(parity_);
     const int warp = thread_ / kWarpSize;
 #pragma unroll
     for (int t = 0; t < kOwnTiles; ++t) {
@@ -278,9 +279,7 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
     const uint32_t bad = handover_->bad[place][lane_];
 #pragma unroll
     for (int i = 0; i < kColumns; ++i) is_bad[i] = (bad >> i & 1) != 0;
-    if (has_next_but_one_) {
-      ArriveAtNamedBarrier<Handover::kThreads>(Handover::kIsTaken + place);
-    }
+    handover_->is_taken[place].Arrive();
   }
 
   // kQueryTiles: of 8 of the step's rows.
@@ -299,15 +298,13 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
     float scores[2][4] = {};
     Score(stage, scores);
     if constexpr (!kLearns) Take(place, gradients, is_bad);
-    const bool commits = rows.end == args_.mini_batch;
-    if (commits) Commit(stage, gradients, is_bad);
+    if (rows.end == args_.mini_batch) Commit(stage, gradients, is_bad);
     Correct(rows, scores, gradients, is_bad, reads);
     uint32_t queries[2 * kQueryTiles][kOwnTiles];
 #pragma unroll
     for (int i = 0; i < 2 * kQueryTiles; ++i) {
       LoadWords(stage.queries.At(RowOf(i), first_output_), queries[i]);
     }
-    if (kLearns && !commits) KeepRows(rows, stage);
     WaitForCopies();
     Write(rows, reads, queries);
   }
@@ -482,9 +479,8 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, kPart != LinearPart::kAll> {
   LinearHead<kHeadDim> head_;
   Space& space_;
   Handover* const handover_;
-  int num_given_ = 0;
-  bool has_next_but_one_ = false;
-  uint16_t* weights_;  // the lane's first
+  uint32_t parity_ = 0;  // of the handover's barriers
+  uint16_t* weights_;    // the lane's first
   float bias_[kOwnTiles][2];
   // Transposed sum tiles of 8 inputs, two a step.
   float resident_[kOwnTiles][kSteps][8];

@@ -25,16 +25,6 @@ struct LinearForm {
   static_assert(kTilesOfUnit % kOwnTiles == 0, "a warp's are of one unit");
 };
 
-// Of so many threads, of which some may only arrive; 0 is __syncthreads.
-template <int kThreads>
-__device__ void NamedBarrier(int id) {
-  asm volatile("bar.sync %0, %1;\n" ::"r"(id), "n"(kThreads) : "memory");
-}
-template <int kThreads>
-__device__ void ArriveAtNamedBarrier(int id) {
-  asm volatile("bar.arrive %0, %1;\n" ::"r"(id), "n"(kThreads) : "memory");
-}
-
 // Starts to copy weight and bias of a head's layer norm to shared memory.
 template <int kHeadDim>
 __device__ void CopyNorm(const LearnerArgs& args, int32_t head, int thread,
@@ -125,9 +115,9 @@ __device__ inline int PhaseOf(int64_t position, int32_t mini_batch) {
 }
 
 // The tiles of a warp. A lane's outputs are the two, g and g + 8, of each tile;
-// they are called h = 0 and 1, and adjacent in memory. kIsOneOfTwo: the block
-// has two items.
-template <int kHeadDim, int kWarps, bool kIsOneOfTwo = false>
+// they are called h = 0 and 1, and adjacent in memory. kBarrier is its warps'
+// own where the block has others, else 0.
+template <int kHeadDim, int kWarps, int kBarrier = 0>
 class LinearTiles {
  protected:
   using F = LinearForm<kHeadDim, kWarps>;
@@ -150,8 +140,9 @@ class LinearTiles {
   __device__ static void Barrier() {
     if constexpr (kWarps == 1) {
       __syncwarp();
-    } else if constexpr (kIsOneOfTwo) {
-      NamedBarrier<F::kItemThreads>(1 + threadIdx.x / F::kItemThreads);
+    } else if constexpr (kBarrier != 0) {
+      asm volatile("bar.sync %0, %1;\n" ::"n"(kBarrier), "n"(F::kItemThreads)
+                   : "memory");
     } else {
       __syncthreads();
     }
