@@ -64,6 +64,7 @@ __global__ void __launch_bounds__(Prefill<kHeadDim, kWarps>::kThreads,
   }
 }
 
+// grid [num_heads, batch]. The first half of a block's threads learns.
 template <int kHeadDim, int kWarps>
 __global__ void __launch_bounds__(PrefillHalves<kHeadDim, kWarps>::kThreads,
                                   PrefillHalves<kHeadDim, kWarps>::kBlocks)

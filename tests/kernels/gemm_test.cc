@@ -309,6 +309,20 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   // Strips in fours, also where some are beyond the matrix.
   ExpectGated({2 * 1000, 8}, 700);
   ExpectGated({2 * 5480, 8}, 700);
+  ExpectGated({2 * 2736, 8}, 129);
+  // Onto what is there, in fours and one by one.
+  for (const int32_t num_outputs : {1000, 1001}) {
+    const Floats weights = Random(size_t(num_outputs) * 8, 1);
+    const auto packed =
+        backend_->PackWeights(weights.data(), num_outputs, 8).value();
+    const Floats input = Random(129 * 8, 2);
+    const Floats product = Multiply(*backend_, *packed, input);
+    Floats doubled = product;
+    for (float& sum : doubled) sum += sum;
+    EXPECT_EQ(
+        Bits(Multiply(*backend_, *packed, input, product, true, num_outputs)),
+        Bits(doubled));
+  }
 }
 
 void GemmTest::ExpectProduct(const Shape& shape, int32_t num_rows) {

@@ -336,7 +336,7 @@ TEST_P(LearnerTest, SmallestOfEachForm) {
       // Decoding with more pending rows than half a tile, to the commit.
       const Dims full = {1, head_dim, 16, is_mlp};
       Learners decoding(GetParam(), full, 1);
-      for (const int num_tokens : {7, 1, 1, 6, 1, 1}) {
+      for (const int num_tokens : {23, 1, 1, 6, 1, 1}) {
         decoding.Step({num_tokens});
       }
       expect_oracle(decoding, full, 0);
@@ -344,13 +344,15 @@ TEST_P(LearnerTest, SmallestOfEachForm) {
     if (!GetParam().is_bfloat16()) continue;
     // 1,064 heads: more than a GPU spreads out, or has a block for each of.
     constexpr int kSessions = 133;
-    const Dims dims = {8, head_dim, 2, false};
-    Learners learners(GetParam(), dims, kSessions);
-    for (const int num_tokens : {2, 1, 1}) {
-      learners.Step(std::vector<int>(kSessions, num_tokens));
-    }
-    for (const int session : {0, kSessions - 1}) {
-      expect_oracle(learners, dims, session);
+    for (const int32_t mini_batch : {2, 16}) {
+      const Dims dims = {8, head_dim, mini_batch, false};
+      Learners learners(GetParam(), dims, kSessions);
+      for (const int num_tokens : {mini_batch + 7, 1, 1}) {
+        learners.Step(std::vector<int>(kSessions, num_tokens));
+      }
+      for (const int session : {0, kSessions - 1}) {
+        expect_oracle(learners, dims, session);
+      }
     }
   }
 }

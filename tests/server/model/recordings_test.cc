@@ -2,6 +2,10 @@
 // room for others.
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <string>
+#include <vector>
+
 #include "tests/support/late_backend.h"
 #include "tests/support/model_fixture.h"
 
@@ -23,18 +27,19 @@ class CountingBackend : public LateBackend {
   int num_records = 0;
 };
 
-class RecordingsTest : public testing::Test {
- protected:
-  RecordingsTest() {
+// A model, and steps of it.
+class Steps {
+ public:
+  Steps(const ModelConfig& config, Backend* backend) {
     const TttModel::Limits limits = {kRows, kRows, 1};
-    model_ = TttModel::Load(config_, MakeDummyCheckpoint(config_).get(), limits,
-                            &backend_)
+    model_ = TttModel::Load(config, MakeDummyCheckpoint(config).get(), limits,
+                            backend)
                  .value();
-    pool_ = StatePool::Create(
-                {.session_slots = 1, .scratch_slots = kRows},
-                TttModel::MakeStateLayout(config_, backend_.state_forms()),
-                &backend_)
-                .value();
+    pool_ =
+        StatePool::Create(
+            {.session_slots = 1, .scratch_slots = kRows},
+            TttModel::MakeStateLayout(config, backend->state_forms()), backend)
+            .value();
     for (int i = 0; i < kRows; ++i) {
       slots_.push_back(pool_->AcquireSlot().value());
     }
@@ -61,16 +66,24 @@ class RecordingsTest : public testing::Test {
     return chosen;
   }
 
-  const ModelConfig config_ = [] {
-    ModelConfig config = SmallConfig();
-    config.num_hidden_layers = 1;
-    return config;
-  }();
-  const std::unique_ptr<Backend> device_ = CreateTestBackend({});
-  CountingBackend backend_{device_.get()};
+ private:
   std::unique_ptr<TttModel> model_;
   std::unique_ptr<StatePool> pool_;
   std::vector<StateSlot> slots_;
+};
+
+class RecordingsTest : public testing::Test {
+ protected:
+  std::vector<int32_t> Step(int size) { return steps_.Step(size); }
+
+  const std::unique_ptr<Backend> device_ = CreateTestBackend({});
+  CountingBackend backend_{device_.get()};
+  Steps steps_{[] {
+                 ModelConfig config = SmallConfig();
+                 config.num_hidden_layers = 1;
+                 return config;
+               }(),
+               &backend_};
 };
 
 TEST_F(RecordingsTest, OfSizesLongNotSeenAreForgottenAndMadeAnew) {
@@ -95,6 +108,36 @@ TEST_F(RecordingsTest, OneThatIsRunNowAndThenStays) {
   Step(0);
   EXPECT_EQ(backend_.num_records, kSizes);
 }
+
+class RecordingsMemoryTest : public testing::TestWithParam<TestDevice> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(RecordingsMemoryTest);
+
+TEST_P(RecordingsMemoryTest, AsManyAsAreKeptFitTheReserve) {
+  // As many layers, so as many launches a step, as the largest published model.
+  ModelConfig config = SmallConfig();
+  config.num_hidden_layers = 24;
+  config.hidden_size = 128;
+  config.intermediate_size = 192;
+  const std::unique_ptr<Backend> backend = CreateTestBackend(
+      {.device = GetParam(), .precision = Precision::kBFloat16});
+  Steps steps(config, backend.get());
+  const auto free_bytes = [&] { return *backend->FreeBytes().value(); };
+  steps.Step(0);
+  const int64_t before = free_bytes();
+  for (int size = 1; size < kSizes; ++size) steps.Step(size);
+  const int64_t taken = before - free_bytes();
+  RecordProperty("bytes", std::to_string(taken));
+  EXPECT_LE(taken, backend->overhead().reserve_bytes);
+  EXPECT_GE(backend->counts().recordings_run, kSizes);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, RecordingsMemoryTest,
+                         testing::ValuesIn(HasCuda()
+                                               ? std::vector{TestDevice::kCuda}
+                                               : std::vector<TestDevice>()),
+                         [](const auto& info) {
+                           return TestDeviceName(info.param);
+                         });
 
 }  // namespace
 }  // namespace ttt
