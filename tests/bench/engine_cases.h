@@ -12,15 +12,16 @@
 
 namespace ttt {
 
-// Something that is done again and again. A round of it is a train of equal
-// operations: a decode round is one whole mini-batch, so that it has each phase
+// Something that is done again and again. A round of it is of trains of equal
+// operations: a decode train is one whole mini-batch, so that it has each phase
 // once, whatever phase it begins at.
 struct BenchCase {
   std::string mode;
   std::string name;
   double tokens = 0;  // that one operation reads; 0: it reads none
   bool streams_weights = false;
-  int32_t operations = 1;  // a round
+  int32_t operations = 1;  // a train
+  int32_t trains = 1;      // a round that is timed, one behind the other
   int32_t steps = 1;       // an operation; what is told is told of one of them
   // Makes the state that the round starts from; not timed. Then `run` is called
   // once more than is timed.
