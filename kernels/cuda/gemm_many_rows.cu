@@ -283,9 +283,12 @@ class Block {
       const __nv_bfloat162 pair = Gated(sum(2 * strip), sum(2 * strip + 1));
       return reinterpret_cast<const uint32_t&>(pair);
     };
+    const bool has_fours =
+        reinterpret_cast<uintptr_t>(product_.gated) % sizeof(uint4) == 0;
     constexpr int kFours = S::kStrips / 4 * 4;
 #pragma unroll
     for (int strip = 0; strip < kFours; strip += 4) {
+      if (!has_fours) break;
       uint4 words = {gated(strip), gated(strip + 1), gated(strip + 2),
                      gated(strip + 3)};
       Exchange<1>(words.x, words.y);
@@ -296,7 +299,8 @@ class Block {
       if (channel < left) *reinterpret_cast<uint4*>(to + channel) = words;
     }
 #pragma unroll
-    for (int strip = kFours; strip < S::kStrips; ++strip) {
+    for (int strip = 0; strip < S::kStrips; ++strip) {
+      if (has_fours && strip < kFours) continue;
       const int32_t channel = strip * kGateOutputs + 2 * lane;
       if (channel < left) {
         *reinterpret_cast<uint32_t*>(to + channel) = gated(strip);

@@ -67,11 +67,14 @@ class PairsOfRow {
   int32_t left_;
 };
 
-// The same for fours, of a row that may not exist.
+// The same for fours, at addresses of sixteen bytes, of a row that may not
+// exist.
 class FoursOfRow {
  public:
   __device__ static bool Suit(const Product& product) {
-    return (product.args.output_stride | product.weights.num_outputs) % 4 == 0;
+    const GemmArgs& args = product.args;
+    return (args.output_stride | product.weights.num_outputs) % 4 == 0 &&
+           reinterpret_cast<uintptr_t>(args.output) % sizeof(float4) == 0;
   }
   __device__ FoursOfRow(const GemmArgs& args, int32_t end, int32_t row,
                         int32_t output)
