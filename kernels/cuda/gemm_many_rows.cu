@@ -283,12 +283,9 @@ class Block {
       const __nv_bfloat162 pair = Gated(sum(2 * strip), sum(2 * strip + 1));
       return reinterpret_cast<const uint32_t&>(pair);
     };
-    const bool has_fours =
-        reinterpret_cast<uintptr_t>(product_.gated) % sizeof(uint4) == 0;
     constexpr int kFours = S::kStrips / 4 * 4;
 #pragma unroll
     for (int strip = 0; strip < kFours; strip += 4) {
-      if (!has_fours) break;
       uint4 words = {gated(strip), gated(strip + 1), gated(strip + 2),
                      gated(strip + 3)};
       Exchange<1>(words.x, words.y);
@@ -299,8 +296,7 @@ class Block {
       if (channel < left) *reinterpret_cast<uint4*>(to + channel) = words;
     }
 #pragma unroll
-    for (int strip = 0; strip < S::kStrips; ++strip) {
-      if (has_fours && strip < kFours) continue;
+    for (int strip = kFours; strip < S::kStrips; ++strip) {
       const int32_t channel = strip * kGateOutputs + 2 * lane;
       if (channel < left) {
         *reinterpret_cast<uint32_t*>(to + channel) = gated(strip);
@@ -311,7 +307,7 @@ class Block {
   __device__ void StoreFours(const Item& at, int32_t row, Sum sum) const {
     const int lane = threadIdx.x % 4;
     const FoursOfRow to(
-        args_, product_.weights.num_outputs, row,
+        args_, row < args_.num_rows ? product_.weights.num_outputs : 0, row,
         at.strip * kStripOutputs + lane % 2 * kMmaOutputs + lane / 2 * 4);
 #pragma unroll
     for (int first = 0; first < S::kStrips; first += S::kLot) {

@@ -41,58 +41,37 @@ class OutputPair {
   bool is_aligned_;
 };
 
-// The same for several pairs of a row that exists, in less code, where all
-// outputs are of pairs and these are aligned.
-class PairsOfRow {
+// The same for several neighbours, float2 or float4, in less code, where all
+// outputs are of such and these are aligned.
+template <typename Neighbours>
+class NeighboursOfRow {
  public:
   __device__ static bool Suit(const Product& product) {
-    return (product.args.output_stride | product.weights.num_outputs) % 2 == 0;
+    return (product.args.output_stride | product.weights.num_outputs) %
+               (sizeof(Neighbours) / sizeof(float)) ==
+           0;
   }
-  __device__ PairsOfRow(const GemmArgs& args, int32_t end, int32_t row,
-                        int32_t output)
+  // `end` is 0 for a row that does not exist.
+  __device__ NeighboursOfRow(const GemmArgs& args, int32_t end, int32_t row,
+                             int32_t output)
       : to_(args.output + row * args.output_stride + output),
         left_(end - output) {}
 
   // `offset` outputs on; zero for what does not exist.
-  __device__ float2 Load(int32_t offset) const {
-    return offset < left_ ? *reinterpret_cast<const float2*>(to_ + offset)
-                          : float2{0.0f, 0.0f};
+  __device__ Neighbours Load(int32_t offset) const {
+    return offset < left_ ? *reinterpret_cast<const Neighbours*>(to_ + offset)
+                          : Neighbours{};
   }
-  __device__ void Store(int32_t offset, float2 sums) const {
-    if (offset < left_) *reinterpret_cast<float2*>(to_ + offset) = sums;
-  }
-
- private:
-  float* to_;
-  int32_t left_;
-};
-
-// The same for fours, at addresses of sixteen bytes, of a row that may not
-// exist.
-class FoursOfRow {
- public:
-  __device__ static bool Suit(const Product& product) {
-    const GemmArgs& args = product.args;
-    return (args.output_stride | product.weights.num_outputs) % 4 == 0 &&
-           reinterpret_cast<uintptr_t>(args.output) % sizeof(float4) == 0;
-  }
-  __device__ FoursOfRow(const GemmArgs& args, int32_t end, int32_t row,
-                        int32_t output)
-      : to_(args.output + row * args.output_stride + output),
-        left_(row < args.num_rows ? end - output : 0) {}
-
-  __device__ float4 Load(int32_t offset) const {
-    return offset < left_ ? *reinterpret_cast<const float4*>(to_ + offset)
-                          : float4{0.0f, 0.0f, 0.0f, 0.0f};
-  }
-  __device__ void Store(int32_t offset, float4 sums) const {
-    if (offset < left_) *reinterpret_cast<float4*>(to_ + offset) = sums;
+  __device__ void Store(int32_t offset, Neighbours sums) const {
+    if (offset < left_) *reinterpret_cast<Neighbours*>(to_ + offset) = sums;
   }
 
  private:
   float* to_;
   int32_t left_;
 };
+using PairsOfRow = NeighboursOfRow<float2>;
+using FoursOfRow = NeighboursOfRow<float4>;
 
 // silu(gate) * up.
 __device__ inline float Gated(float gate, float up) {

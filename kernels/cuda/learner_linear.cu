@@ -52,16 +52,10 @@ __global__ void __launch_bounds__(Prefill<kHeadDim, kWarps>::kThreads,
                                   Prefill<kHeadDim, kWarps>::kBlocks)
     LinearPrefillKernel(const __grid_constant__ LearnerArgs args) {
   extern __shared__ float4 shared[];
-  LinearPrefill<kHeadDim, kWarps> head(
+  LinearPrefill<kHeadDim, kWarps>(
       args, blockIdx.x, threadIdx.x % Prefill<kHeadDim, kWarps>::kThreads,
-      *reinterpret_cast<LinearPrefillSpace<kHeadDim, kWarps>*>(shared));
-  WaitForKernelsBefore();
-  const SequenceRows sequence = args.rows.sequences[blockIdx.y];
-  if (sequence.num_rows > 0) {
-    head.Run(sequence);
-  } else {
-    WaitForCopies();
-  }
+      *reinterpret_cast<LinearPrefillSpace<kHeadDim, kWarps>*>(shared))
+      .Run();
 }
 
 // grid [num_heads, batch]. The first half of a block's threads learns.
@@ -76,21 +70,14 @@ __global__ void __launch_bounds__(PrefillHalves<kHeadDim, kWarps>::kThreads,
   __syncthreads();
   const int half = __shfl_sync(kAllLanes, threadIdx.x / (H::kThreads / 2), 0);
   const int thread = threadIdx.x % (H::kThreads / 2);
-  const auto run = [&](auto head) {
-    WaitForKernelsBefore();
-    const SequenceRows sequence = args.rows.sequences[blockIdx.y];
-    if (sequence.num_rows > 0) {
-      head.Run(sequence);
-    } else {
-      WaitForCopies();
-    }
-  };
   if (half == 0) {
-    run(LinearPrefill<kHeadDim, kWarps, LinearPart::kLearns>(
-        args, blockIdx.x, thread, space.halves[0], &space.handover));
+    LinearPrefill<kHeadDim, kWarps, LinearPart::kLearns>(
+        args, blockIdx.x, thread, space.halves[0], &space.handover)
+        .Run();
   } else {
-    run(LinearPrefill<kHeadDim, kWarps, LinearPart::kReads>(
-        args, blockIdx.x, thread, space.halves[1], &space.handover));
+    LinearPrefill<kHeadDim, kWarps, LinearPart::kReads>(
+        args, blockIdx.x, thread, space.halves[1], &space.handover)
+        .Run();
   }
 }
 

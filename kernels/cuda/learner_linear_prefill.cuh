@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/cuda/learner_linear_tiles.cuh"
+#include "kernels/cuda/overlap.cuh"
 
 namespace ttt {
 
@@ -85,8 +86,14 @@ class LinearPrefill : LinearTiles<kHeadDim, kWarps, int(kPart)> {
     CopyNorm(args, head, thread, space.norm);
   }
 
-  __device__ void Run(const SequenceRows& sequence) {
-    head_.sequence = sequence;
+  // Of the sequence of the block.
+  __device__ void Run() {
+    WaitForKernelsBefore();
+    head_.sequence = args_.rows.sequences[blockIdx.y];
+    if (head_.sequence.num_rows <= 0) {
+      WaitForCopies();
+      return;
+    }
     weights_ = Tiles::FirstWeight(head_.weights());
     MiniBatchRows rows = FirstMiniBatch(head_.sequence, args_.mini_batch);
     CopyRows(rows, 0);
