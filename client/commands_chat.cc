@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "client/call_error.h"
@@ -152,10 +153,10 @@ class Chat {
   Outcome TakeLine(const std::string& line) {
     if (absl::StartsWith(line, "//")) return Turn(line.substr(1));
     if (!absl::StartsWith(line, "/")) return Turn(line);
-    const std::vector<std::string> words =
-        absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
-    const std::string& command = words[0];
-    const std::string name = words.size() > 1 ? words[1] : "";
+    const std::pair<absl::string_view, absl::string_view> words =
+        absl::StrSplit(line, absl::MaxSplits(absl::ByAnyChar(" \t\r"), 1));
+    const absl::string_view command = words.first;
+    const std::string name(absl::StripAsciiWhitespace(words.second));
     if (command == "/quit" || command == "/exit") return kExitOk;
     if (command == "/new") return Settle(Enter(name));
     if (command == "/fork") return Settle(Fork(name));

@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <utility>
 
 #include "absl/flags/commandlineflag.h"
@@ -19,6 +18,7 @@
 #include "server/base/byte_count.h"
 #include "server/base/error.h"
 #include "server/base/status_macros.h"
+#include "server/model/file.h"
 
 ABSL_FLAG(std::string, model, "", "model directory; empty: the bundled model");
 ABSL_FLAG(std::string, load_format, "auto",
@@ -111,6 +111,7 @@ constexpr absl::string_view kFlags[] = {"model",
                                         "reflection",
                                         "dry_run",
                                         "config"};
+constexpr int64_t kMaxConfigBytes = 1 << 20;
 constexpr char kBundledModel[] = "models/ttt-linear-14m-books";
 
 absl::CommandLineFlag* FindFlag(absl::string_view name) {
@@ -185,9 +186,13 @@ absl::Status ParseArgs(const std::vector<std::string>& args) {
 }
 
 absl::Status ParseConfigFile(const std::string& path) {
-  std::ifstream file(path);
+  const absl::StatusOr<std::string> file = ReadFile(path, kMaxConfigBytes);
+  if (!file.ok()) {
+    return BadFlag(
+        absl::StripPrefix(file.status().message(), absl::StrCat(path, ": ")));
+  }
   std::vector<std::string> args;
-  for (std::string line; std::getline(file, line);) {
+  for (const absl::string_view line : absl::StrSplit(*file, '\n')) {
     const absl::string_view text = absl::StripAsciiWhitespace(line);
     if (text.empty() || text[0] == '#') continue;
     std::pair<std::string, std::string> parts =
@@ -205,9 +210,6 @@ absl::Status ParseConfigFile(const std::string& path) {
     if (absl::StartsWith(args.back(), "--config")) {
       return BadFlag("it names another");
     }
-  }
-  if (!file.eof()) {
-    return BadFlag("it cannot be read");
   }
   return ParseArgs(args);
 }

@@ -114,8 +114,11 @@ int Serve(Flags flags, Signals* signals) {
   }
   signals->Arm();
   (*server)->SetServing();
+  // A socket has a name instead of a port.
+  const int port = (*server)->port();
   Log(LogLevel::kInfo, "listening",
-      {{"port", absl::StrCat((*server)->port())},
+      {{port > 0 ? "port" : "listen",
+        port > 0 ? absl::StrCat(port) : options.listen},
        {"http_port", absl::StrCat((*server)->http_port().value_or(0))},
        {"model", options.model_dir},
        {"version", TTT_VERSION}});

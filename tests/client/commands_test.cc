@@ -314,6 +314,12 @@ TEST_F(CommandsTest, ChatForksStartsAnewAndQuits) {
   EXPECT_THAT(ran.err, HasSubstr("session   c\n"));
 }
 
+TEST_F(CommandsTest, ChatTakesAllAfterACommandForTheName) {
+  const Ran ran = Run({"chat", "--session", "a"}, "one\n/fork  b c \ntwo\n");
+  EXPECT_EQ(ran.exit_code, 0) << ran.err;
+  EXPECT_EQ(server_.sessions().at("b c").revision(), 2);
+}
+
 TEST_F(CommandsTest, ChatFromAFileEndsAtTheFirstFailure) {
   EXPECT_EQ(Run({"chat"}, "/nonsense\none\n").exit_code, 64);
   EXPECT_EQ(Run({"chat", "--session", "busy"}, "one\ntwo\n").exit_code, 1);

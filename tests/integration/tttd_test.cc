@@ -186,7 +186,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadFlagCase{{"--listen=localhost"}, "--listen is \"localhost\""},
         BadFlagCase{{"--http_listen=[::1]:x"}, "--http_listen is \"[::1]:x\""},
         BadFlagCase{{"--config=/nonexistent"},
-                    "--config is \"/nonexistent\""}));
+                    "--config is \"/nonexistent\": no such file"},
+        BadFlagCase{{"--config=/"}, "--config is \"/\": not a file"}));
 
 TEST_F(ProgramTest, AModelThatIsNotThereEndsWith65) {
   Program program(Args({"--model=/nonexistent"}));
@@ -225,6 +226,14 @@ TEST_F(ProgramTest, APortThatIsTakenEndsWith69) {
   EXPECT_THAT(second.said(), HasSubstr(absl::StrCat(
                                  "--listen: cannot listen on 127.0.0.1:", port,
                                  ": Address already in use")));
+}
+
+TEST_F(ProgramTest, TellsTheSocketThatItListensOn) {
+  const std::string socket = absl::StrCat("unix:", model_.path(), "/socket");
+  Program program(Args({absl::StrCat("--listen=", socket), "--http_listen="}));
+  EXPECT_THAT(
+      program.WaitForLine("listening"),
+      HasSubstr(absl::StrCat(" listening listen=", socket, " http_port=0")));
 }
 
 TEST_F(ProgramTest, AnHttpPortThatIsTakenEndsWith69AndSaysWhy) {
