@@ -179,14 +179,10 @@ __device__ inline uint32_t ClusterRank() {
   return rank;
 }
 // Every thread of the cluster arrives, then waits for the others. Barriers that
-// were initialised before are seen after, other memory need not be.
+// were initialised before are seen after, other memory need not be: a release
+// would wait until all that was written is.
 __device__ inline void ClusterArrive() {
   asm volatile("barrier.cluster.arrive.relaxed;\n" ::: "memory");
-}
-// The same after arrivals at barriers of others (ArriveAt), which have come
-// when these have waited.
-__device__ inline void ClusterRelease() {
-  asm volatile("barrier.cluster.arrive.release;\n" ::: "memory");
 }
 __device__ inline void ClusterWait() {
   asm volatile("barrier.cluster.wait.acquire;\n" ::: "memory");
@@ -199,13 +195,13 @@ __device__ inline uint32_t AddressAt(const void* shared, uint32_t rank) {
                : "r"(SharedAddress(shared)), "r"(rank));
   return address;
 }
-// Writes there, and counts the bytes at a barrier there.
-__device__ inline void StoreAt(uint32_t address, float x, float y,
+// Writes there, 16-byte aligned, and counts the bytes at a barrier there.
+__device__ inline void StoreAt(uint32_t address, float4 values,
                                uint32_t barrier) {
   asm volatile(
-      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 "
-      "[%0], {%1, %2}, [%3];\n" ::"r"(address),
-      "f"(x), "f"(y), "r"(barrier)
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
+      "[%0], {%1, %2, %3, %4}, [%5];\n" ::"r"(address),
+      "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w), "r"(barrier)
       : "memory");
 }
 

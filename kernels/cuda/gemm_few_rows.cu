@@ -4,10 +4,10 @@
 // A block holds the sums of all rows for some strips of outputs; its warpgroups
 // have 64 rows each. A matrix that is cut (NumParts) is summed by clusters of a
 // block a part, which then add their sums in order, each for a quarter of the
-// outputs; with more rows than a block has, two such fours are a cluster, whose
-// blocks of the same part bring each other half of the weights. Of any other
-// matrix a block walks all inputs, and the blocks of a cluster bring each other
-// the rows.
+// outputs: it keeps its own of these, and is sent those of the others. With
+// more rows than a block has, two such fours are a cluster, whose blocks of the
+// same part bring each other half of the weights. Of any other matrix a block
+// walks all inputs, and the blocks of a cluster bring each other the rows.
 #include <algorithm>
 #include <type_traits>
 
@@ -27,7 +27,8 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarpgroupRows = 64;
 constexpr int kMmaInputs = 16;
 constexpr uint64_t kDescriptorStep = kMmaInputs * 2 / 16;  // a product on
-constexpr int kMmaOutputs = 8;  // that a thread has two neighbours of
+// Of so many outputs a thread has two neighbours, so of a strip two pairs.
+constexpr int kMmaOutputs = 8;
 constexpr int kMaxStages = 32;
 constexpr int kAlignment = 1024;  // of swizzled tiles
 // A warpgroup reads as many strips and rows as its instruction takes; the sums
@@ -36,15 +37,6 @@ constexpr int kOverreadBytes = 6 * 1024;
 constexpr int kRingBytes = 208 * 1024;
 constexpr int kSharedBytes = kRingBytes + kOverreadBytes + kAlignment +
                              (2 * kMaxStages + 1) * int(sizeof(CopyBarrier));
-
-// What a block of a cluster finishes: every fourth strip, two columns each.
-constexpr int OwnColumns(int columns) {
-  return (columns / 2 + kMostParts - 1) / kMostParts * 2;
-}
-constexpr int OwnerOf(int column) { return column / 2 % kMostParts; }
-constexpr int OwnColumnOf(int column) {
-  return column / 2 / kMostParts * 2 + column % 2;
-}
 
 // What a block does; the same for all of a launch.
 struct Plan {
@@ -56,6 +48,10 @@ struct Plan {
   int32_t share;          // blocks that bring each other rows
   int32_t pair;           // blocks that bring each other weights: 1 or 2
   int32_t num_stages;
+  // Where sums are received that other blocks send: from this stage on, when
+  // this tile has been read, of the last that lie there; -1: none ever does.
+  int32_t parts_stage;
+  int32_t parts_tile;
 };
 
 // The forms of the kernel: so many warpgroups, and strips of their instruction.
@@ -69,15 +65,17 @@ struct Shape {
   static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
   static constexpr int kThreads = kConsumers + kWarpSize;
   static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
-  static constexpr int kColumns = kSums / 4;  // of kMmaOutputs
-  // What other blocks send: float [kMostParts, OwnColumns, rows, kMmaOutputs],
-  // after the ring if there is room, else where the ring was.
+  // What a block of a cluster finishes: every fourth strip.
+  static constexpr int kStrips = kStripsOfBlock;
+  static constexpr int kOwnStrips = (kStrips + kMostParts - 1) / kMostParts;
+  // What each other block sends: float4 [kOwnStrips, 2, kConsumers].
   static constexpr int kPartBytes =
-      OwnColumns(kColumns) * kRows * kMmaOutputs * int(sizeof(float));
-  static constexpr bool kSendsEarly = kWarpgroups == 1;
-  static constexpr int kTilesBytes =  // of the ring
-      kRingBytes - (kIsCut && kSendsEarly ? kMostParts * kPartBytes : 0);
+      kOwnStrips * 2 * kConsumers * int(sizeof(float4));
 };
+
+__device__ inline float4 Add(float4 a, float4 b) {
+  return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+}
 
 template <typename S>
 class Block {
@@ -116,7 +114,7 @@ class Block {
       if constexpr (S::kIsCut) received_->ArriveAndExpect(PartsBytes());
     }
     __syncthreads();
-    if (HasOthers()) ClusterArrive();  // They may write to this block.
+    if (HasOthers()) ClusterArrive();  // They may arrive at these barriers.
   }
 
   // A warp, of which one thread works. Asks for the weights of the first stages
@@ -137,14 +135,18 @@ class Block {
       for (int stage = 0; stage < ahead; ++stage) LoadRows(stage, stage);
       LoadRest(ahead);
     }
-    if constexpr (S::kIsCut) JoinSenders();
+    __syncwarp();
+    MakeRoom();
+    JoinSenders();
+    if (BringsOthers()) ClusterArrive();
   }
 
   // A warpgroup.
   __device__ void Consume(int warpgroup) {
-    if (plan_.share > 1 || IsPaired()) ClusterWait();
+    if (BringsOthers()) ClusterWait();
     OnlyWaitForKernelsBefore();
     float sums[S::kSums] = {};
+    FenceSums(sums);
     int stage = 0;
     int last_stage = 0;
     uint32_t parity = 0;
@@ -162,39 +164,55 @@ class Block {
       }
       WarpgroupCommit();
       WarpgroupWait<1>();
-      // The products of the stage before have ended.
-      if (tile > 0) Release(last_stage);
+      // The products of the tile before have ended.
+      if (tile > 0 && tile <= num_tiles_ - plan_.num_stages) {
+        Release(last_stage);
+      }
+      if (tile - 1 == plan_.parts_tile) MakeRoom();
       last_stage = stage;
       Next(stage, parity);
     }
     WarpgroupWait<0>();
     FenceSums(sums);
+    if (plan_.parts_tile >= num_tiles_ - 1) MakeRoom();
+    JoinSenders();
+    if (BringsOthers()) ClusterArrive();
     if constexpr (S::kIsCut) {
-      AddParts(warpgroup, sums);
+      Own own = {};
+      SendSums(sums, own);
+      Store([&](int i, int half) { return Sum(own[i][half], i, half); });
     } else {
-      Store(warpgroup, sums);
+      Store([&](int i, int half) { return SumsOf(sums, i, half); });
     }
   }
 
-  // Every thread: nobody leaves while others may reach it.
+  // Every thread: nobody leaves before what it brings others has come.
   __device__ void Leave() const {
-    if (plan_.share > 1) JoinCluster();
+    if (BringsOthers()) ClusterWait();
   }
 
  private:
   __device__ bool HasOthers() const { return S::kIsCut || plan_.share > 1; }
   // Whether the block below or above brings half of the weights.
   __device__ bool IsPaired() const { return S::kMayPair && plan_.pair > 1; }
+  __device__ bool BringsOthers() const { return plan_.share > 1 || IsPaired(); }
+  // Whether sums are received where tiles are before.
+  __device__ bool NeedsRoom() const {
+    return S::kIsCut && plan_.parts_tile >= 0;
+  }
+  // When the instructions that read what lies there have ended.
+  __device__ void MakeRoom() const {
+    if (!NeedsRoom()) return;
+    if (!IsPaired()) ClusterWait();
+    ClusterArrive();
+  }
+  // Until every block can take what it is sent.
+  __device__ void JoinSenders() const {
+    if (S::kIsCut && (NeedsRoom() || !IsPaired())) ClusterWait();
+  }
   // In the cluster.
   __device__ uint32_t BlockOfPart(int part) const {
     return IsPaired() ? blockIdx.y * kMostParts + part : part;
-  }
-
-  // Of all threads of the cluster.
-  __device__ static void JoinCluster() {
-    __syncwarp();
-    ClusterRelease();
-    ClusterWait();
   }
 
   __device__ void Next(int& stage, uint32_t& parity) const {
@@ -269,207 +287,169 @@ class Block {
     }
   }
 
-  // The first output of thread `pair` of four in a column, and the end of those
-  // of this block.
-  __device__ int32_t OutputOf(int column, int pair) const {
-    return first_strip_ * kStripOutputs + column * kMmaOutputs + pair * 2;
-  }
   __device__ int32_t end_output() const {
     return min((first_strip_ + strips_) * kStripOutputs,
                product_.weights.num_outputs);
   }
-  __device__ OutputPair Pair(int32_t row, int column, int pair) const {
-    return {args_, end_output(), first_row_ + row, OutputOf(column, pair)};
+  // A thread has sums of two rows, `half` 0 and 1, and of each strip of these
+  // outputs OutputOf, the next one, and the same kMmaOutputs on.
+  __device__ static int32_t RowOf(int half) {
+    return threadIdx.x / kWarpSize * 16 + threadIdx.x % kWarpSize / 4 +
+           half * 8;
   }
-  __device__ PairsOfRow Pairs(int32_t row, int column, int pair) const {
-    return {args_, end_output(), first_row_ + row, OutputOf(column, pair)};
+  __device__ int32_t OutputOf(int strip) const {
+    return (first_strip_ + strip) * kStripOutputs + threadIdx.x % 4 * 2;
+  }
+  using Sums = float[S::kSums];
+  __device__ static float4 SumsOf(const Sums& sums, int strip, int half) {
+    const int i = strip * 8 + half * 2;
+    return {sums[i], sums[i + 1], sums[i + 4], sums[i + 5]};
   }
 
-  __device__ void Store(int warpgroup, const float (&sums)[S::kSums]) const {
-    const int thread = threadIdx.x % kWarpgroup;
-    const int32_t first_row = warpgroup * kWarpgroupRows +
-                              thread / kWarpSize * 16 + thread % kWarpSize / 4;
+  // The strips that this block finishes: of all of a matrix that is not cut.
+  static constexpr int kOwnStep = S::kIsCut ? kMostParts : 1;
+  static constexpr int kOwnStrips = S::kIsCut ? S::kOwnStrips : S::kStrips;
+  __device__ int OwnStrip(int i) const {
+    return S::kIsCut ? i * kOwnStep + rank_ : i;
+  }
+
+  // sum(i, half) of own strip i, when all of it has been received.
+  template <typename OwnSum>
+  __device__ void Store(const OwnSum& sum) const {
+    if (product_.gated != nullptr) {
+      StoreGatedSums(sum);
+    } else if (PairsOfRow::Suit(product_)) {
+      StoreSums<PairsOfRow>(sum);
+    } else {
+      StoreSums<AnyPairsOfRow>(sum);
+    }
+  }
+  template <typename OwnSum>
+  __device__ void StoreGatedSums(const OwnSum& sum) const {
+    if constexpr (S::kIsCut) received_->WaitForCluster(0);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int32_t row = first_row + half * 8;
-      if (row >= num_rows_) return;
-      const auto sum = [&](int column) -> float2 {
-        return {sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1]};
-      };
-      if (product_.gated != nullptr) {
-#pragma unroll
-        for (int column = 0; column < S::kColumns; column += 2) {
-          StoreGated(product_, end_output(), first_row_ + row,
-                     OutputOf(column, thread % 4), sum(column),
-                     sum(column + 1));
-        }
-        continue;
-      }
-      if (PairsOfRow::Suit(product_)) {
-        const PairsOfRow to = Pairs(row, 0, thread % 4);
-        float2 before[S::kColumns] = {};
-        if (args_.accumulate) {
-#pragma unroll
-          for (int i = 0; i < S::kColumns; ++i) {
-            before[i] = to.Load(i * kMmaOutputs);
-          }
-        }
-#pragma unroll
-        for (int i = 0; i < S::kColumns; ++i) {
-          const float2 pair = sum(i);
-          to.Store(i * kMmaOutputs,
-                   args_.accumulate
-                       ? float2{before[i].x + pair.x, before[i].y + pair.y}
-                       : pair);
-        }
-        continue;
-      }
-#pragma unroll
-      for (int column = 0; column < S::kColumns; ++column) {
-        const OutputPair to = Pair(row, column, thread % 4);
-        float2 pair = sum(column);
-        if (args_.accumulate) {
-          const float2 before = to.Load();
-          pair = {before.x + pair.x, before.y + pair.y};
-        }
-        to.Store(pair);
-      }
-    }
-  }
-
-  // What this block receives of all blocks of its cluster.
-  __device__ uint32_t PartsBytes() const {
-    const int strips = (strips_ + kMostParts - 1 - rank_) / kMostParts;
-    return kMostParts * strips * kStripOutputs * num_rows_ * int(sizeof(float));
-  }
-  // Until every block can take what it is sent.
-  __device__ void JoinSenders() const {
-    __syncwarp();
-    if (!IsPaired()) ClusterWait();                // Its barriers are there,
-    if constexpr (!S::kSendsEarly) JoinCluster();  // and its ring is read.
-  }
-
-  // Each block gets, of every block of its cluster, the sums that it finishes.
-  __device__ void AddParts(int warpgroup, const float (&sums)[S::kSums]) {
-    JoinSenders();
-    SendSums(warpgroup, sums);
-    if (product_.gated != nullptr) {
-      StoreGatedParts();
-    } else if (PairsOfRow::Suit(product_)) {
-      StoreParts<true>();
-    } else {
-      StoreParts<false>();
-    }
-  }
-  // For each of its columns a thread finishes a pair of two rows.
-  __device__ static int32_t OwnRow(int i) {
-    return threadIdx.x / 4 + i * (S::kConsumers / 4);
-  }
-  __device__ int OwnColumn(int own) const {
-    return (own / 2 * kMostParts + rank_) * 2 + own % 2;
-  }
-  __device__ void StoreGatedParts() {
-    constexpr int kOwn = OwnColumns(S::kColumns);
-    const int pair = threadIdx.x % 4;
-    received_->WaitForCluster(0);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int32_t row = OwnRow(i);
+      const int32_t row = RowOf(half);
       if (row >= num_rows_) return;
 #pragma unroll
-      for (int own = 0; own < kOwn; own += 2) {
+      for (int i = 0; i < kOwnStrips; ++i) {
+        const float4 sums = sum(i, half);
         StoreGated(product_, end_output(), first_row_ + row,
-                   OutputOf(OwnColumn(own), pair), SumOfParts(own, row, pair),
-                   SumOfParts(own + 1, row, pair));
+                   OutputOf(OwnStrip(i)), {sums.x, sums.y}, {sums.z, sums.w});
       }
     }
   }
-  template <bool kArePairsOfRow>
-  __device__ void StoreParts() {
-    constexpr int kOwn = OwnColumns(S::kColumns);
-    const int pair = threadIdx.x % 4;
-    // From the first own column on.
-    const auto offset_of = [](int own) {
-      return own / 2 * kMostParts * kStripOutputs + own % 2 * kMmaOutputs;
-    };
-    float2 before[2][kOwn] = {};
+  template <typename Pairs, typename OwnSum>
+  __device__ void StoreSums(const OwnSum& sum) const {
+    constexpr int kHalves = S::kIsCut ? 2 : 1;  // at once
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int32_t row = OwnRow(i);
-      if (!args_.accumulate || row >= num_rows_) break;
-      const PairsOfRow from = Pairs(row, OwnColumn(0), pair);
+    for (int first = 0; first < 2; first += kHalves) {
+      float4 before[kHalves][kOwnStrips] = {};
 #pragma unroll
-      for (int own = 0; own < kOwn; ++own) {
-        before[i][own] = kArePairsOfRow
-                             ? from.Load(offset_of(own))
-                             : Pair(row, OwnColumn(own), pair).Load();
-      }
-    }
-    received_->WaitForCluster(0);
+      for (int half = 0; half < kHalves; ++half) {
+        const int32_t row = RowOf(first + half);
+        if (!args_.accumulate || row >= num_rows_) break;
+        const Pairs from = PairsOf<Pairs>(row);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int32_t row = OwnRow(i);
-      if (row >= num_rows_) return;
-      const PairsOfRow to = Pairs(row, OwnColumn(0), pair);
-#pragma unroll
-      for (int own = 0; own < kOwn; ++own) {
-        float2 sum = SumOfParts(own, row, pair);
-        if (args_.accumulate) {
-          sum = {before[i][own].x + sum.x, before[i][own].y + sum.y};
+        for (int i = 0; i < kOwnStrips; ++i) {
+          const float2 low = from.Load(OffsetOf(i));
+          const float2 high = from.Load(OffsetOf(i) + kMmaOutputs);
+          before[half][i] = {low.x, low.y, high.x, high.y};
         }
-        if constexpr (kArePairsOfRow) {
-          to.Store(offset_of(own), sum);
-        } else {
-          Pair(row, OwnColumn(own), pair).Store(sum);
+      }
+      if constexpr (S::kIsCut) received_->WaitForCluster(0);
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        const int32_t row = RowOf(first + half);
+        if (row >= num_rows_) return;
+        const Pairs to = PairsOf<Pairs>(row);
+#pragma unroll
+        for (int i = 0; i < kOwnStrips; ++i) {
+          float4 sums = sum(i, first + half);
+          if (args_.accumulate) sums = Add(before[half][i], sums);
+          to.Store(OffsetOf(i), {sums.x, sums.y});
+          to.Store(OffsetOf(i) + kMmaOutputs, {sums.z, sums.w});
         }
       }
     }
   }
-  __device__ float2 SumOfParts(int own_column, int row, int pair) const {
-    const std::byte* const at =
-        Parts() + SumsOffset(0, own_column, row) + pair * sizeof(float2);
-    float2 sum = *reinterpret_cast<const float2*>(at);
+  // From the first own strip on.
+  template <typename Pairs>
+  __device__ Pairs PairsOf(int32_t row) const {
+    return {args_, end_output(), first_row_ + row, OutputOf(OwnStrip(0))};
+  }
+  __device__ static constexpr int OffsetOf(int i) {
+    return i * kOwnStep * kStripOutputs;
+  }
+
+  // What a thread keeps, of own strip i and both rows.
+  using Own = float4[kOwnStrips][2];
+  // Of all parts.
+  __device__ float4 Sum(float4 own, int i, int half) const {
+    float4 sum = {};
 #pragma unroll
-    for (int part = 1; part < kMostParts; ++part) {
-      const float2 next =
-          *reinterpret_cast<const float2*>(at + SumsOffset(part, 0, 0));
-      sum = {sum.x + next.x, sum.y + next.y};
+    for (int part = 0; part < kMostParts; ++part) {
+      float4 next = own;
+      if (part != rank_) {
+        next = *reinterpret_cast<const float4*>(
+            Parts() + SentOffset(part, rank_, i, half));
+      }
+      sum = part == 0 ? next : Add(sum, next);
     }
     return sum;
   }
-  __device__ void SendSums(int warpgroup, const float (&sums)[S::kSums]) {
-    const int thread = threadIdx.x % kWarpgroup;
-    const int32_t first_row = warpgroup * kWarpgroupRows +
-                              thread / kWarpSize * 16 + thread % kWarpSize / 4;
-    uint32_t parts[kMostParts];
-    uint32_t received[kMostParts];
-#pragma unroll
-    for (int rank = 0; rank < kMostParts; ++rank) {
-      parts[rank] = AddressAt(Parts(), BlockOfPart(rank));
-      received[rank] = AddressAt(received_, BlockOfPart(rank));
+  // Each block gets, of the others of its cluster, the sums that it finishes.
+  __device__ void SendSums(const Sums& sums, Own& own) const {
+    switch (rank_) {
+      case 0:
+        return SendSumsOf<0>(sums, own);
+      case 1:
+        return SendSumsOf<1>(sums, own);
+      case 2:
+        return SendSumsOf<2>(sums, own);
+      case 3:
+        return SendSumsOf<3>(sums, own);
     }
+  }
+  template <int kPart>
+  __device__ void SendSumsOf(const Sums& sums, Own& own) const {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int32_t row = first_row + half * 8;
-      if (row >= num_rows_) return;
+    for (int away = 0; away < kMostParts; ++away) {
+      // Not all to the same block at once.
+      const int to = (kPart + away) % kMostParts;
+      const uint32_t parts = AddressAt(Parts(), BlockOfPart(to));
+      const uint32_t received = AddressAt(received_, BlockOfPart(to));
 #pragma unroll
-      for (int column = 0; column < S::kColumns; ++column) {
-        if (column >= strips_ * 2) break;
-        StoreAt(parts[OwnerOf(column)] +
-                    SumsOffset(rank_, OwnColumnOf(column), row) +
-                    thread % 4 * int(sizeof(float2)),
-                sums[4 * column + 2 * half], sums[4 * column + 2 * half + 1],
-                received[OwnerOf(column)]);
+      for (int i = 0; i < kOwnStrips; ++i) {
+        const int strip = i * kMostParts + to;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          if (strip >= S::kStrips) continue;
+          if (to == kPart) {
+            own[i][half] = SumsOf(sums, strip, half);
+          } else if (strip < strips_ && RowOf(half) < num_rows_) {
+            StoreAt(parts + SentOffset(kPart, to, i, half),
+                    SumsOf(sums, strip, half), received);
+          }
+        }
       }
     }
   }
-  __device__ std::byte* Parts() const {
-    return S::kIsCut && S::kSendsEarly ? ring_ + S::kTilesBytes : ring_;
+  // What this block receives, in bytes.
+  __device__ uint32_t PartsBytes() const {
+    const int strips = (strips_ + kMostParts - 1 - rank_) / kMostParts;
+    return (kMostParts - 1) * strips * kStripOutputs * num_rows_ *
+           int(sizeof(float));
   }
-  // In bytes.
-  __device__ static int SumsOffset(int part, int own_column, int row) {
-    return part * S::kPartBytes +
-           (own_column * S::kRows + row) * kMmaOutputs * int(sizeof(float));
+  __device__ std::byte* Parts() const {
+    return ring_ + plan_.parts_stage * stage_bytes_;
+  }
+  // Of what this thread of the block of part `from` sends to that of part `to`,
+  // in bytes.
+  __device__ static int SentOffset(int from, int to, int i, int half) {
+    return (from - (from > to)) * S::kPartBytes +
+           ((i * 2 + half) * S::kConsumers + int(threadIdx.x)) *
+               int(sizeof(float4));
   }
 
   const Product& product_;
@@ -531,13 +511,38 @@ int32_t Share(const PackedMatrix& weights, int32_t num_rows) {
 
 int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
+// Where the tiles are that are read first of the last ones of a part.
+void PlaceParts(int32_t bytes, int32_t stage_bytes, Plan& plan) {
+  const int32_t stages = DivideUp(bytes, stage_bytes);
+  const int32_t tiles = DivideUp(plan.num_tiles, kMostParts);
+  const auto last_tile_in = [&](int32_t stage) {
+    return stage < tiles
+               ? stage + (tiles - 1 - stage) / plan.num_stages * plan.num_stages
+               : -1;
+  };
+  plan.parts_tile = tiles;
+  for (int32_t first = 0; first + stages <= plan.num_stages; ++first) {
+    int32_t last = -1;
+    for (int32_t i = 0; i < stages; ++i) {
+      last = std::max(last, last_tile_in(first + i));
+    }
+    if (last >= plan.parts_tile) continue;
+    plan.parts_tile = last;
+    plan.parts_stage = first;
+  }
+}
+
 template <typename S>
 cudaError_t Launch(const Product& product, Plan plan, int32_t units,
                    cudaStream_t stream) {
   const int32_t stage_bytes =
       plan.strips * kTileBytes + plan.share * plan.box_rows * kRowBytes;
-  plan.num_stages = S::kTilesBytes / stage_bytes;
+  plan.num_stages = kRingBytes / stage_bytes;
   if (plan.num_stages > kMaxStages) plan.num_stages = kMaxStages;
+  plan.parts_tile = -1;
+  if (S::kIsCut) {
+    PlaceParts((kMostParts - 1) * S::kPartBytes, stage_bytes, plan);
+  }
   return LaunchClusters(GemmFewRowsKernel<S>,
                         dim3(S::kIsCut ? units * kMostParts : units,
                              DivideUp(product.args.num_rows, S::kRows)),

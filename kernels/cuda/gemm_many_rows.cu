@@ -134,6 +134,8 @@ class Block {
     WaitForKernelsBefore();
     int stage = 0;
     uint32_t parity = 0;
+    const int items = (num_items() - FirstItem() + ItemStep() - 1) / ItemStep();
+    num_refills_ = items * plan_.num_tiles - S::kStages;
     for (int item = FirstItem(); item < num_items(); item += ItemStep()) {
       const Item at = ItemOf(item);
       if constexpr (S::kParts == 1) {
@@ -159,10 +161,10 @@ class Block {
     }
   }
 
-  // Every thread: nobody leaves while the other block may reach it.
+  // Every thread: nobody leaves before what it brings the other has come.
   __device__ void Leave() const {
     __syncwarp();
-    ClusterRelease();
+    ClusterArrive();
     ClusterWait();
   }
 
@@ -244,6 +246,7 @@ class Block {
 
   // Both blocks bring this one its weights.
   __device__ void Release(int stage) {
+    if (--num_refills_ < 0) return;
     const int thread = threadIdx.x % kWarpgroup;
     if (thread < kCluster) empty_[stage].ArriveAt(thread);
   }
@@ -335,24 +338,24 @@ class Block {
   }
   template <typename Sum>
   __device__ void StorePairs(const Item& at, int32_t row, Sum sum) const {
-    const int32_t first = at.strip * kStripOutputs + threadIdx.x % 4 * 2;
+    const AnyPairsOfRow to(args_, product_.weights.num_outputs, row,
+                           at.strip * kStripOutputs + threadIdx.x % 4 * 2);
 #pragma unroll
     for (int column = 0; column < S::kColumns; ++column) {
-      const OutputPair to(args_, product_.weights.num_outputs, row,
-                          first + column * kMmaOutputs);
       float2 next = sum(column);
       if (args_.accumulate) {
-        const float2 before = to.Load();
+        const float2 before = to.Load(column * kMmaOutputs);
         next = {before.x + next.x, before.y + next.y};
       }
-      to.Store(next);
+      to.Store(column * kMmaOutputs, next);
     }
   }
 
   const Product& product_;
   const GemmArgs& args_;
   const Plan& plan_;
-  const int32_t rank_;  // in its cluster
+  const int32_t rank_;   // in its cluster
+  int32_t num_refills_;  // of stages, that this thread has not seen
   std::byte* ring_;
   CopyBarrier* full_;
   CopyBarrier* empty_;

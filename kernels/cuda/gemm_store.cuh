@@ -9,35 +9,37 @@
 
 namespace ttt {
 
-// Where outputs `output` and `output + 1` of `row` go, and whether they are
-// before `end`.
-class OutputPair {
+// Pairs of neighbouring outputs of `row`, before `end`, from `output` on.
+class AnyPairsOfRow {
  public:
-  __device__ OutputPair(const GemmArgs& args, int32_t end, int32_t row,
-                        int32_t output)
+  __device__ AnyPairsOfRow(const GemmArgs& args, int32_t end, int32_t row,
+                           int32_t output)
       : to_(args.output + row * args.output_stride + output),
-        has_first_(row < args.num_rows && output < end),
-        has_second_(row < args.num_rows && output + 1 < end),
+        left_(row < args.num_rows ? end - output : 0),
         is_aligned_(args.output_stride % 2 == 0) {}
 
-  // Zero for what does not exist.
-  __device__ float2 Load() const {
-    if (has_second_ && is_aligned_) return *reinterpret_cast<float2*>(to_);
-    return {has_first_ ? to_[0] : 0.0f, has_second_ ? to_[1] : 0.0f};
+  // `offset` outputs on; zero for what does not exist.
+  __device__ float2 Load(int32_t offset) const {
+    const float* const from = to_ + offset;
+    if (is_aligned_ && offset + 1 < left_) {
+      return *reinterpret_cast<const float2*>(from);
+    }
+    return {offset < left_ ? from[0] : 0.0f,
+            offset + 1 < left_ ? from[1] : 0.0f};
   }
-  __device__ void Store(float2 sums) const {
-    if (has_second_ && is_aligned_) {
-      *reinterpret_cast<float2*>(to_) = sums;
+  __device__ void Store(int32_t offset, float2 sums) const {
+    float* const to = to_ + offset;
+    if (is_aligned_ && offset + 1 < left_) {
+      *reinterpret_cast<float2*>(to) = sums;
       return;
     }
-    if (has_first_) to_[0] = sums.x;
-    if (has_second_) to_[1] = sums.y;
+    if (offset < left_) to[0] = sums.x;
+    if (offset + 1 < left_) to[1] = sums.y;
   }
 
  private:
   float* to_;
-  bool has_first_;
-  bool has_second_;
+  int32_t left_;
   bool is_aligned_;
 };
 

@@ -293,6 +293,9 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   ExpectProduct({kStrip * 30, 2048}, 9);
   ExpectProduct({11 * kStrip * 62, 488}, 129);
   ExpectProduct({8 * kStrip * 14, 2048}, 129);
+  for (const int32_t num_rows : {33, 65, 129}) {
+    ExpectProduct({kStrip, 5504}, num_rows);
+  }
   // Two tiles a block.
   ExpectProduct({16 * kStrip * 65, 72}, 129);
   ExpectProduct({11 * kStrip * 97, 72}, 129);
