@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "server/scheduler/row_order.h"
+
 namespace ttt {
 namespace {
 
@@ -74,6 +76,10 @@ std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
             [](const ScheduledRow& a, const ScheduledRow& b) {
               return a.row < b.row;
             });
+  SpreadLongRows(absl::MakeSpan(plan), [&](const ScheduledRow& row) {
+    const int64_t end = rows[row.row].position + row.num_tokens;
+    return row.num_tokens > 0 && end % options.mini_batch == 0;
+  });
   plan.insert(plan.end(), chunks.begin(), chunks.end());
   return plan;
 }

@@ -4,7 +4,9 @@
 #include <optional>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "server/base/status_macros.h"
+#include "server/scheduler/row_order.h"
 
 namespace ttt {
 
@@ -75,27 +77,37 @@ absl::Status EngineWorkload::ReadOn(int32_t slot, int64_t from, int64_t to) {
 
 absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences,
                                   int32_t num_steps) {
+  std::vector<Sequence*> ordered;
+  for (Sequence& sequence : sequences) ordered.push_back(&sequence);
+  // As PlanStep has them.
+  const auto chunks = absl::c_find_if(
+      ordered, [](const Sequence* sequence) { return sequence->tokens > 1; });
+  SpreadLongRows(absl::MakeSpan(ordered).first(chunks - ordered.begin()),
+                 [&](const Sequence* sequence) {
+                   return (sequence->position + 1) % config_.mini_batch_size ==
+                          0;
+                 });
   std::vector<int32_t> ids;
-  for (const Sequence& sequence : sequences) {
-    for (int32_t i = 0; i < sequence.tokens; ++i) {
-      ids.push_back(Token(sequence.stream, sequence.position + i));
+  for (const Sequence* const sequence : ordered) {
+    for (int32_t i = 0; i < sequence->tokens; ++i) {
+      ids.push_back(Token(sequence->stream, sequence->position + i));
     }
   }
   const SamplingParams greedy;
   std::vector<StepSequence> steps;
   std::vector<LogitsRequest> requests;
   int64_t row = 0;
-  for (Sequence& sequence : sequences) {
+  for (Sequence* const sequence : ordered) {
     steps.push_back(
-        {.slot = slots_[sequence.slot].index(),
-         .position = sequence.position,
-         .token_ids = absl::MakeConstSpan(&ids[row], sequence.tokens),
+        {.slot = slots_[sequence->slot].index(),
+         .position = sequence->position,
+         .token_ids = absl::MakeConstSpan(&ids[row], sequence->tokens),
          .num_steps = num_steps});
     requests.push_back({.sequence = static_cast<int32_t>(requests.size()),
-                        .row = sequence.tokens - 1,
+                        .row = sequence->tokens - 1,
                         .sampling = &greedy});
-    row += sequence.tokens;
-    sequence.position += sequence.tokens + num_steps - 1;
+    row += sequence->tokens;
+    sequence->position += sequence->tokens + num_steps - 1;
   }
   TTT_RETURN_IF_ERROR(model_->Begin(*pool_, steps, requests, num_steps));
   return FinishDownTo(max_in_flight_);

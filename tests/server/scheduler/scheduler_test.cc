@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <utility>
+#include <vector>
+
+#include "absl/algorithm/container.h"
 
 namespace ttt {
 namespace {
@@ -25,6 +28,47 @@ TEST(SchedulerTest, DecodeRowsComeBeforePrompts) {
                       {.pending_tokens = 1, .is_decoding = true},
                       {.pending_tokens = 1, .is_decoding = true}}),
             (Expected{{1, 1}, {2, 1}, {0, 40}}));
+}
+
+// The plan of so many decoding rows, of which those in `ends` end a mini-batch.
+std::vector<int> OrderOf(int num_rows, const std::vector<int>& ends) {
+  std::vector<SchedulerRow> rows(num_rows,
+                                 {.pending_tokens = 1, .is_decoding = true});
+  for (const int i : ends) rows[i].position = 31;
+  std::vector<int> order;
+  for (const auto& [row, tokens] : Plan(1000, rows)) order.push_back(row);
+  return order;
+}
+
+TEST(SchedulerTest, RowsThatEndAMiniBatchAreSpreadOverAllButTheLast) {
+  std::vector<int> order = OrderOf(60, {10, 55, 58, 59});
+  ASSERT_EQ(order.size(), 60u);
+  EXPECT_EQ(order[0], 10);
+  EXPECT_EQ(order[10], 55);
+  EXPECT_EQ(order[20], 58);
+  EXPECT_EQ(order[30], 59);
+  // The others keep their order.
+  EXPECT_EQ(order[1], 0);
+  EXPECT_EQ(order[9], 8);
+  EXPECT_EQ(order[11], 9);
+  EXPECT_EQ(order.back(), 57);
+  absl::c_sort(order);
+  for (int i = 0; i < 60; ++i) EXPECT_EQ(order[i], i);
+}
+
+TEST(SchedulerTest, OfFewRowsThoseThatEndAMiniBatchComeFirst) {
+  EXPECT_EQ(OrderOf(4, {1, 3}), (std::vector<int>{1, 3, 0, 2}));
+  EXPECT_EQ(OrderOf(3, {}), (std::vector<int>{0, 1, 2}));
+  EXPECT_EQ(OrderOf(3, {0, 1, 2}), (std::vector<int>{0, 1, 2}));
+  EXPECT_EQ(OrderOf(22, {1, 2, 3, 20}),
+            (std::vector<int>{1,  2,  3,  20, 0,  4,  5,  6,  7,  8,  9,
+                              10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21}));
+}
+
+TEST(SchedulerTest, ARowThatReadsNothingEndsNoMiniBatch) {
+  EXPECT_EQ(Plan(100, {{.pending_tokens = 1, .position = 1},
+                       {.pending_tokens = 0, .position = 32}}),
+            (Expected{{0, 1}, {1, 0}}));
 }
 
 TEST(SchedulerTest, ALongPromptGetsTheBudgetInWholeMiniBatches) {
