@@ -9,24 +9,29 @@
 
 namespace ttt {
 
-// So many at the end are short where others can be: what a device begins last
-// should not be what takes longest. A GPU begins the heads of about 12 rows of
-// the 1.3b at once.
+// Of so many rows a device begins most at once: those that take longer come
+// first, next to each other, so that each has a multiprocessor of its own.
+inline constexpr int64_t kMostLongFirst = 64;
+// Of more, those that come first would all wait for the memory at once: they
+// are spread, but not over so many at the end, as what a device begins last
+// should not take longest. A GPU begins about 12 rows of the 1.3b mlp at once.
 inline constexpr int64_t kShortRowsAtEnd = 20;
 
-// Spreads the rows that take longer, those that end a mini-batch and so write
-// their state, evenly over all but the last ones. Each kind keeps its order.
+// Places the rows that take longer, those that end a mini-batch and so write
+// their state. Each kind keeps its order.
 template <typename Row, typename IsLong>
-void SpreadLongRows(absl::Span<Row> rows, const IsLong& is_long) {
+void PlaceLongRows(absl::Span<Row> rows, const IsLong& is_long) {
   std::vector<Row> of_kind(rows.begin(), rows.end());
   const auto first_short =
       std::stable_partition(of_kind.begin(), of_kind.end(), is_long);
   const int64_t num_long = first_short - of_kind.begin();
-  const int64_t room = std::max<int64_t>(
-      num_long, static_cast<int64_t>(rows.size()) - kShortRowsAtEnd);
+  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  const int64_t room = num_rows <= kMostLongFirst
+                           ? num_long
+                           : std::max(num_long, num_rows - kShortRowsAtEnd);
   auto next_long = of_kind.begin();
   auto next_short = first_short;
-  for (int64_t i = 0; i < static_cast<int64_t>(rows.size()); ++i) {
+  for (int64_t i = 0; i < num_rows; ++i) {
     const bool is_turn = i * num_long >= (next_long - of_kind.begin()) * room;
     rows[i] =
         next_long != first_short && is_turn ? *next_long++ : *next_short++;

@@ -76,7 +76,7 @@ std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
             [](const ScheduledRow& a, const ScheduledRow& b) {
               return a.row < b.row;
             });
-  SpreadLongRows(absl::MakeSpan(plan), [&](const ScheduledRow& row) {
+  PlaceLongRows(absl::MakeSpan(plan), [&](const ScheduledRow& row) {
     const int64_t end = rows[row.row].position + row.num_tokens;
     return row.num_tokens > 0 && end % options.mini_batch == 0;
   });

@@ -37,7 +37,7 @@ struct SchedulerOptions {
 // that none waits for ever, then the shortest come first, and what one does not
 // need goes to the next. A chunk that does not end its prompt ends on a
 // mini-batch boundary where the budget allows it. `rows` is in order of
-// arrival, and so is the answer within its two parts, but for SpreadLongRows in
+// arrival, and so is the answer within its two parts, but for PlaceLongRows in
 // the first.
 std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
                                    absl::Span<const SchedulerRow> rows);

@@ -82,11 +82,11 @@ absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences,
   // As PlanStep has them.
   const auto chunks = absl::c_find_if(
       ordered, [](const Sequence* sequence) { return sequence->tokens > 1; });
-  SpreadLongRows(absl::MakeSpan(ordered).first(chunks - ordered.begin()),
-                 [&](const Sequence* sequence) {
-                   return (sequence->position + 1) % config_.mini_batch_size ==
-                          0;
-                 });
+  PlaceLongRows(absl::MakeSpan(ordered).first(chunks - ordered.begin()),
+                [&](const Sequence* sequence) {
+                  return (sequence->position + 1) % config_.mini_batch_size ==
+                         0;
+                });
   std::vector<int32_t> ids;
   for (const Sequence* const sequence : ordered) {
     for (int32_t i = 0; i < sequence->tokens; ++i) {

@@ -40,29 +40,30 @@ std::vector<int> OrderOf(int num_rows, const std::vector<int>& ends) {
   return order;
 }
 
-TEST(SchedulerTest, RowsThatEndAMiniBatchAreSpreadOverAllButTheLast) {
-  std::vector<int> order = OrderOf(60, {10, 55, 58, 59});
-  ASSERT_EQ(order.size(), 60u);
+TEST(SchedulerTest, OfManyRowsThoseThatEndAMiniBatchAreSpread) {
+  std::vector<int> order = OrderOf(80, {10, 75, 78, 79});
+  ASSERT_EQ(order.size(), 80u);
   EXPECT_EQ(order[0], 10);
-  EXPECT_EQ(order[10], 55);
-  EXPECT_EQ(order[20], 58);
-  EXPECT_EQ(order[30], 59);
+  EXPECT_EQ(order[15], 75);
+  EXPECT_EQ(order[30], 78);
+  EXPECT_EQ(order[45], 79);
   // The others keep their order.
   EXPECT_EQ(order[1], 0);
-  EXPECT_EQ(order[9], 8);
-  EXPECT_EQ(order[11], 9);
-  EXPECT_EQ(order.back(), 57);
+  EXPECT_EQ(order[10], 9);
+  EXPECT_EQ(order[11], 11);
+  EXPECT_EQ(order[16], 15);
+  EXPECT_EQ(order.back(), 77);
   absl::c_sort(order);
-  for (int i = 0; i < 60; ++i) EXPECT_EQ(order[i], i);
+  for (int i = 0; i < 80; ++i) EXPECT_EQ(order[i], i);
 }
 
 TEST(SchedulerTest, OfFewRowsThoseThatEndAMiniBatchComeFirst) {
   EXPECT_EQ(OrderOf(4, {1, 3}), (std::vector<int>{1, 3, 0, 2}));
   EXPECT_EQ(OrderOf(3, {}), (std::vector<int>{0, 1, 2}));
   EXPECT_EQ(OrderOf(3, {0, 1, 2}), (std::vector<int>{0, 1, 2}));
-  EXPECT_EQ(OrderOf(22, {1, 2, 3, 20}),
-            (std::vector<int>{1,  2,  3,  20, 0,  4,  5,  6,  7,  8,  9,
-                              10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21}));
+  const std::vector<int> order = OrderOf(64, {9, 63});
+  EXPECT_EQ((std::vector<int>(order.begin(), order.begin() + 4)),
+            (std::vector<int>{9, 63, 0, 1}));
 }
 
 TEST(SchedulerTest, ARowThatReadsNothingEndsNoMiniBatch) {
