@@ -48,8 +48,9 @@ struct Plan {
   int32_t share;          // blocks that bring each other rows
   int32_t pair;           // blocks that bring each other weights: 1 or 2
   int32_t num_stages;
-  // Where sums are received that other blocks send: from this stage on, when
-  // this tile has been read, of the last that lie there; -1: none ever does.
+  // Of a matrix that is cut: sums of other blocks are received from this stage
+  // on, once parts_tile, the last tile of a part that lies there, has been
+  // read; -1: none ever lies there.
   int32_t parts_stage;
   int32_t parts_tile;
 };
@@ -114,7 +115,9 @@ class Block {
       if constexpr (S::kIsCut) received_->ArriveAndExpect(PartsBytes());
     }
     __syncthreads();
-    if (HasOthers()) ClusterArrive();  // They may arrive at these barriers.
+    // The phases of the cluster: 1, the barriers are there; 2, where NeedsRoom,
+    // room has been made; 3, where BringsOthers, all that is brought has come.
+    if (HasOthers()) ClusterArrive();
   }
 
   // A warp, of which one thread works. Asks for the weights of the first stages
@@ -200,7 +203,8 @@ class Block {
   __device__ bool NeedsRoom() const {
     return S::kIsCut && plan_.parts_tile >= 0;
   }
-  // When the instructions that read what lies there have ended.
+  // When the instructions that read what lies there have ended, so that there
+  // is nothing to release.
   __device__ void MakeRoom() const {
     if (!NeedsRoom()) return;
     if (!IsPaired()) ClusterWait();
@@ -341,7 +345,8 @@ class Block {
   }
   template <typename Pairs, typename OwnSum>
   __device__ void StoreSums(const OwnSum& sum) const {
-    constexpr int kHalves = S::kIsCut ? 2 : 1;  // at once
+    // At once: before the wait all, else as many as registers allow.
+    constexpr int kHalves = S::kIsCut ? 2 : 1;
 #pragma unroll
     for (int first = 0; first < 2; first += kHalves) {
       float4 before[kHalves][kOwnStrips] = {};
@@ -511,7 +516,8 @@ int32_t Share(const PackedMatrix& weights, int32_t num_rows) {
 
 int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
-// Where the tiles are that are read first of the last ones of a part.
+// In the stages whose last tiles are read earliest, by the longest part: in a
+// shorter one they are read no later.
 void PlaceParts(int32_t bytes, int32_t stage_bytes, Plan& plan) {
   const int32_t stages = DivideUp(bytes, stage_bytes);
   const int32_t tiles = DivideUp(plan.num_tiles, kMostParts);

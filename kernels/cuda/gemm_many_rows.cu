@@ -355,7 +355,7 @@ class Block {
   const GemmArgs& args_;
   const Plan& plan_;
   const int32_t rank_;   // in its cluster
-  int32_t num_refills_;  // of stages, that this thread has not seen
+  int32_t num_refills_;  // for which stages are still to be given back
   std::byte* ring_;
   CopyBarrier* full_;
   CopyBarrier* empty_;

@@ -9,7 +9,8 @@
 
 namespace ttt {
 
-// Pairs of neighbouring outputs of `row`, before `end`, from `output` on.
+// Pairs of neighbouring outputs of `row`, before `end`, from `output` on; of
+// none if there is no such row.
 class AnyPairsOfRow {
  public:
   __device__ AnyPairsOfRow(const GemmArgs& args, int32_t end, int32_t row,

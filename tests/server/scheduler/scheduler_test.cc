@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -55,6 +56,16 @@ TEST(SchedulerTest, OfManyRowsThoseThatEndAMiniBatchAreSpread) {
   EXPECT_EQ(order.back(), 77);
   absl::c_sort(order);
   for (int i = 0; i < 80; ++i) EXPECT_EQ(order[i], i);
+}
+
+TEST(SchedulerTest, OfManyRowsAllButAFewMayEndAMiniBatch) {
+  std::vector<int> ends(50);
+  std::iota(ends.begin(), ends.end(), 10);
+  const std::vector<int> order = OrderOf(65, ends);
+  ASSERT_EQ(order.size(), 65u);
+  for (int i = 0; i < 50; ++i) EXPECT_EQ(order[i], i + 10);
+  EXPECT_EQ(order[50], 0);
+  EXPECT_EQ(order.back(), 64);
 }
 
 TEST(SchedulerTest, OfFewRowsThoseThatEndAMiniBatchComeFirst) {
