@@ -46,8 +46,8 @@ ABSL_FLAG(
     ttt::ByteCount, device_state_bytes, {},
     "memory for the sessions' states, such as 536870912 or 512MiB; 0: on "
     "a GPU nearly all that weights, workspace and reserve leave free, else a "
-    "quarter of what there is, at most 1GiB; max_batch_rows states for running "
-    "turns come on top");
+    "quarter of what there is, at most half of what is free, and 1GiB; "
+    "max_batch_rows states for running turns come on top");
 ABSL_FLAG(ttt::ByteCount, host_state_bytes, {},
           "must be 0: there is no host tier in this version");
 ABSL_FLAG(int32_t, max_queue, 1024, "calls that wait for a row, 0 to 1048576");
@@ -138,12 +138,15 @@ absl::Status NoSuchFlag(absl::string_view name) {
 std::string WantedValue(const absl::CommandLineFlag& flag,
                         const std::string& error) {
   if (flag.IsOfType<bool>()) return "must be true or false";
-  if (flag.IsOfType<double>()) return "must be a number";
+  // What it is for, with its range.
+  if (flag.IsOfType<double>()) {
+    return absl::StrCat("must be a number: ", flag.Help());
+  }
   if (flag.IsOfType<int32_t>() || flag.IsOfType<int64_t>()) {
-    return "must be a whole number that is not too large";
+    return absl::StrCat("must be a whole number: ", flag.Help());
   }
   if (flag.IsOfType<ByteCount>()) {
-    return std::string(kWantedByteCount);
+    return absl::StrCat(kWantedByteCount, ": ", flag.Help());
   }
   return error;
 }

@@ -5,7 +5,9 @@
 
 #include <cstdio>
 #include <memory>
+#include <new>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -154,5 +156,12 @@ int Main(const std::vector<std::string>& args) {
 }  // namespace ttt
 
 int main(int argc, char** argv) {
-  return ttt::Main(std::vector<std::string>(argv + 1, argv + argc));
+  try {
+    return ttt::Main(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::bad_alloc&) {
+    std::fputs("tttd: the machine has no more memory\n", stderr);
+  } catch (const std::system_error& error) {
+    std::fprintf(stderr, "tttd: cannot start a thread: %s\n", error.what());
+  }
+  return ttt::kExitUnavailable;
 }

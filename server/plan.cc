@@ -19,8 +19,8 @@ namespace ttt {
 namespace {
 
 // Without --device_state_bytes: a quarter of the machine's memory, and not more
-// than this; or, of a device with memory of its own, this part of what is free
-// beside all else.
+// than half of what is free and this; or, of a device with memory of its own,
+// this part of what is free beside all else.
 constexpr int64_t kMostDefaultStateBytes = int64_t{1} << 30;
 constexpr double kPartOfDevice = 0.98;
 
@@ -34,6 +34,22 @@ int64_t MemoryBytes() {
       bytes = std::min(bytes, limit);
   }
   return bytes;
+}
+
+// Of these, what the kernel says that processes can still be given.
+int64_t FreeMemoryBytes() {
+  std::ifstream file("/proc/meminfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    absl::string_view rest = line;
+    int64_t kibibytes = 0;
+    if (absl::ConsumePrefix(&rest, "MemAvailable:") &&
+        absl::ConsumeSuffix(&rest, "kB") &&
+        absl::SimpleAtoi(rest, &kibibytes)) {
+      return std::min(MemoryBytes(), kibibytes * 1024);
+    }
+  }
+  return MemoryBytes();
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
@@ -81,7 +97,8 @@ int64_t DefaultStateBytes(const Plan& plan, std::optional<int64_t> free_bytes) {
                                   plan.workspace_bytes -
                                   plan.overhead.reserve_bytes)) -
                 plan.limits.max_sequences * plan.layout.slot_bytes
-          : std::min(MemoryBytes() / 4, kMostDefaultStateBytes);
+          : std::min({MemoryBytes() / 4, FreeMemoryBytes() / 2,
+                      kMostDefaultStateBytes});
   return std::max(bytes, plan.layout.slot_bytes);
 }
 
@@ -135,16 +152,18 @@ absl::StatusOr<Plan> MakePlan(const ServerOptions& options) {
                                 ", and the state of one session is ",
                                 plan.layout.slot_bytes, " bytes"));
   }
-  if (free_bytes->has_value() && plan.total_bytes() > **free_bytes) {
+  const int64_t free = free_bytes->value_or(FreeMemoryBytes());
+  if (plan.total_bytes() > free) {
     return WithReason(
         "DEVICE_UNAVAILABLE",
         absl::ResourceExhaustedError(absl::StrCat(
-            plan.backend->info().name, " has ", **free_bytes,
+            plan.backend->info().name, " has ", free,
             " bytes free, and the plan takes ", plan.total_bytes(), ": ",
             plan.weight_bytes, " of weights, ", plan.workspace_bytes,
             " of workspace, ", plan.overhead.reserve_bytes, " of reserve, ",
-            plan.pool_bytes(), " for ", plan.session_slots, " sessions and ",
-            plan.limits.max_sequences, " running turns")));
+            plan.pool_bytes(), " for ", plan.session_slots,
+            " sessions (--device_state_bytes) and ", plan.limits.max_sequences,
+            " running turns (--max_batch_rows)")));
   }
   return plan;
 }

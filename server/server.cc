@@ -212,8 +212,8 @@ absl::Status Server::Parts::BuildSessions() {
             pool.status().code(),
             absl::StrCat(pool.status().message(), " of ", plan_.session_slots,
                          " sessions and ", options_.max_batch_rows,
-                         " running turns; a smaller "
-                         "--device_state_bytes takes less")));
+                         " running turns; a smaller --device_state_bytes or "
+                         "--max_batch_rows takes less")));
   }
   pool_ = *std::move(pool);
   TTT_ASSIGN_OR_RETURN(

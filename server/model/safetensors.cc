@@ -98,7 +98,13 @@ absl::Status ReadOffsets(absl::string_view name, const json& entry,
   }
   const int64_t begin = ReadCount((*offsets)[0]);
   const int64_t end = ReadCount((*offsets)[1]);
-  if (begin < 0 || end < begin || end > data_bytes) {
+  if (begin < 0 || end < 0) {
+    return TensorError(
+        name,
+        absl::StrCat("data_offsets are ", Quoted(offsets->dump(-1, ' ', true)),
+                     ", must be two integers of 0 or more"));
+  }
+  if (end < begin || end > data_bytes) {
     return TensorError(
         name, absl::StrCat("data_offsets [", begin, ", ", end, "] outside the ",
                            data_bytes, " bytes of data; the file may be cut"));

@@ -3,9 +3,13 @@
 #include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 
+#include <atomic>
+#include <cstdint>
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/base/log.h"
 
 namespace ttt {
@@ -22,8 +26,17 @@ void LogOfGrpc(gpr_log_func_args* args) {
       {{"library", "grpc"}, {"at", absl::StrCat(args->file, ":", args->line)}});
 }
 
+// A client can have protobuf say as much as it likes (strings that are not
+// UTF-8): the first line of a second stands for all.
+bool IsFirstOfSecond() {
+  static std::atomic<int64_t> last_second{0};
+  const int64_t second = absl::ToUnixSeconds(absl::Now());
+  return last_second.exchange(second, std::memory_order_relaxed) != second;
+}
+
 void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line,
                    const std::string& message) {
+  if (!IsFirstOfSecond()) return;
   Log(LevelOf(level != google::protobuf::LOGLEVEL_INFO), message,
       {{"library", "protobuf"}, {"at", absl::StrCat(file, ":", line)}});
 }

@@ -102,6 +102,20 @@ TEST_F(PlanTest, WhatDoesNotFitIsRefusedWithThePlan) {
   EXPECT_EQ(ExitCode(refused.status()), kExitUnavailable);
 }
 
+// The memory of the machine is that of the CPU.
+TEST_F(PlanTest, WhatTheMachineHasNotIsRefusedToo) {
+  ServerOptions options;
+  options.model_dir = model_.path();
+  options.device = "cpu";
+  options.device_state_bytes = int64_t{1} << 50;
+  const absl::StatusOr<std::string> refused = PlanServer(options);
+  EXPECT_THAT(refused, StatusIs(absl::StatusCode::kResourceExhausted,
+                                " bytes free, and the plan takes 11258999"));
+  EXPECT_EQ(ExitCode(refused.status()), kExitUnavailable);
+  options.device_state_bytes = 0;
+  EXPECT_THAT(PlanServer(options), IsOk());
+}
+
 TEST_F(PlanTest, WhatTheBackendTakesBesideIsNamed) {
   overhead_ = {.driver_bytes = 500 << 20,
                .own_bytes = 2560,

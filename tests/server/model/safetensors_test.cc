@@ -107,10 +107,10 @@ TEST(SafetensorsTest, BadEntryIsRefusedByName) {
       {Entry("F32", "[0]", "[0,8]"), "takes 0 bytes"},
       {Entry("F32", "[2]", "[0,9]"), "outside the 8 bytes"},
       {Entry("F32", "[2]", "[8,0]"), "outside"},
-      {Entry("F32", "[2]", "[-8,0]"), "outside"},
+      {Entry("F32", "[2]", "[-8,0]"), "data_offsets are \"[-8,0]\", must"},
       {Entry("F32", "[2]", "[0]"), "two integers"},
       {Entry("F32", "[2]", "[0,8,8]"), "two integers"},
-      {Entry("F32", "[2]", "[0,\"8\"]"), "outside"},
+      {Entry("F32", "[2]", "[0,\"8\"]"), "two integers"},
       {Entry("F32", "[1]", "[4,8]"), "starts at byte 4"}};
   for (const auto& bad : cases) {
     const absl::Status status = ParseOne(bad.entry, 8);

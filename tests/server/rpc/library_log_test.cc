@@ -6,6 +6,9 @@
 #include <grpc/support/log.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+
 namespace ttt {
 namespace {
 
@@ -32,6 +35,15 @@ TEST(LibraryLogTest, LinesOfProtobufAreLinesOfOurs) {
       GetCapturedStderr(),
       MatchesRegex("[0-9T:.-]+Z WARN not UTF-8 "
                    "library=protobuf at=.*library_log_test.cc:[0-9]+\n"));
+}
+
+TEST(LibraryLogTest, AClientCannotFillTheLogThroughProtobuf) {
+  TakeLibraryLogs();
+  CaptureStderr();
+  for (int i = 0; i < 10000; ++i) GOOGLE_LOG(ERROR) << "not UTF-8";
+  const std::string said = GetCapturedStderr();
+  // A second or more may have passed.
+  EXPECT_LT(std::count(said.begin(), said.end(), '\n'), 100);
 }
 
 }  // namespace
