@@ -502,7 +502,7 @@ std::vector<OpCase> GemmCases() {
     int32_t num_inputs;
   };
   std::vector<Matrix> matrices;
-  for (const ModelSizes& m : {k125m, k1300m}) {
+  for (const ModelSizes& m : {k125m, k350m, k760m, k1300m}) {
     const int32_t hidden = m.hidden_size;
     // Queries and keys in one, values, gate, rates.
     matrices.push_back({absl::StrCat(m.name, " projections"),

@@ -27,6 +27,8 @@ struct ModelSizes {
   int32_t conv_kernel = 4;
 };
 inline constexpr ModelSizes k125m = {"125m", 768, 2048, 12};
+inline constexpr ModelSizes k350m = {"350m", 1024, 2736, 16};
+inline constexpr ModelSizes k760m = {"760m", 1536, 4096, 16, 32000, 96};
 inline constexpr ModelSizes k1300m = {"1.3b", 2048, 5504, 32};
 
 // Makes arrays and keeps them. A failure of the device ends the program.
