@@ -184,7 +184,7 @@ def test_token_ids_are_input_as_well_as_text(run):
 
 def test_bytes_and_unknown_keywords_are_type_errors(run):
     async def body(client):
-        with pytest.raises(TypeError, match="not bytes"):
+        with pytest.raises(TypeError, match="input is b'text': must be text as str"):
             await client.complete(b"text")
         with pytest.raises(TypeError, match="temprature"):
             await client.complete(PROMPT, temprature=1.0)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional
 
 import grpc
 
-from tttd_client import _convert, _rpc
+from tttd_client import _convert, _requests, _rpc
+from tttd_client._arguments import Ttl, checked_timeout
 from tttd_client._errors import Cancelled, SessionExists, SessionNotFound, TttError, from_rpc_error
-from tttd_client._proto.ttt.v1 import (
-    admin_pb2,
-    inference_pb2,
-    sessions_pb2,
-    tokenizer_pb2,
+from tttd_client._proto.ttt.v1 import admin_pb2, inference_pb2
+from tttd_client._retry import (
+    SETTLE_SECONDS,
+    Attempts,
+    Deadline,
+    Retry,
+    checked_retry,
+    delete_seconds,
 )
-from tttd_client._retry import SETTLE_SECONDS, Attempts, Deadline, Retry, delete_seconds
 from tttd_client._types import (
     CompleteOptions,
     Completion,
@@ -34,8 +36,6 @@ from tttd_client._types import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-Ttl = Union[datetime.timedelta, float, None]
 
 
 class AsyncStream(AsyncIterator[Delta]):
@@ -57,7 +57,7 @@ class AsyncStream(AsyncIterator[Delta]):
         self._call: Any = None
         self._client = client
         self._request = request
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._session = session
         self._events = _convert.EventReader()
         self._result: Optional[Completion] = None
@@ -233,7 +233,7 @@ class AsyncSession:
     ) -> Score:
         """How well the session predicts the input; commits nothing."""
         timeout = await self._open(timeout)
-        request = _convert.score_request(input, self.id, top_logprobs, request_id)
+        request = _requests.score_request(input, self.id, top_logprobs, request_id)
         return _convert.score(await self._client._call(_rpc.SCORE, request, timeout, self))
 
     async def info(self, *, timeout: Optional[float] = None) -> SessionInfo:
@@ -266,7 +266,7 @@ class AsyncSession:
 
     async def delete(self, *, timeout: Optional[float] = None) -> None:
         timeout = await self._open(timeout)
-        request = sessions_pb2.DeleteSessionRequest(session_id=self.id)
+        request = _requests.delete_session_request(self.id)
         await self._client._call(_rpc.DELETE_SESSION, request, timeout, self)
         self._must_delete = False
 
@@ -307,7 +307,7 @@ class AsyncClient:
     Connects with the first call.
 
     `timeout`, in seconds, is that of calls that give none. `retry` says which
-    failures are tried again; without it none is.
+    failures are tried again; without it none is. TypeError, ValueError: as Client.
     """
 
     def __init__(
@@ -318,8 +318,8 @@ class AsyncClient:
         retry: Optional[Retry] = None,
         channel: Optional[grpc.aio.Channel] = None,
     ) -> None:
-        self._timeout = timeout
-        self._retry = retry
+        self._timeout = checked_timeout(timeout)
+        self._retry = checked_retry(retry)
         self._channel = channel or grpc.aio.insecure_channel(
             _rpc.checked_target(target), _rpc.CHANNEL_OPTIONS
         )
@@ -351,7 +351,7 @@ class AsyncClient:
         timeout: Optional[float] = None,
     ) -> Score:
         """How well the model predicts the input."""
-        request = _convert.score_request(input, "", top_logprobs, request_id)
+        request = _requests.score_request(input, "", top_logprobs, request_id)
         return _convert.score(await self._call(_rpc.SCORE, request, timeout))
 
     def session(
@@ -365,25 +365,25 @@ class AsyncClient:
         whichever is less. `ttl`, in seconds, is how long a session that is made
         here lives after its last turn.
         """
+        # What open() could not send is refused now.
+        _requests.create_session_request(name, ttl, "name")
         return AsyncSession(self, name, create, ttl)
 
     async def create_session(
         self, session_id: Optional[str] = None, *, ttl: Ttl = None, timeout: Optional[float] = None
     ) -> SessionInfo:
-        request = sessions_pb2.CreateSessionRequest(
-            session_id=session_id or "", ttl=_convert.ttl_message(ttl)
-        )
+        request = _requests.create_session_request(session_id, ttl)
         return _convert.session_info(await self._call(_rpc.CREATE_SESSION, request, timeout))
 
     async def get_session(self, session_id: str, *, timeout: Optional[float] = None) -> SessionInfo:
-        request = sessions_pb2.GetSessionRequest(session_id=session_id)
+        request = _requests.get_session_request(session_id)
         return _convert.session_info(await self._call(_rpc.GET_SESSION, request, timeout))
 
     async def list_sessions(
         self, *, page_size: int = 0, timeout: Optional[float] = None
     ) -> AsyncIterator[SessionInfo]:
         """All sessions in order of id; `timeout` is that of one page."""
-        request = sessions_pb2.ListSessionsRequest(page_size=page_size)
+        request = _requests.list_sessions_request(page_size)
         while True:
             page = await self._call(_rpc.LIST_SESSIONS, request, timeout)
             for session in page.sessions:
@@ -393,7 +393,7 @@ class AsyncClient:
                 return
 
     async def delete_session(self, session_id: str, *, timeout: Optional[float] = None) -> None:
-        request = sessions_pb2.DeleteSessionRequest(session_id=session_id)
+        request = _requests.delete_session_request(session_id)
         await self._call(_rpc.DELETE_SESSION, request, timeout)
 
     async def fork_session(
@@ -405,23 +405,18 @@ class AsyncClient:
         expected_revision: Optional[int] = None,
         timeout: Optional[float] = None,
     ) -> SessionInfo:
-        request = sessions_pb2.ForkSessionRequest(
-            session_id=session_id,
-            new_session_id=new_id or "",
-            ttl=_convert.ttl_message(ttl),
-            expected_revision=expected_revision,
-        )
+        request = _requests.fork_session_request(session_id, new_id, ttl, expected_revision)
         return _convert.session_info(await self._call(_rpc.FORK_SESSION, request, timeout))
 
     async def tokenize(
         self, text: str, *, at_start: bool = False, timeout: Optional[float] = None
     ) -> Tokens:
         """`at_start`: as at the first token of a session, with begin-of-text."""
-        request = tokenizer_pb2.TokenizeRequest(text=text, at_start=at_start)
+        request = _requests.tokenize_request(text, at_start)
         return _convert.tokens(await self._call(_rpc.TOKENIZE, request, timeout))
 
     async def detokenize(self, ids: Sequence[int], *, timeout: Optional[float] = None) -> str:
-        request = tokenizer_pb2.DetokenizeRequest(ids=ids)
+        request = _requests.detokenize_request(ids)
         return (await self._call(_rpc.DETOKENIZE, request, timeout)).text
 
     async def server_info(self, *, timeout: Optional[float] = None) -> ServerInfo:
@@ -434,7 +429,7 @@ class AsyncClient:
 
     async def health(self, service: str = "", *, timeout: Optional[float] = None) -> bool:
         """Whether the server takes calls."""
-        request = _rpc.HEALTH_CHECK.request(value=service)
+        request = _requests.health_request(service)
         response = await self._call(_rpc.HEALTH_CHECK, request, timeout)
         return bool(response.value == _rpc.HEALTH_SERVING)
 
@@ -488,7 +483,7 @@ class AsyncClient:
         **options: Any,
     ) -> Completion:
         session_id = "" if session is None else session.id
-        request = _convert.complete_request(input, session_id=session_id, **options)
+        request = _requests.complete_request(input, session_id=session_id, **options)
         try:
             response = await self._call(_rpc.COMPLETE, request, timeout, session)
         except BaseException as error:  # A cancelled task too.
@@ -507,5 +502,5 @@ class AsyncClient:
         **options: Any,
     ) -> AsyncStream:
         session_id = "" if session is None else session.id
-        request = _convert.complete_request(input, session_id=session_id, **options)
+        request = _requests.complete_request(input, session_id=session_id, **options)
         return AsyncStream(self, request, timeout, session)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 import weakref
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional
 
 import grpc
 
-from tttd_client import _convert, _rpc
+from tttd_client import _convert, _requests, _rpc
+from tttd_client._arguments import Ttl, checked_timeout
 from tttd_client._errors import Cancelled, SessionExists, SessionNotFound, TttError, from_rpc_error
-from tttd_client._proto.ttt.v1 import (
-    admin_pb2,
-    inference_pb2,
-    sessions_pb2,
-    tokenizer_pb2,
+from tttd_client._proto.ttt.v1 import admin_pb2, inference_pb2
+from tttd_client._retry import (
+    SETTLE_SECONDS,
+    Attempts,
+    Deadline,
+    Retry,
+    checked_retry,
+    delete_seconds,
 )
-from tttd_client._retry import SETTLE_SECONDS, Attempts, Deadline, Retry, delete_seconds
 from tttd_client._types import (
     CompleteOptions,
     Completion,
@@ -33,8 +35,6 @@ from tttd_client._types import (
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
-
-Ttl = Union[datetime.timedelta, float, None]
 
 
 class Stream(Iterator[Delta]):
@@ -212,7 +212,7 @@ class Session:
     ) -> Score:
         """How well the session predicts the input; commits nothing."""
         timeout = self._open(timeout)
-        request = _convert.score_request(input, self.id, top_logprobs, request_id)
+        request = _requests.score_request(input, self.id, top_logprobs, request_id)
         return _convert.score(self._client._call(_rpc.SCORE, request, timeout, self))
 
     def info(self, *, timeout: Optional[float] = None) -> SessionInfo:
@@ -245,7 +245,7 @@ class Session:
 
     def delete(self, *, timeout: Optional[float] = None) -> None:
         timeout = self._open(timeout)
-        request = sessions_pb2.DeleteSessionRequest(session_id=self.id)
+        request = _requests.delete_session_request(self.id)
         self._client._call(_rpc.DELETE_SESSION, request, timeout, self)
         self._must_delete = False
 
@@ -285,7 +285,8 @@ class Client:
 
     `timeout`, in seconds, is that of calls that give none. `retry` says which
     failures are tried again; without it none is. ValueError: `target` is not
-    HOST:PORT or a name with a scheme of gRPC's.
+    HOST:PORT or a name with a scheme of gRPC's. TypeError, ValueError, of every
+    call: an argument that cannot be sent, which the text names.
     """
 
     def __init__(
@@ -296,8 +297,8 @@ class Client:
         retry: Optional[Retry] = None,
         channel: Optional[grpc.Channel] = None,
     ) -> None:
-        self._timeout = timeout
-        self._retry = retry
+        self._timeout = checked_timeout(timeout)
+        self._retry = checked_retry(retry)
         self._channel = channel or grpc.insecure_channel(
             _rpc.checked_target(target), _rpc.CHANNEL_OPTIONS
         )
@@ -329,7 +330,7 @@ class Client:
         timeout: Optional[float] = None,
     ) -> Score:
         """How well the model predicts the input."""
-        request = _convert.score_request(input, "", top_logprobs, request_id)
+        request = _requests.score_request(input, "", top_logprobs, request_id)
         return _convert.score(self._call(_rpc.SCORE, request, timeout))
 
     def session(
@@ -343,25 +344,25 @@ class Client:
         whichever is less. `ttl`, in seconds, is how long a session that is made
         here lives after its last turn.
         """
+        # What open() could not send is refused now.
+        _requests.create_session_request(name, ttl, "name")
         return Session(self, name, create, ttl)
 
     def create_session(
         self, session_id: Optional[str] = None, *, ttl: Ttl = None, timeout: Optional[float] = None
     ) -> SessionInfo:
-        request = sessions_pb2.CreateSessionRequest(
-            session_id=session_id or "", ttl=_convert.ttl_message(ttl)
-        )
+        request = _requests.create_session_request(session_id, ttl)
         return _convert.session_info(self._call(_rpc.CREATE_SESSION, request, timeout))
 
     def get_session(self, session_id: str, *, timeout: Optional[float] = None) -> SessionInfo:
-        request = sessions_pb2.GetSessionRequest(session_id=session_id)
+        request = _requests.get_session_request(session_id)
         return _convert.session_info(self._call(_rpc.GET_SESSION, request, timeout))
 
     def list_sessions(
         self, *, page_size: int = 0, timeout: Optional[float] = None
     ) -> Iterator[SessionInfo]:
         """All sessions in order of id; `timeout` is that of one page."""
-        request = sessions_pb2.ListSessionsRequest(page_size=page_size)
+        request = _requests.list_sessions_request(page_size)
         while True:
             page = self._call(_rpc.LIST_SESSIONS, request, timeout)
             yield from map(_convert.session_info, page.sessions)
@@ -370,7 +371,7 @@ class Client:
                 return
 
     def delete_session(self, session_id: str, *, timeout: Optional[float] = None) -> None:
-        request = sessions_pb2.DeleteSessionRequest(session_id=session_id)
+        request = _requests.delete_session_request(session_id)
         self._call(_rpc.DELETE_SESSION, request, timeout)
 
     def fork_session(
@@ -382,23 +383,18 @@ class Client:
         expected_revision: Optional[int] = None,
         timeout: Optional[float] = None,
     ) -> SessionInfo:
-        request = sessions_pb2.ForkSessionRequest(
-            session_id=session_id,
-            new_session_id=new_id or "",
-            ttl=_convert.ttl_message(ttl),
-            expected_revision=expected_revision,
-        )
+        request = _requests.fork_session_request(session_id, new_id, ttl, expected_revision)
         return _convert.session_info(self._call(_rpc.FORK_SESSION, request, timeout))
 
     def tokenize(
         self, text: str, *, at_start: bool = False, timeout: Optional[float] = None
     ) -> Tokens:
         """`at_start`: as at the first token of a session, with begin-of-text."""
-        request = tokenizer_pb2.TokenizeRequest(text=text, at_start=at_start)
+        request = _requests.tokenize_request(text, at_start)
         return _convert.tokens(self._call(_rpc.TOKENIZE, request, timeout))
 
     def detokenize(self, ids: Sequence[int], *, timeout: Optional[float] = None) -> str:
-        request = tokenizer_pb2.DetokenizeRequest(ids=ids)
+        request = _requests.detokenize_request(ids)
         return self._call(_rpc.DETOKENIZE, request, timeout).text
 
     def server_info(self, *, timeout: Optional[float] = None) -> ServerInfo:
@@ -411,7 +407,7 @@ class Client:
 
     def health(self, service: str = "", *, timeout: Optional[float] = None) -> bool:
         """Whether the server takes calls."""
-        request = _rpc.HEALTH_CHECK.request(value=service)
+        request = _requests.health_request(service)
         response = self._call(_rpc.HEALTH_CHECK, request, timeout)
         return bool(response.value == _rpc.HEALTH_SERVING)
 
@@ -465,7 +461,7 @@ class Client:
         **options: Any,
     ) -> Completion:
         session_id = "" if session is None else session.id
-        request = _convert.complete_request(input, session_id=session_id, **options)
+        request = _requests.complete_request(input, session_id=session_id, **options)
         try:
             response = self._call(_rpc.COMPLETE, request, timeout, session)
         except BaseException as error:  # Ctrl-C too.
@@ -484,5 +480,5 @@ class Client:
         **options: Any,
     ) -> Stream:
         session_id = "" if session is None else session.id
-        request = _convert.complete_request(input, session_id=session_id, **options)
+        request = _requests.complete_request(input, session_id=session_id, **options)
         return Stream(self, request, timeout, session)

@@ -1,30 +1,23 @@
-"""Between the messages of ttt.v1 and what callers see."""
+"""What callers see, from the answers of ttt.v1."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import operator
-from collections.abc import Iterable, Mapping
-from typing import Any, Optional, Union
+from collections.abc import Iterable
+from typing import Any, Optional
 
 import grpc
-from google.protobuf import duration_pb2, timestamp_pb2
+from google.protobuf import timestamp_pb2
 
 from tttd_client import _types as t
 from tttd_client._errors import ServerError
 from tttd_client._proto.ttt.v1 import admin_pb2, inference_pb2, sessions_pb2, tokenizer_pb2
 
-_SAMPLING = tuple(field.name for field in dataclasses.fields(t.Sampling))
-
 _FINISH = {
     inference_pb2.FINISH_REASON_STOP: t.FinishReason.STOP,
     inference_pb2.FINISH_REASON_LENGTH: t.FinishReason.LENGTH,
     inference_pb2.FINISH_REASON_CANCELLED: t.FinishReason.CANCELLED,
-}
-_ON_CANCEL = {
-    t.OnCancel.ROLLBACK: inference_pb2.ON_CANCEL_ROLLBACK,
-    t.OnCancel.COMMIT_PARTIAL: inference_pb2.ON_CANCEL_COMMIT_PARTIAL,
 }
 _TIER = {
     sessions_pb2.TIER_RUNNING: t.Tier.RUNNING,
@@ -32,93 +25,6 @@ _TIER = {
     sessions_pb2.TIER_HOST: t.Tier.HOST,
     sessions_pb2.TIER_DISK: t.Tier.DISK,
 }
-
-
-def _ids(ids: Iterable[int]) -> list[int]:
-    return [operator.index(token_id) for token_id in ids]
-
-
-def _fill_input(request: Any, input: t.Input) -> None:
-    if input is None:
-        return
-    if isinstance(input, str):
-        request.text = input
-    elif isinstance(input, (bytes, bytearray, memoryview)):
-        raise TypeError("the input is text as str, or a sequence of token ids, not bytes")
-    else:
-        request.token_ids.ids.extend(_ids(input))
-        request.token_ids.SetInParent()
-
-
-def _fill_sampling(
-    message: inference_pb2.Sampling,
-    sampling: Optional[t.Sampling],
-    named: Mapping[str, Any],
-) -> None:
-    for name in _SAMPLING:
-        value = named.get(name)
-        if value is None and sampling is not None:
-            value = getattr(sampling, name)
-        if value is None:
-            continue
-        if name == "logit_bias":
-            message.logit_bias.update(value)
-        else:
-            setattr(message, name, value)
-
-
-def complete_request(
-    input: t.Input,
-    *,
-    session_id: str = "",
-    sampling: Optional[t.Sampling] = None,
-    stop: Union[str, Iterable[str]] = (),
-    stop_token_ids: Iterable[int] = (),
-    ignore_eos: bool = False,
-    top_logprobs: Optional[int] = None,
-    expected_revision: Optional[int] = None,
-    on_cancel: t.OnCancel = t.OnCancel.ROLLBACK,
-    request_id: str = "",
-    **named: Any,
-) -> inference_pb2.CompleteRequest:
-    for name in named:
-        if name not in _SAMPLING:
-            raise TypeError(f"complete and stream take no '{name}'")
-    request = inference_pb2.CompleteRequest(
-        request_id=request_id,
-        session_id=session_id,
-        top_logprobs=top_logprobs,
-        expected_revision=expected_revision,
-        on_cancel=_ON_CANCEL[on_cancel],
-    )
-    _fill_input(request, input)
-    _fill_sampling(request.sampling, sampling, named)
-    request.stop.strings.extend([stop] if isinstance(stop, str) else stop)
-    request.stop.token_ids.extend(_ids(stop_token_ids))
-    request.stop.ignore_eos = ignore_eos
-    return request
-
-
-def score_request(
-    input: t.Input, session_id: str, top_logprobs: Optional[int], request_id: str
-) -> inference_pb2.ScoreRequest:
-    request = inference_pb2.ScoreRequest(
-        request_id=request_id, session_id=session_id, top_logprobs=top_logprobs
-    )
-    _fill_input(request, input)
-    return request
-
-
-def ttl_message(
-    ttl: Union[datetime.timedelta, float, None],
-) -> Optional[duration_pb2.Duration]:
-    if ttl is None:
-        return None
-    message = duration_pb2.Duration()
-    if not isinstance(ttl, datetime.timedelta):
-        ttl = datetime.timedelta(seconds=ttl)
-    message.FromTimedelta(ttl)
-    return message
 
 
 def position(message: inference_pb2.Position) -> t.Position:

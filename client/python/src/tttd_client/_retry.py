@@ -8,6 +8,7 @@ import random
 import time
 from typing import Optional
 
+from tttd_client._arguments import checked_timeout, not_negative, refused
 from tttd_client._errors import SessionBusy, TttError
 
 # How long a session may take to be free after a turn of this client broke off,
@@ -19,6 +20,9 @@ _SETTLE_MAX_SECONDS = 0.1
 # The most that the deletion at the end of a `with` may take.
 _DELETE_SECONDS = 10.0
 
+# More than these gRPC may take for a deadline that has passed.
+_MAX_TIMEOUT_SECONDS = 1e9
+
 _MAX_DOUBLINGS = 1000  # A float holds 2.0 ** 1023.
 
 
@@ -29,12 +33,18 @@ class Retry:
     Never one that was under way: such a call may have been committed. The wait
     is the server's hint, and on top of it a random part of a time that doubles
     from `base_seconds` to `max_seconds`. A call whose timeout would end before
-    the wait fails at once.
+    the wait fails at once. TypeError, ValueError: an argument is no number, or is
+    below 0.
     """
 
     attempts: int = 5  # the first one too
     base_seconds: float = 0.1
     max_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        not_negative("attempts", self.attempts, "a number, 0 or more")
+        not_negative("base_seconds", self.base_seconds)
+        not_negative("max_seconds", self.max_seconds)
 
     def delay(self, attempt: int, error: TttError) -> Optional[float]:
         """Seconds to wait after the failure of attempt 1, 2, ...; None: give up."""
@@ -45,10 +55,21 @@ class Retry:
         return (error.retry_after or 0.0) + random.uniform(0.0, backoff)
 
 
+def checked_retry(retry: Optional[Retry]) -> Optional[Retry]:
+    """The policy. TypeError: it is none."""
+    if retry is not None and not isinstance(retry, Retry):
+        raise refused(TypeError, "retry", retry, "a Retry")
+    return retry
+
+
 class Deadline:
-    """The end of the time that calls have together; no timeout: there is none."""
+    """The end of the time that calls have together; no timeout: there is none.
+
+    TypeError, ValueError: the timeout is no number, or is below 0.
+    """
 
     def __init__(self, timeout: Optional[float]) -> None:
+        timeout = checked_timeout(timeout)
         self._at = math.inf if timeout is None else time.monotonic() + timeout
 
     def remaining(self) -> float:
@@ -76,7 +97,7 @@ class Attempts:
     def remaining(self) -> Optional[float]:
         """Seconds until the deadline, if there is one, as gRPC takes them."""
         remaining = self._deadline.remaining()
-        return None if math.isinf(remaining) else remaining
+        return None if remaining > _MAX_TIMEOUT_SECONDS else remaining
 
     def delay(self, error: TttError) -> Optional[float]:
         """Seconds until the next attempt; None: there is none."""

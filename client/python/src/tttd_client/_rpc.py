@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf import message, wrappers_pb2
 
+from tttd_client._arguments import refused
 from tttd_client._proto.ttt.v1 import admin_pb2, inference_pb2, sessions_pb2, tokenizer_pb2
 
 Q = TypeVar("Q", bound=message.Message)
@@ -20,8 +21,10 @@ _SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:", "xds:")
 def checked_target(target: str) -> str:
     """The target. ValueError: not HOST:PORT, [IPV6]:PORT or one with a scheme of gRPC's.
 
-    gRPC itself would look for port 443, or for a host of that name.
+    gRPC itself would look for port 443, or for a host of that name. TypeError: no str.
     """
+    if not isinstance(target, str):
+        raise refused(TypeError, "target", target, f"a str such as {DEFAULT_TARGET!r}")
     if target.startswith(_SCHEMES):
         return target
     host, _, port = target.rpartition(":")
