@@ -14,26 +14,38 @@
 namespace ttt {
 namespace {
 
+constexpr absl::Duration kMaxDuration = absl::Hours(24 * 366 * 100);
+
 absl::Status Wanted(absl::string_view what) {
   return absl::InvalidArgumentError(what);
 }
 
+// A number that is too large becomes an infinite one.
 bool ParseFloat(absl::string_view text, float* value) {
-  return absl::SimpleAtof(text, value) && std::isfinite(*value);
+  return absl::SimpleAtof(text, value) && !std::isnan(*value);
 }
 
 }  // namespace
 
 absl::StatusOr<std::vector<int32_t>> ParseIds(absl::string_view text) {
   std::vector<int32_t> ids;
-  for (const absl::string_view word :
-       absl::StrSplit(text, absl::ByAnyChar(", \t\r\n"), absl::SkipEmpty())) {
-    int32_t id = 0;
-    if (!absl::SimpleAtoi(word, &id) || id < 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("'", word, "' is not a token id"));
+  if (absl::StripAsciiWhitespace(text).empty()) return ids;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const size_t before = ids.size();
+    for (const absl::string_view word :
+         absl::StrSplit(part, absl::ByAnyChar(" \t\r\n"), absl::SkipEmpty())) {
+      int32_t id = 0;
+      if (!absl::SimpleAtoi(word, &id) || id < 0) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("'", word, "' is not a token id"));
+      }
+      ids.push_back(id);
     }
-    ids.push_back(id);
+    if (ids.size() > before) continue;
+    return absl::InvalidArgumentError(
+        ids.empty()
+            ? "there is no token id before ','"
+            : absl::StrCat("there is no token id after '", ids.back(), ",'"));
   }
   return ids;
 }
@@ -46,9 +58,13 @@ absl::StatusOr<absl::Duration> ParseDuration(absl::string_view text) {
   } else if (!absl::ParseDuration(text, &duration)) {
     return Wanted("a duration such as 30, 1.5, 200ms or 10m");
   }
-  if (std::isnan(seconds) || duration <= absl::ZeroDuration() ||
-      duration > absl::Hours(24 * 366 * 100)) {
+  if (std::isnan(seconds) || duration <= absl::ZeroDuration()) {
     return Wanted("a duration of more than zero, such as 30, 200ms or 10m");
+  }
+  if (duration > kMaxDuration) {
+    return Wanted(absl::StrCat("a duration of at most ",
+                               absl::ToInt64Hours(kMaxDuration),
+                               "h, a hundred years"));
   }
   return duration;
 }
@@ -123,6 +139,7 @@ void FlagSet::Float(absl::string_view name, std::optional<float>* target,
   Add(name, value_name, help, [target](absl::string_view value) {
     float number = 0;
     if (!ParseFloat(value, &number)) return Wanted("a number");
+    if (std::isinf(number)) return Wanted("a number from -3.4e38 to 3.4e38");
     *target = number;
     return absl::OkStatus();
   });
@@ -157,6 +174,9 @@ void FlagSet::Biases(absl::string_view name, std::map<int32_t, float>* target,
     if (!absl::SimpleAtoi(parts.first, &id) || id < 0 ||
         !ParseFloat(parts.second, &bias)) {
       return Wanted("a token id and a number, such as 42=-1.5");
+    }
+    if (std::isinf(bias)) {
+      return Wanted("a token id and a number from -3.4e38 to 3.4e38");
     }
     (*target)[id] = bias;
     return absl::OkStatus();

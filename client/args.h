@@ -78,7 +78,8 @@ class FlagSet {
   std::vector<Flag> flags_;
 };
 
-// `1,2,3`, `1 2 3`, or one a line. INVALID_ARGUMENT: not all are ids.
+// `1,2,3`, `1 2 3`, or one a line; of nothing but space, none.
+// INVALID_ARGUMENT: not all are ids, or a comma has none before or after it.
 absl::StatusOr<std::vector<int32_t>> ParseIds(absl::string_view text);
 
 // As FlagSet::Duration.

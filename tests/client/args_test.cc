@@ -121,6 +121,23 @@ TEST_F(ArgsTest, MalformedValuesAreRefused) {
   }
 }
 
+TEST_F(ArgsTest, ValueThatIsTooLargeIsToldTheMost) {
+  const auto parse = [this](const std::string& arg) {
+    return std::string(flags_.Parse({arg}).status().message());
+  };
+  for (const std::string time : {"99999999999999h", "1e400", "878401h"}) {
+    EXPECT_EQ(parse("--timeout=" + time),
+              "--timeout: '" + time +
+                  "' is not a duration of at most 878400h, a hundred years");
+  }
+  EXPECT_THAT(flags_.Parse({"--timeout=878400h"}), IsOk());
+  EXPECT_EQ(parse("--top-p=1e50"),
+            "--top-p: '1e50' is not a number from -3.4e38 to 3.4e38");
+  EXPECT_EQ(parse("--logit-bias=1=-1e50"),
+            "--logit-bias: '1=-1e50' is not a token id and a number from "
+            "-3.4e38 to 3.4e38");
+}
+
 TEST_F(ArgsTest, DurationIsInSecondsUnlessItSaysSo) {
   EXPECT_EQ(*ParseDuration("1.5"), absl::Milliseconds(1500));
   EXPECT_EQ(*ParseDuration("200ms"), absl::Milliseconds(200));
@@ -129,8 +146,23 @@ TEST_F(ArgsTest, DurationIsInSecondsUnlessItSaysSo) {
 
 TEST_F(ArgsTest, IdsAreApartByCommasOrSpace) {
   EXPECT_THAT(*ParseIds("1,2 3\n4"), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(*ParseIds(" 1 ,2,\n3\n"), ElementsAre(1, 2, 3));
   EXPECT_THAT(ParseIds("1,two"),
               StatusIs(absl::StatusCode::kInvalidArgument, "'two'"));
+}
+
+TEST_F(ArgsTest, CommaWithoutAnIdIsRefused) {
+  for (const std::string ids : {"1,,2", "1,", "1, ,2"}) {
+    EXPECT_THAT(ParseIds(ids), StatusIs(absl::StatusCode::kInvalidArgument,
+                                        "no token id after '1,'"))
+        << ids;
+    EXPECT_THAT(
+        flags_.Parse({"--token-ids=" + ids}),
+        StatusIs(absl::StatusCode::kInvalidArgument,
+                 "--token-ids: '" + ids + "' is not token ids such as 1,2,3"));
+  }
+  EXPECT_THAT(ParseIds(",1"), StatusIs(absl::StatusCode::kInvalidArgument,
+                                       "no token id before ','"));
 }
 
 TEST_F(ArgsTest, HelpHasEveryFlagWithItsValue) {
