@@ -19,7 +19,7 @@ std::string InfoText(const v1::ServerInfo& info) {
   const absl::Duration uptime = absl::Seconds(info.uptime().seconds()) +
                                 absl::Nanoseconds(info.uptime().nanos());
   return absl::StrCat(
-      "server    tttd ", info.version(), ", ", info.state(), " for ",
+      "server    tttd ", info.version(), ", ", info.state(), ", up for ",
       HumanDuration(uptime), "\n", "device    ", info.device(), ", ",
       info.precision(), "\n", "model     ", model.name(), ": TTT-",
       model.ttt_layer_type(), ", ", HumanCount(model.parameters()),

@@ -461,7 +461,9 @@ TEST_F(CommandsTest, TokenizePrintsWhatDetokenizeReads) {
 }
 
 TEST_F(CommandsTest, InfoAndHealthTellOfTheServer) {
-  EXPECT_THAT(Run({"info"}).out, HasSubstr("14,000,000 parameters"));
+  const std::string info = Run({"info"}).out;
+  EXPECT_THAT(info, HasSubstr("tttd 0.0.0, serving, up for 75 s\n"));
+  EXPECT_THAT(info, HasSubstr("14,000,000 parameters"));
   EXPECT_EQ(json::parse(Run({"info", "--json"}).out)["model"]["name"], "fake");
   const Ran health = Run({"health"});
   EXPECT_EQ(health.exit_code, 0);

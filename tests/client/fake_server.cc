@@ -351,6 +351,7 @@ class FakeAdmin : public v1::Admin::Service {
                              v1::ServerInfo* response) override {
     response->set_version("0.0.0");
     response->set_state("serving");
+    response->mutable_uptime()->set_seconds(75);
     response->mutable_model()->set_name("fake");
     response->mutable_model()->set_has_tokenizer(true);
     response->mutable_model()->set_bos_token_id(1);
