@@ -121,11 +121,15 @@ class Chat {
                      " is a base model: it goes on with the text you "
                      "enter, each line a new paragraph."));
     console_.Facts(kCommands);
-    if (session_.tokens() > 0) {
-      console_.Facts(absl::StrCat("[session ", session_.session_id(), ", ",
-                                  HumanCount(session_.tokens()),
-                                  " tokens so far]"));
-    }
+    TellTokens();
+  }
+
+  // Of a session that was there before the chat.
+  void TellTokens() {
+    if (!is_interactive_ || session_.tokens() == 0) return;
+    console_.Facts(absl::StrCat("[session ", session_.session_id(), ", ",
+                                HumanCount(session_.tokens()),
+                                " tokens so far]"));
   }
 
   int Loop() {
@@ -158,7 +162,7 @@ class Chat {
     const absl::string_view command = words.first;
     const std::string name(absl::StripAsciiWhitespace(words.second));
     if (command == "/quit" || command == "/exit") return kExitOk;
-    if (command == "/new") return Settle(Enter(name));
+    if (command == "/new") return Settle(New(name));
     if (command == "/fork") return Settle(Fork(name));
     if (command == "/info") return Info();
     console_.Note(kCommands);
@@ -181,6 +185,12 @@ class Chat {
     const int exit_code = Fail(context_, status);
     if (is_interactive_) return std::nullopt;
     return exit_code;
+  }
+
+  absl::Status New(const std::string& name) {
+    if (absl::Status status = Enter(name); !status.ok()) return status;
+    TellTokens();
+    return absl::OkStatus();
   }
 
   absl::Status Fork(const std::string& name) {

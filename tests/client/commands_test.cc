@@ -314,6 +314,15 @@ TEST_F(CommandsTest, ChatForksStartsAnewAndQuits) {
   EXPECT_THAT(ran.err, HasSubstr("session   c\n"));
 }
 
+TEST_F(CommandsTest, ChatTellsOfTheTokensOfASessionThatItGoesOverTo) {
+  Run({"complete", "one two", "--session", "old", "--create"});
+  const Ran ran = Run({"chat", "--session", "a"}, "/new old\n/new b\n",
+                      Terminal{.in_is_terminal = true});
+  EXPECT_EQ(ran.exit_code, 0);
+  EXPECT_THAT(ran.err, HasSubstr("[session old, 6 tokens so far]\n"));
+  EXPECT_THAT(ran.err, Not(HasSubstr("session b")));
+}
+
 TEST_F(CommandsTest, ChatTakesAllAfterACommandForTheName) {
   const Ran ran = Run({"chat", "--session", "a"}, "one\n/fork  b c \ntwo\n");
   EXPECT_EQ(ran.exit_code, 0) << ran.err;
