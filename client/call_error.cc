@@ -36,7 +36,7 @@ void AddDetail(const google::protobuf::Any& detail, CallError* error) {
 }
 
 // What became of the turn, as far as the server said and it is not plain.
-absl::string_view Outcome(const CallError& error) {
+std::string Outcome(const CallError& error) {
   const auto committed = error.metadata.find("committed");
   if (committed == error.metadata.end()) return "";
   if (committed->second == "true") return "; what was done is committed";
@@ -45,8 +45,14 @@ absl::string_view Outcome(const CallError& error) {
   }
   const bool had_begun = error.code == absl::StatusCode::kInternal ||
                          error.code == absl::StatusCode::kCancelled ||
-                         error.code == absl::StatusCode::kDeadlineExceeded;
-  return had_begun ? "; the session is as it was" : "";
+                         error.code == absl::StatusCode::kDeadlineExceeded ||
+                         error.code == absl::StatusCode::kUnavailable ||
+                         error.reason == "SLOW_CONSUMER";
+  // There is none without a session, and of a call refused at the door.
+  const auto revision = error.metadata.find("revision");
+  if (!had_begun || revision == error.metadata.end()) return "";
+  return absl::StrCat("; the session is as it was, at revision ",
+                      revision->second);
 }
 
 }  // namespace

@@ -11,7 +11,6 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "client/call_error.h"
 #include "client/command.h"
 #include "client/commands.h"
@@ -311,21 +310,14 @@ class Chat {
   // the turn.
   Outcome Cancelled() {
     console_.TakeInterrupt();
-    const uint64_t revision = session_.revision();
-    for (int i = 0; i < 100; ++i) {
-      const auto session = Get(session_.session_id());
-      if (!session.ok()) break;  // A new one, gone with its first turn.
-      session_ = *session;
-      if (session_.tier() != v1::TIER_RUNNING) break;
-      absl::SleepFor(absl::Milliseconds(20));
-    }
-    console_.Note(
-        session_.revision() == revision
-            ? absl::StrCat("cancelled; the session is as it was, at revision ",
-                           revision)
-            : absl::StrCat("cancelled; what was generated is committed as "
-                           "revision ",
-                           session_.revision()));
+    const std::string outcome =
+        CancelledTurnOutcome(session_.revision(), [this] {
+          absl::StatusOr<v1::Session> session = Get(session_.session_id());
+          if (session.ok()) session_ = *session;
+          return session;
+        });
+    console_.Note(outcome.empty() ? "cancelled"
+                                  : absl::StrCat("cancelled; ", outcome));
     if (is_interactive_) return std::nullopt;
     return kExitInterrupted;
   }

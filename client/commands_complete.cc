@@ -15,6 +15,8 @@
 namespace ttt {
 namespace {
 
+constexpr absl::Duration kOutcomeTimeout = absl::Seconds(2);
+
 class CompleteCommand : public Command {
  public:
   CompleteCommand()
@@ -51,11 +53,12 @@ class CompleteCommand : public Command {
       return Fail(context, status);
     }
     const bool print_deltas = stream_ && !context.flags.json;
+    const auto on_text = [&](const std::string& text) {
+      if (print_deltas) PrintText(context, text);
+    };
     const absl::StatusOr<TurnResult> result =
         stream_ ? StreamTurn(context.client, request, context.call_options(),
-                             [&](const std::string& text) {
-                               if (print_deltas) PrintText(context, text);
-                             })
+                             on_text, &base_revision_)
                 : UnaryTurn(context.client, request, context.call_options());
     if (print_deltas || !result.ok()) EndLine(context);
     if (!result.ok()) return Failed(context, result.status());
@@ -122,11 +125,22 @@ class CompleteCommand : public Command {
     const bool hint = absl::IsNotFound(status) && !session_.empty();
     const int exit_code =
         Fail(context, hint ? WithHint(status, "; --create makes it") : status);
-    if (exit_code == kExitInterrupted && turn_.on_cancel == "commit" &&
-        !session_.empty()) {
-      context.console.Note("ttt: what was read and generated is committed");
-    }
+    if (exit_code == kExitInterrupted) TellOutcome(context);
     return exit_code;
+  }
+
+  // After Ctrl-C, which has cancelled all of the context's calls.
+  void TellOutcome(Context& context) {
+    if (session_.empty() || !base_revision_.has_value() ||
+        context.console.output_errno() != 0) {
+      return;
+    }
+    v1::GetSessionRequest request;
+    request.set_session_id(session_);
+    const std::string outcome = CancelledTurnOutcome(*base_revision_, [&] {
+      return context.client.GetSession(request, {kOutcomeTimeout});
+    });
+    if (!outcome.empty()) context.console.Note(absl::StrCat("ttt: ", outcome));
   }
 
   void PrintLogprobs(Context& context, const v1::CompleteResponse& response) {
@@ -148,6 +162,7 @@ class CompleteCommand : public Command {
   TurnFlags turn_;
   std::string session_;
   std::optional<uint64_t> expected_revision_;
+  std::optional<uint64_t> base_revision_;  // before the turn, once accepted
   std::vector<int32_t> token_ids_;
   bool create_ = false;
   bool stream_ = true;

@@ -140,11 +140,16 @@ absl::Status TurnFlags::Fill(v1::CompleteRequest* request) const {
 absl::StatusOr<TurnResult> StreamTurn(
     Client& client, const v1::CompleteRequest& request,
     const CallOptions& options,
-    absl::FunctionRef<void(const std::string& text)> on_text) {
+    absl::FunctionRef<void(const std::string& text)> on_text,
+    std::optional<uint64_t>* revision) {
   Gatherer gatherer(on_text);
   const absl::Status status = client.StreamComplete(
-      request, options,
-      [&gatherer](const v1::CompleteEvent& event) { gatherer.Take(event); });
+      request, options, [&](const v1::CompleteEvent& event) {
+        if (event.has_accepted() && revision != nullptr) {
+          *revision = event.accepted().revision();
+        }
+        gatherer.Take(event);
+      });
   if (!status.ok()) return status;
   return gatherer.Result();
 }
@@ -158,6 +163,28 @@ absl::StatusOr<TurnResult> UnaryTurn(Client& client,
   if (!response.ok()) return response.status();
   return TurnResult{.response = *std::move(response),
                     .elapsed = absl::Now() - start};
+}
+
+std::string CancelledTurnOutcome(
+    uint64_t revision, absl::FunctionRef<absl::StatusOr<v1::Session>()> get) {
+  constexpr absl::Duration kInterval = absl::Milliseconds(20);
+  constexpr int kMaxCalls = 100;
+  for (int i = 0; i < kMaxCalls; ++i) {
+    const absl::StatusOr<v1::Session> session = get();
+    // A new session is gone with its first turn.
+    const bool is_gone = absl::IsNotFound(session.status()) && revision == 0;
+    if (is_gone || (session.ok() && session->tier() != v1::TIER_RUNNING &&
+                    session->revision() == revision)) {
+      return absl::StrCat("the session is as it was, at revision ", revision);
+    }
+    if (!session.ok()) return "";
+    if (session->tier() != v1::TIER_RUNNING) {
+      return absl::StrCat("what was generated is committed as revision ",
+                          session->revision());
+    }
+    absl::SleepFor(kInterval);
+  }
+  return "";
 }
 
 std::optional<double> TokensPerSecond(const v1::CompleteResponse& response) {

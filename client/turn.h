@@ -42,16 +42,24 @@ struct TurnResult {
   absl::Duration elapsed;
 };
 
-// Streams a turn; `on_text` gets the text as it comes.
+// Streams a turn; `on_text` gets the text as it comes. `revision`, unless null,
+// gets the session's revision before the turn, if the turn was accepted.
 absl::StatusOr<TurnResult> StreamTurn(
     Client& client, const v1::CompleteRequest& request,
     const CallOptions& options,
-    absl::FunctionRef<void(const std::string& text)> on_text);
+    absl::FunctionRef<void(const std::string& text)> on_text,
+    std::optional<uint64_t>* revision = nullptr);
 
 // The same in one piece.
 absl::StatusOr<TurnResult> UnaryTurn(Client& client,
                                      const v1::CompleteRequest& request,
                                      const CallOptions& options);
+
+// What a cancelled turn left, once the server has ended it: `the session is as
+// it was, at revision 3`. `revision` is that before the turn, `get` fetches the
+// session. Empty: that cannot be known.
+std::string CancelledTurnOutcome(
+    uint64_t revision, absl::FunctionRef<absl::StatusOr<v1::Session>()> get);
 
 // New tokens a second after the first; nothing if there were too few.
 std::optional<double> TokensPerSecond(const v1::CompleteResponse& response);

@@ -47,9 +47,9 @@ TEST(CallErrorTest, DetailsThatAreNoDetailsAreLeftOut) {
 
 TEST(CallErrorTest, WhatBecameOfTheTurnIsToldWhenItIsNotPlain) {
   const auto describe = [](const std::string& committed) {
-    return DescribeError(DecodeError(FromGrpcStatus(
-        DetailedStatus(grpc::StatusCode::INTERNAL, "the step failed",
-                       "STEP_FAILED", 0, {{"committed", committed}}))));
+    return DescribeError(DecodeError(FromGrpcStatus(DetailedStatus(
+        grpc::StatusCode::INTERNAL, "the step failed", "STEP_FAILED", 0,
+        {{"committed", committed}, {"revision", "3"}}))));
   };
   EXPECT_EQ(describe("unknown"),
             "the step failed (STEP_FAILED); whether the turn was committed is "
@@ -57,7 +57,22 @@ TEST(CallErrorTest, WhatBecameOfTheTurnIsToldWhenItIsNotPlain) {
   EXPECT_EQ(describe("true"),
             "the step failed (STEP_FAILED); what was done is committed");
   EXPECT_EQ(describe("false"),
-            "the step failed (STEP_FAILED); the session is as it was");
+            "the step failed (STEP_FAILED); the session is as it was, at "
+            "revision 3");
+}
+
+TEST(CallErrorTest, TurnCutByADrainIsToldFromACallRefusedByOne) {
+  const auto describe = [](std::map<std::string, std::string> metadata) {
+    metadata["committed"] = "false";
+    return DescribeError(DecodeError(FromGrpcStatus(
+        DetailedStatus(grpc::StatusCode::UNAVAILABLE, "the server is draining",
+                       "DRAINING", 1000, metadata))));
+  };
+  EXPECT_EQ(describe({{"revision", "3"}}),
+            "the server is draining (DRAINING); the session is as it was, at "
+            "revision 3; try again in 1 s");
+  EXPECT_EQ(describe({}),
+            "the server is draining (DRAINING); try again in 1 s");
 }
 
 TEST(CallErrorTest, OkStaysOk) {

@@ -156,6 +156,19 @@ TEST_F(CommandsTest, LostConnectionEndsTheOpenLineAndIsUnavailable) {
               StartsWith("ttt: lost the connection to the server at "));
 }
 
+TEST_F(CommandsTest, TurnCutByADrainTellsOfItsSession) {
+  for (const std::string command : {"complete", "chat"}) {
+    std::vector<std::string> args = {command, "--session", "drained"};
+    if (command == "complete") args.insert(args.end(), {"x", "--create"});
+    const Ran ran = Run(args, "x\n");
+    EXPECT_EQ(ran.exit_code, 69);
+    EXPECT_EQ(ran.out, " word0\n");
+    EXPECT_EQ(ran.err,
+              "ttt: the server is shutting down (DRAINING); the session is as "
+              "it was, at revision 3; try again in 1 s\n");
+  }
+}
+
 TEST_F(CommandsTest, UnreachableServerIsNamed) {
   const Ran ran = RunCommandLine({"--server=unix:/nowhere/socket", "info"});
   EXPECT_EQ(ran.exit_code, 69);

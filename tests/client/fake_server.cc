@@ -97,6 +97,9 @@ Story Tell(State& state, const v1::CompleteRequest& request) {
   auto& accepted = *story.events.emplace_back().mutable_accepted();
   accepted.set_turn_id(response.turn_id());
   accepted.set_session_id(name);
+  if (const auto it = state.sessions.find(name); it != state.sessions.end()) {
+    accepted.set_revision(it->second.revision());
+  }
   accepted.set_seed(response.seed());
   accepted.set_input_tokens(input);
   for (int i = 0; i < count; ++i) {
@@ -117,6 +120,13 @@ Story Tell(State& state, const v1::CompleteRequest& request) {
   if (name == "lost") {
     story.events.resize(2);
     story.status = grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed");
+    return story;
+  }
+  if (name == "drained") {
+    story.events.resize(2);
+    story.status = DetailedStatus(
+        grpc::StatusCode::UNAVAILABLE, "the server is shutting down",
+        "DRAINING", 1000, {{"committed", "false"}, {"revision", "3"}});
     return story;
   }
   response.set_finish_reason(v1::FINISH_REASON_LENGTH);

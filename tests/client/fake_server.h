@@ -29,6 +29,8 @@ grpc::Status DetailedStatus(grpc::StatusCode code, const std::string& message,
 //   busy     every turn is refused, ABORTED
 //   lost     every turn ends after its first token, with UNAVAILABLE
 //            (a fork that is given no name has this one)
+//   drained  every turn ends after its first token, with DRAINING, and is
+//            rolled back to revision 3
 // A text that ends in `wait` holds its turn after the first token until it is
 // cancelled, which leaves the session as it was. Thread-safe.
 class FakeServer {

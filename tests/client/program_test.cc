@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/client/fake_server.h"
@@ -135,6 +136,22 @@ TEST_F(ProgramTest, CtrlCEndsAStreamWithOneThirty) {
   ReadUntil("interrupted");
   EXPECT_EQ(ExitCode(), 130);
   server_.AwaitCancel();
+}
+
+TEST_F(ProgramTest, CtrlCOfASessionsTurnTellsWhatIsLeft) {
+  for (const std::string revision : {"0", "1"}) {
+    Start({"complete", "--session", "s", "--create", "wait"});
+    ReadUntil("word0");
+    Type("\x03");
+    ReadUntil("interrupted");
+    ReadUntil("ttt: the session is as it was, at revision " + revision);
+    EXPECT_EQ(ExitCode(), 130);
+    close(terminal_);
+    Start({"complete", "--session", "s", "--create", "Hello"});
+    ReadUntil("revision ");
+    EXPECT_EQ(ExitCode(), 0);
+    close(std::exchange(terminal_, -1));
+  }
 }
 
 TEST_F(ProgramTest, CtrlCEndsReadingTheTerminal) {
