@@ -86,6 +86,10 @@ absl::Status DataError(absl::string_view message) {
   return LocalError(absl::StatusCode::kInvalidArgument, kExitData, message);
 }
 
+absl::Status NoServerError(absl::string_view message) {
+  return LocalError(absl::StatusCode::kUnavailable, kExitUnavailable, message);
+}
+
 int Fail(Context& context, const absl::Status& status) {
   const CallError error = DecodeError(status);
   const int exit_code = ExitCode(context, status);

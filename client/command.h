@@ -67,9 +67,10 @@ class Command {
   const Description description_;
 };
 
-// Errors that come from the user or from files, not from a call.
+// Errors of the user, of files, of waiting for a server: not those of a call.
 absl::Status UsageError(absl::string_view message);
 absl::Status DataError(absl::string_view message);
+absl::Status NoServerError(absl::string_view message);
 
 // Reports a failure, on standard error and with --json as an object on standard
 // output, and gives the exit code.

@@ -1,9 +1,11 @@
 // info, health
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "client/command.h"
 #include "client/commands.h"
 #include "client/json.h"
@@ -68,16 +70,22 @@ class HealthCommand : public Command {
   HealthCommand()
       : Command({.name = "health",
                  .summary = "exit 0 if the server serves, 1 if not, 69 if none "
-                            "is there"}) {}
+                            "is there",
+                 .details = "With --wait these are its answers once the time "
+                            "is up; 0 comes at once."}) {}
 
   void AddFlags(FlagSet* flags) override {
     flags->String("service", &service_, "NAME",
                   "such as ttt.v1.Inference (default: all)");
+    flags->Duration("wait", &wait_, "TIME",
+                    "wait until the server serves, for at most TIME");
   }
 
   int Run(Context& context, const std::vector<std::string>&) override {
     const absl::StatusOr<bool> serving =
-        context.client.IsServing(service_, context.call_options());
+        wait_ > absl::ZeroDuration()
+            ? AwaitServing(context)
+            : context.client.IsServing(service_, context.call_options());
     if (!serving.ok()) return Fail(context, serving.status());
     if (context.flags.json) {
       PrintJson(context.console,
@@ -89,7 +97,32 @@ class HealthCommand : public Command {
   }
 
  private:
+  // The last answer, or that there was none.
+  absl::StatusOr<bool> AwaitServing(Context& context) {
+    constexpr absl::Duration kInterval = absl::Milliseconds(50);
+    const absl::Time end = absl::Now() + wait_;
+    absl::StatusOr<bool> last = NoServerError(
+        absl::StrCat("no answer from the server at ", context.flags.server,
+                     " within ", HumanDuration(wait_)));
+    while (true) {
+      // A client that has failed to connect waits ever longer to try again.
+      Client client({.server = context.flags.server});
+      CallOptions options = context.call_options();
+      options.timeout = std::min(options.timeout, end - absl::Now());
+      const absl::StatusOr<bool> serving = client.IsServing(service_, options);
+      const bool is_late = absl::IsDeadlineExceeded(serving.status());
+      const bool is_final =
+          serving.ok() ? *serving
+                       : !is_late && !absl::IsUnavailable(serving.status());
+      if (is_final || context.canceller.cancelled()) return serving;
+      if (!is_late) last = serving;
+      if (absl::Now() + kInterval >= end) return last;
+      absl::SleepFor(kInterval);
+    }
+  }
+
   std::string service_;
+  absl::Duration wait_;  // zero: for nothing
 };
 
 }  // namespace

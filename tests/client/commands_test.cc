@@ -3,11 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
+#include <future>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -491,6 +495,74 @@ TEST_F(CommandsTest, InfoAndHealthTellOfTheServer) {
   EXPECT_EQ(health.exit_code, 0);
   EXPECT_EQ(health.out, "serving\n");
   EXPECT_EQ(Run({"health", "--service", "no.such.Service"}).exit_code, 1);
+}
+
+// A socket whose connections end before they have begun.
+class DeafSocket {
+ public:
+  explicit DeafSocket(const std::string& path)
+      : path_(path), socket_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    unlink(path.c_str());
+    if (bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) !=
+            0 ||
+        listen(socket_, 8) != 0) {
+      abort();
+    }
+  }
+  ~DeafSocket() {
+    close(socket_);
+    unlink(path_.c_str());
+  }
+
+  // Which must come within 30 s.
+  void AwaitConnection() {
+    pollfd waiting = {socket_, POLLIN, 0};
+    ASSERT_EQ(poll(&waiting, 1, 30'000), 1);
+    close(accept(socket_, nullptr, nullptr));
+  }
+
+ private:
+  const std::string path_;
+  const int socket_;
+};
+
+TEST(HealthTest, WaitOutlastsAServerThatIsNotThereYet) {
+  const std::string path = ::testing::TempDir() + "ttt-health-" +
+                           std::to_string(getpid()) + ".socket";
+  auto socket = std::make_unique<DeafSocket>(path);
+  std::future<Ran> health = std::async(std::launch::async, [&path] {
+    return RunCommandLine({"health", "--wait=1m", "--server", "unix:" + path});
+  });
+  socket->AwaitConnection();
+  socket.reset();
+  const FakeServer server("unix:" + path);
+  const Ran ran = health.get();
+  EXPECT_EQ(ran.exit_code, 0) << ran.err;
+  EXPECT_EQ(ran.out, "serving\n");
+}
+
+TEST(HealthTest, WaitForAServerThatNeverComesEnds) {
+  const Ran ran = RunCommandLine(
+      {"health", "--wait=100ms", "--server=unix:/nowhere/socket"});
+  EXPECT_EQ(ran.exit_code, 69);
+  EXPECT_THAT(ran.err, HasSubstr("the server at unix:/nowhere/socket"));
+}
+
+TEST_F(CommandsTest, WaitForAServerThatDoesNotServeEnds) {
+  server_.SetServing(false);
+  EXPECT_EQ(Run({"health"}).exit_code, 1);
+  const Ran ran = Run({"health", "--wait=1s"});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_EQ(ran.out, "not serving\n");
+}
+
+TEST_F(CommandsTest, WaitDoesNotOutlastAnAnswerThatStays) {
+  EXPECT_EQ(
+      Run({"health", "--wait=10m", "--service", "no.such.Service"}).exit_code,
+      1);
 }
 
 TEST_F(CommandsTest, WrongUsageIsNamed) {

@@ -1,5 +1,7 @@
 #include "tests/client/fake_server.h"
 
+#include <grpcpp/health_check_service_interface.h>
+
 #include <atomic>
 #include <optional>
 
@@ -372,7 +374,8 @@ class FakeAdmin : public v1::Admin::Service {
 
 }  // namespace
 
-FakeServer::FakeServer() : state_(std::make_unique<State>()) {
+FakeServer::FakeServer(const std::string& address)
+    : state_(std::make_unique<State>()) {
   grpc::EnableDefaultHealthCheckService(true);
   services_.push_back(std::make_unique<FakeInference>(*state_));
   services_.push_back(std::make_unique<FakeSessions>(*state_));
@@ -380,15 +383,20 @@ FakeServer::FakeServer() : state_(std::make_unique<State>()) {
   services_.push_back(std::make_unique<FakeAdmin>());
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
-                           &port);
+  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
   for (const auto& service : services_) builder.RegisterService(service.get());
   server_ = builder.BuildAndStart();
-  address_ = absl::StrCat("127.0.0.1:", port);
+  address_ = absl::StartsWith(address, "unix:")
+                 ? address
+                 : absl::StrCat("127.0.0.1:", port);
 }
 
 FakeServer::~FakeServer() {
   server_->Shutdown(std::chrono::system_clock::now());
+}
+
+void FakeServer::SetServing(bool is_serving) {
+  server_->GetHealthCheckService()->SetServingStatus(is_serving);
 }
 
 void FakeServer::OnHold(std::function<void()> callback) {

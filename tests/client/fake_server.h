@@ -35,11 +35,13 @@ grpc::Status DetailedStatus(grpc::StatusCode code, const std::string& message,
 // cancelled, which leaves the session as it was. Thread-safe.
 class FakeServer {
  public:
-  FakeServer();
+  explicit FakeServer(const std::string& address = "127.0.0.1:0");
   ~FakeServer();
 
-  // HOST:PORT
+  // HOST:PORT, or unix:PATH as given
   const std::string& address() const { return address_; }
+  // As grpc.health.v1 tells.
+  void SetServing(bool is_serving);
   // Called when a held turn has sent its first token, or a score is refused.
   void OnHold(std::function<void()> callback);
   // Waits until a held turn was cancelled.
