@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "client/call_error.h"
 #include "client/client.h"
+#include "client/server_address.h"
 
 namespace {
 
@@ -106,7 +107,14 @@ absl::Status Run(Client& client, const std::string& text) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  Client client({.server = argc > 1 ? argv[1] : "127.0.0.1:50051"});
+  const std::string server = argc > 1 ? argv[1] : "127.0.0.1:50051";
+  const bool wants_help = server == "--help";
+  if (wants_help || argc > 3 || !ttt::CheckServerAddress(server).ok()) {
+    (wants_help ? std::cout : std::cerr)
+        << "usage: ttt_example_conversation [HOST:PORT [TEXT]]\n";
+    return wants_help ? 0 : 64;
+  }
+  Client client({.server = server});
   const absl::Status status =
       Run(client, argc > 2 ? argv[2] : "The morning was cold, and");
   if (status.ok()) return 0;

@@ -20,8 +20,8 @@ struct Ran {
   std::string output;
 };
 
-Ran RunExample(const std::string& address) {
-  const std::string command = std::string(TTT_EXAMPLE) + " " + address + " abc";
+Ran RunExample(const std::string& args) {
+  const std::string command = std::string(TTT_EXAMPLE) + " " + args;
   FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
   std::string output;
   char buffer[4096];
@@ -35,7 +35,7 @@ Ran RunExample(const std::string& address) {
 
 TEST(ExampleTest, ConversationTakesATurnForksAndLeavesNothing) {
   TestServer server;
-  const Ran ran = RunExample(server.address());
+  const Ran ran = RunExample(server.address() + " abc");
   EXPECT_EQ(ran.exit_code, 0) << ran.output;
   EXPECT_THAT(ran.output, HasSubstr("[revision 1]"));
   // The same state and the same seed go on alike.
@@ -53,16 +53,25 @@ TEST(ExampleTest, ConversationTakesATurnForksAndLeavesNothing) {
 
 TEST(ExampleTest, ConversationWhoseForkFailsLeavesNothing) {
   FakeServer server;  // Its fork takes no turn.
-  const Ran ran = RunExample(server.address());
+  const Ran ran = RunExample(server.address() + " abc");
   EXPECT_EQ(ran.exit_code, 1);
   EXPECT_THAT(ran.output, HasSubstr("parent: word0"));
   EXPECT_THAT(ran.output, HasSubstr("Socket closed"));
   EXPECT_THAT(server.sessions(), IsEmpty());
 }
 
+TEST(ExampleTest, ConversationTellsOfItsArguments) {
+  for (const std::string arg : {"--help", "localhost"}) {
+    const Ran ran = RunExample(arg);
+    EXPECT_EQ(ran.exit_code, arg == "--help" ? 0 : 64);
+    EXPECT_EQ(ran.output,
+              "usage: ttt_example_conversation [HOST:PORT [TEXT]]\n");
+  }
+}
+
 TEST(ExampleTest, ConversationTellsWhyItFailed) {
   TestServer server({.with_tokenizer = false});
-  const Ran ran = RunExample(server.address());
+  const Ran ran = RunExample(server.address() + " abc");
   EXPECT_EQ(ran.exit_code, 1);
   EXPECT_THAT(ran.output, HasSubstr("NO_TOKENIZER"));
 }

@@ -1,5 +1,6 @@
 #!/bin/bash
-# README.md's C++, word for word, in a project outside of TREE, against TTTD:
+# README.md's C++, word for word, in a project outside of TREE, against TTTD,
+# and once that has gone:
 #
 #   tests/client/outside_project_test.sh TREE TTTD
 set -euo pipefail
@@ -36,3 +37,9 @@ cmake --build "$work/build" -j"$(nproc)" >"$work/cmake.log" || { cat "$work/cmak
 text=$("$work/build/readme")
 printf 'it answers: %s\n' "$text"
 [[ ${#text} -ge 20 && $text != *"("[A-Z]* ]]
+kill -KILL "$daemon"
+wait "$daemon" 2>/dev/null || true
+daemon=
+! text=$("$work/build/readme") || { echo 'it ends with 0 without a server'; exit 1; }
+printf 'it fails: %s\n' "$text"
+[[ $text == *'(UNAVAILABLE)' ]]
