@@ -101,15 +101,19 @@ TEST_P(ParkedStateTest, IsTheSameWhenItWakesAndReadsOnAlike) {
   }
 }
 
-TEST_P(ParkedStateTest, ImportOfAnExportIsTheSame) {
+TEST_P(ParkedStateTest, ImportOfAnExportIsTheSameAndReadsOnAlike) {
   for (const int64_t length : kLengths) {
     StateDigest digest;
+    StateDigest end;
     std::vector<std::byte> bytes;
+    std::vector<float> wanted;
     {
       const StateSlot slot = Session(length, 3);
       digest = f_.Digest(slot, length);
       const HostState state = states_->Park(slot).value();
       bytes = states_->Export(state, length).value();
+      wanted = f_.Read(slot, length, Tokens(20, 4));
+      end = f_.Digest(slot, length + 20);
     }
     EXPECT_EQ(static_cast<int64_t>(bytes.size()),
               CanonicalBytes(f_.pool->layout(), length));
@@ -118,6 +122,8 @@ TEST_P(ParkedStateTest, ImportOfAnExportIsTheSame) {
     EXPECT_EQ(f_.Digest(slot, length), digest) << length << " tokens";
     EXPECT_EQ(states_->Export(states_->Park(slot).value(), length).value(),
               bytes);
+    EXPECT_EQ(f_.Read(slot, length, Tokens(20, 4)), wanted);
+    EXPECT_EQ(f_.Digest(slot, length + 20), end) << length << " tokens";
   }
 }
 
