@@ -161,7 +161,7 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     std::fputs("tttd: the machine has no more memory\n", stderr);
   } catch (const std::system_error& error) {
-    std::fprintf(stderr, "tttd: cannot start a thread: %s\n", error.what());
+    std::fprintf(stderr, "tttd: refused by the system: %s\n", error.what());
   }
   return ttt::kExitUnavailable;
 }

@@ -66,9 +66,10 @@ struct Shape {
   static constexpr int kConsumers = kWarpgroups * kWarpgroup;  // threads
   static constexpr int kThreads = kConsumers + kWarpSize;
   static constexpr int kSums = kStripsOfBlock * kStripOutputs / 2;
-  // What a block of a cluster finishes: every fourth strip.
+  // The strips that a block finishes: all, or of a cluster every fourth.
   static constexpr int kStrips = kStripsOfBlock;
-  static constexpr int kOwnStrips = (kStrips + kMostParts - 1) / kMostParts;
+  static constexpr int kOwnStep = kIsCut ? kMostParts : 1;
+  static constexpr int kOwnStrips = (kStrips + kOwnStep - 1) / kOwnStep;
   // What each other block sends: float4 [kOwnStrips, 2, kConsumers].
   static constexpr int kPartBytes =
       kOwnStrips * 2 * kConsumers * int(sizeof(float4));
@@ -310,11 +311,8 @@ class Block {
     return {sums[i], sums[i + 1], sums[i + 4], sums[i + 5]};
   }
 
-  // The strips that this block finishes: of all of a matrix that is not cut.
-  static constexpr int kOwnStep = S::kIsCut ? kMostParts : 1;
-  static constexpr int kOwnStrips = S::kIsCut ? S::kOwnStrips : S::kStrips;
   __device__ int OwnStrip(int i) const {
-    return S::kIsCut ? i * kOwnStep + rank_ : i;
+    return S::kIsCut ? i * S::kOwnStep + rank_ : i;
   }
 
   // sum(i, half) of own strip i, when all of it has been received.
@@ -336,7 +334,7 @@ class Block {
       const int32_t row = RowOf(half);
       if (row >= num_rows_) return;
 #pragma unroll
-      for (int i = 0; i < kOwnStrips; ++i) {
+      for (int i = 0; i < S::kOwnStrips; ++i) {
         const float4 sums = sum(i, half);
         StoreGated(product_, end_output(), first_row_ + row,
                    OutputOf(OwnStrip(i)), {sums.x, sums.y}, {sums.z, sums.w});
@@ -349,14 +347,14 @@ class Block {
     constexpr int kHalves = S::kIsCut ? 2 : 1;
 #pragma unroll
     for (int first = 0; first < 2; first += kHalves) {
-      float4 before[kHalves][kOwnStrips] = {};
+      float4 before[kHalves][S::kOwnStrips] = {};
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
         const int32_t row = RowOf(first + half);
         if (!args_.accumulate || row >= num_rows_) break;
         const Pairs from = PairsOf<Pairs>(row);
 #pragma unroll
-        for (int i = 0; i < kOwnStrips; ++i) {
+        for (int i = 0; i < S::kOwnStrips; ++i) {
           const float2 low = from.Load(OffsetOf(i));
           const float2 high = from.Load(OffsetOf(i) + kMmaOutputs);
           before[half][i] = {low.x, low.y, high.x, high.y};
@@ -369,7 +367,7 @@ class Block {
         if (row >= num_rows_) return;
         const Pairs to = PairsOf<Pairs>(row);
 #pragma unroll
-        for (int i = 0; i < kOwnStrips; ++i) {
+        for (int i = 0; i < S::kOwnStrips; ++i) {
           float4 sums = sum(i, first + half);
           if (args_.accumulate) sums = Add(before[half][i], sums);
           to.Store(OffsetOf(i), {sums.x, sums.y});
@@ -384,11 +382,11 @@ class Block {
     return {args_, end_output(), first_row_ + row, OutputOf(OwnStrip(0))};
   }
   __device__ static constexpr int OffsetOf(int i) {
-    return i * kOwnStep * kStripOutputs;
+    return i * S::kOwnStep * kStripOutputs;
   }
 
   // What a thread keeps, of own strip i and both rows.
-  using Own = float4[kOwnStrips][2];
+  using Own = float4[S::kOwnStrips][2];
   // Of all parts.
   __device__ float4 Sum(float4 own, int i, int half) const {
     float4 sum = {};
@@ -425,7 +423,7 @@ class Block {
       const uint32_t parts = AddressAt(Parts(), BlockOfPart(to));
       const uint32_t received = AddressAt(received_, BlockOfPart(to));
 #pragma unroll
-      for (int i = 0; i < kOwnStrips; ++i) {
+      for (int i = 0; i < S::kOwnStrips; ++i) {
         const int strip = i * kMostParts + to;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {

@@ -9,13 +9,10 @@
 
 namespace ttt {
 
-// Of so many rows a device begins most at once: those that take longer come
-// first, next to each other, so that each has a multiprocessor of its own.
+// Of up to so many rows those that take longer come first. Of more they are
+// spread, but not over so many at the end: what a device begins last should not
+// take longest. As measured on a GPU (tests/bench/README.md), not tuned.
 inline constexpr int64_t kMostLongFirst = 64;
-// Of more, those that come first would all wait for the memory at once: they
-// are spread, but not over so many at the end, as what a device begins last
-// should not take longest. (A GPU begins about 12 rows of the 1.3b mlp at once;
-// 20 is a choice, measured but not tuned.)
 inline constexpr int64_t kShortRowsAtEnd = 20;
 
 // Places the rows that take longer, those that end a mini-batch and so write
