@@ -126,7 +126,8 @@ class Backend {
   // What it did so far. From any thread.
   virtual DeviceCounts counts() const { return {}; }
 
-  // Zeroed, 64-byte aligned. RESOURCE_EXHAUSTED: not that much memory.
+  // Zeroed, 64-byte aligned, on a GPU 256-byte. RESOURCE_EXHAUSTED: not that
+  // much memory.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(
       int64_t size_bytes) = 0;
   // Packs float32 host weights [num_outputs, num_inputs], rounded to the

@@ -394,11 +394,11 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   };
   const auto multiply = [&](const Operand& input,
                             const std::unique_ptr<GemmWeights>& weights,
-                            float* output, bool accumulate) {
+                            float* output, int64_t stride, bool accumulate) {
     return backend_->Gemm({.input = input,
                            .weights = weights.get(),
                            .output = output,
-                           .output_stride = weights->num_outputs(),
+                           .output_stride = stride,
                            .num_rows = rows.num_rows,
                            .accumulate = accumulate});
   };
@@ -420,15 +420,15 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
   } else {
     TTT_RETURN_IF_ERROR(norm(layer.seq_norm));
   }
-  TTT_RETURN_IF_ERROR(
-      multiply(operand, layer.projections, a.projections, false));
+  TTT_RETURN_IF_ERROR(multiply(operand, layer.projections, a.projections,
+                               offsets.stride, false));
   const auto floats = [](const DeviceArray& array) -> const float* {
     return array ? array->as<float>() : nullptr;
   };
   const LearnerInputsArgs learner_inputs = {
       .rows = rows,
       .projections = a.projections,
-      .row_stride = offsets.width,
+      .row_stride = offsets.stride,
       .query_offset = offsets.query,
       .key_offset = offsets.key,
       .value_offset = offsets.value,
@@ -478,11 +478,12 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
        .weight = layer.post_norm_weight->as<float>(),
        .bias = layer.post_norm_bias->as<float>(),
        .gate = config_.use_gate ? a.projections + offsets.gate : nullptr,
-       .gate_stride = offsets.width,
+       .gate_stride = offsets.stride,
        .output = operand,
        .num_rows = rows.num_rows,
        .hidden_size = hidden_size}));
-  TTT_RETURN_IF_ERROR(multiply(operand, layer.output, hidden, true));
+  TTT_RETURN_IF_ERROR(
+      multiply(operand, layer.output, hidden, hidden_size, true));
 
   TTT_RETURN_IF_ERROR(norm(layer.ffn_norm));
   const Operand gated = {a.gated, backend_->operand_type()};
@@ -491,7 +492,7 @@ absl::Status TttModel::RunLayer(const StatePool& pool, int32_t index) {
                                             .scratch = a.gate_up,
                                             .output = gated,
                                             .num_rows = rows.num_rows}));
-  return multiply(gated, layer.down, hidden, true);
+  return multiply(gated, layer.down, hidden, hidden_size, true);
 }
 
 // Logits and samples of the requests; keeps the last hidden vectors. Those that

@@ -46,7 +46,8 @@ struct ProjectionOffsets {
   int32_t value = 0;
   int32_t gate = 0;  // unread without a gate
   int32_t rate = 0;
-  int32_t width = 0;
+  int32_t width = 0;   // all of them
+  int32_t stride = 0;  // of rows, in whole lines of a GPU's caches
 
   static ProjectionOffsets Of(const ModelConfig& config);
 };

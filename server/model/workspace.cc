@@ -7,6 +7,10 @@
 namespace ttt {
 namespace {
 
+// A line of a GPU's caches: an array that begins within one takes longer to
+// read and write, as measured (tests/bench/README.md).
+constexpr int64_t kAlignment = 128;
+
 class Cutter {
  public:
   explicit Cutter(std::byte* base) : base_(base) {}
@@ -14,7 +18,8 @@ class Cutter {
   template <typename T>
   void Cut(T*& array, int64_t count) {
     array = reinterpret_cast<T*>(base_ + offset_);
-    offset_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+    offset_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
   }
   int64_t bytes() const { return offset_; }
 
@@ -108,7 +113,7 @@ WorkspaceArrays LayOutWorkspace(const ModelConfig& config,
   // The head's input stands here too.
   cutter.Cut(a.operand, std::max(rows, requests) * hidden *
                             static_cast<int64_t>(sizeof(float)));
-  cutter.Cut(a.projections, rows * ProjectionOffsets::Of(config).width);
+  cutter.Cut(a.projections, rows * ProjectionOffsets::Of(config).stride);
   const int64_t row_bytes = hidden * (forms.rows == DType::kBFloat16 ? 2 : 4);
   cutter.Cut(a.queries, rows * row_bytes);
   cutter.Cut(a.keys, rows * row_bytes);

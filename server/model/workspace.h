@@ -23,7 +23,7 @@ struct WorkspaceArrays {
   // Layers.
   float* hidden[2];    // [max_rows, hidden_size]; the second with pre_conv
   std::byte* operand;  // [max_rows, hidden_size]
-  float* projections;  // [max_rows, ProjectionOffsets::width]
+  float* projections;  // [max_rows, ProjectionOffsets::stride]
   std::byte* queries;  // [max_rows, hidden_size]
   std::byte* keys;     // [max_rows, hidden_size]
   std::byte* targets;  // [max_rows, hidden_size]

@@ -10,7 +10,6 @@ namespace ttt {
 namespace {
 
 constexpr int64_t kWordBytes = 4;
-constexpr int64_t kAlignment = 64;
 
 // The bfloat16 nearest to a float32, ties to even. A NaN stays one.
 uint16_t RoundToHalf(uint32_t bits) {
@@ -108,9 +107,9 @@ void StateLayout::Add(PlaneSpec plane) {
   int64_t end = 0;
   TTT_CHECK(!__builtin_mul_overflow(plane.num_words(), kWordBytes, &end));
   TTT_CHECK(!__builtin_add_overflow(plane.stored_bytes(),
-                                    slot_bytes + kAlignment - 1, &end));
+                                    slot_bytes + kStateAlignment - 1, &end));
   plane.offset_bytes = slot_bytes;
-  slot_bytes = end / kAlignment * kAlignment;
+  slot_bytes = end / kStateAlignment * kStateAlignment;
   planes.push_back(std::move(plane));
 }
 

@@ -13,7 +13,7 @@
 
 namespace ttt {
 
-inline constexpr int64_t kSlotBytes = 64;
+inline constexpr int64_t kSlotBytes = 128;
 
 inline StateDigest DigestOf(uint8_t byte) {
   StateDigest digest;

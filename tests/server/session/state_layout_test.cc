@@ -14,7 +14,7 @@ TEST(PlaneSpecTest, WordsAreTheProductOfTheShape) {
   EXPECT_EQ((PlaneSpec{.name = "none", .shape = {4, 0, 2}}.num_words()), 0);
 }
 
-TEST(StateLayoutTest, PlanesFollowEachOtherAtMultiplesOf64Bytes) {
+TEST(StateLayoutTest, PlanesFollowEachOtherAtMultiplesOf128Bytes) {
   StateLayout layout;
   layout.Add({"w1", PlaneRole::kFastWeights, {17}});
   layout.Add({"rows", PlaneRole::kPendingRows, {2, 15, 4}, 4});
@@ -22,7 +22,7 @@ TEST(StateLayoutTest, PlanesFollowEachOtherAtMultiplesOf64Bytes) {
   EXPECT_EQ(layout.Find("w1").offset_bytes, 0);
   EXPECT_EQ(layout.Find("rows").offset_bytes, 128);
   EXPECT_EQ(layout.Find("ring").offset_bytes, 128 + 512);
-  EXPECT_EQ(layout.slot_bytes, 128 + 512 + 64);
+  EXPECT_EQ(layout.slot_bytes, 128 + 512 + 128);
 }
 
 TEST(StateLayoutTest, PlanesStayInTheOrderAdded) {

@@ -251,7 +251,7 @@ TEST_F(StatePoolTest, LayoutOutOfRangeIsRefusedWithItsSize) {
                              StateLayout{.slot_bytes = slot_bytes}, &backend_);
   };
   EXPECT_THAT(create(0), StatusIs(kInvalid, "slot_bytes is 0"));
-  EXPECT_THAT(create(65), StatusIs(kInvalid, "slot_bytes is 65"));
+  EXPECT_THAT(create(64), StatusIs(kInvalid, "slot_bytes is 64"));
   EXPECT_THAT(create(int64_t{1} << 40), StatusIs(kInvalid, "1099511627776"));
 }
 
