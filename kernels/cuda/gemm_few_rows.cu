@@ -492,7 +492,7 @@ __global__ void __launch_bounds__(S::kThreads, 1)
 
 // Of a block, as its registers allow.
 constexpr int32_t MostStrips(int32_t warpgroups, bool is_cut) {
-  if (is_cut) return warpgroups == 2 ? 12 : 8;
+  if (is_cut) return 9;
   return warpgroups <= 1 ? 16 : 8;
 }
 
@@ -573,13 +573,13 @@ cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
   if (strips <= 6) return shape(std::integral_constant<int, 6>());
   if (strips <= 8) return shape(std::integral_constant<int, 8>());
   if constexpr (MostStrips(kWarpgroups, kIsCut) > 8) {
-    // What is cut on 15 clusters of 8.
+    // What is cut on 15 clusters of 8, or the most of it on 29 to 31 of 4.
     if constexpr (kIsCut) {
       if (strips <= 9) return shape(std::integral_constant<int, 9>());
     }
-    if (strips <= 12) return shape(std::integral_constant<int, 12>());
   }
-  if constexpr (MostStrips(kWarpgroups, kIsCut) > 12) {
+  if constexpr (MostStrips(kWarpgroups, kIsCut) > 9) {
+    if (strips <= 12) return shape(std::integral_constant<int, 12>());
     if (strips <= 16) return shape(std::integral_constant<int, 16>());
   }
   return cudaErrorInvalidValue;
@@ -659,8 +659,11 @@ Units UnitsOf(const PackedMatrix& weights, const GemmDevice& device,
 
 }  // namespace
 
+// Of what is cut as measured: with more outputs the blocks of the parts add
+// their sums for longer than GemmManyRows takes, where a block has all inputs.
 int32_t MostFewRows(const PackedMatrix& weights) {
-  return IsCut(weights) ? 2 * kMostBlockRows : kMostBlockRows;
+  return IsCut(weights) && weights.num_outputs <= 2048 ? 2 * kMostBlockRows
+                                                       : kMostBlockRows;
 }
 
 int32_t FewRowsBox(const PackedMatrix& weights, int32_t num_rows) {
