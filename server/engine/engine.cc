@@ -9,6 +9,7 @@
 #include "server/base/error.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
+#include "server/scheduler/row_order.h"
 
 namespace ttt {
 namespace {
@@ -206,6 +207,7 @@ std::vector<ScheduledRow> Engine::Plan() const {
   std::vector<ScheduledRow> plan =
       PlanStep({.max_tokens = options_.max_batch_tokens,
                 .mini_batch = model_->config().mini_batch_size,
+                .long_rows = PlaceOfLongRows(model_->config().is_mlp),
                 .costs = &costs_},
                rows);
   for (ScheduledRow& row : plan) row.row = index[row.row];

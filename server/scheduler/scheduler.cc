@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "server/scheduler/row_order.h"
-
 namespace ttt {
 namespace {
 
@@ -76,10 +74,11 @@ std::vector<ScheduledRow> PlanStep(const SchedulerOptions& options,
             [](const ScheduledRow& a, const ScheduledRow& b) {
               return a.row < b.row;
             });
-  PlaceLongRows(absl::MakeSpan(plan), [&](const ScheduledRow& row) {
-    const int64_t end = rows[row.row].position + row.num_tokens;
-    return row.num_tokens > 0 && end % options.mini_batch == 0;
-  });
+  PlaceLongRows(options.long_rows, absl::MakeSpan(plan),
+                [&](const ScheduledRow& row) {
+                  const int64_t end = rows[row.row].position + row.num_tokens;
+                  return row.num_tokens > 0 && end % options.mini_batch == 0;
+                });
   plan.insert(plan.end(), chunks.begin(), chunks.end());
   return plan;
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "server/scheduler/row_order.h"
 #include "server/scheduler/step_costs.h"
 
 namespace ttt {
@@ -26,6 +27,7 @@ struct ScheduledRow {
 struct SchedulerOptions {
   int32_t max_tokens = 0;  // a step, >= 1
   int32_t mini_batch = 1;  // of the model, >= 1
+  LongRowsPlace long_rows = LongRowsPlace::kFirst;
   // Bounds what prompts may take beside rows that decode, so that a long prompt
   // does not make the others wait. Null: max_tokens alone bounds it.
   const StepCosts* costs = nullptr;

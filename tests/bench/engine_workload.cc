@@ -82,7 +82,8 @@ absl::Status EngineWorkload::Step(std::vector<Sequence>& sequences,
   // As PlanStep has them.
   const auto chunks = absl::c_find_if(
       ordered, [](const Sequence* sequence) { return sequence->tokens > 1; });
-  PlaceLongRows(absl::MakeSpan(ordered).first(chunks - ordered.begin()),
+  PlaceLongRows(PlaceOfLongRows(config_.is_mlp),
+                absl::MakeSpan(ordered).first(chunks - ordered.begin()),
                 [&](const Sequence* sequence) {
                   return (sequence->position + 1) % config_.mini_batch_size ==
                          0;

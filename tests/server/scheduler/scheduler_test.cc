@@ -11,12 +11,15 @@
 namespace ttt {
 namespace {
 
-std::vector<std::pair<int, int>> Plan(int64_t max_tokens,
-                                      std::vector<SchedulerRow> rows) {
+std::vector<std::pair<int, int>> Plan(
+    int64_t max_tokens, std::vector<SchedulerRow> rows,
+    LongRowsPlace long_rows = LongRowsPlace::kFirst) {
   std::vector<std::pair<int, int>> plan;
-  for (const ScheduledRow& row : PlanStep(
-           {.max_tokens = static_cast<int32_t>(max_tokens), .mini_batch = 16},
-           rows)) {
+  for (const ScheduledRow& row :
+       PlanStep({.max_tokens = static_cast<int32_t>(max_tokens),
+       .mini_batch = 16,
+       .long_rows = long_rows},
+                rows)) {
     plan.emplace_back(row.row, row.num_tokens);
   }
   return plan;
@@ -32,17 +35,20 @@ TEST(SchedulerTest, DecodeRowsComeBeforePrompts) {
 }
 
 // The plan of so many decoding rows, of which those in `ends` end a mini-batch.
-std::vector<int> OrderOf(int num_rows, const std::vector<int>& ends) {
+std::vector<int> OrderOf(LongRowsPlace long_rows, int num_rows,
+                         const std::vector<int>& ends) {
   std::vector<SchedulerRow> rows(num_rows,
                                  {.pending_tokens = 1, .is_decoding = true});
   for (const int i : ends) rows[i].position = 31;
   std::vector<int> order;
-  for (const auto& [row, tokens] : Plan(1000, rows)) order.push_back(row);
+  for (const auto& [row, tokens] : Plan(1000, rows, long_rows))
+    order.push_back(row);
   return order;
 }
 
-TEST(SchedulerTest, OfManyRowsThoseThatEndAMiniBatchAreSpread) {
-  std::vector<int> order = OrderOf(80, {10, 75, 78, 79});
+TEST(SchedulerTest, ThoseThatEndAMiniBatchAreSpread) {
+  std::vector<int> order =
+      OrderOf(LongRowsPlace::kSpread, 80, {10, 75, 78, 79});
   ASSERT_EQ(order.size(), 80u);
   EXPECT_EQ(order[0], 10);
   EXPECT_EQ(order[15], 75);
@@ -58,23 +64,35 @@ TEST(SchedulerTest, OfManyRowsThoseThatEndAMiniBatchAreSpread) {
   for (int i = 0; i < 80; ++i) EXPECT_EQ(order[i], i);
 }
 
-TEST(SchedulerTest, OfManyRowsAllButAFewMayEndAMiniBatch) {
+TEST(SchedulerTest, ThoseThatEndAMiniBatchAreSpreadOverFewRows) {
+  const std::vector<int> order = OrderOf(LongRowsPlace::kSpread, 24, {3, 22});
+  EXPECT_EQ(order[0], 3);
+  EXPECT_EQ(order[1], 0);
+  EXPECT_EQ(order[2], 22);
+  EXPECT_EQ(order[3], 1);
+  EXPECT_EQ(order.back(), 23);
+}
+
+TEST(SchedulerTest, AllButAFewMayEndAMiniBatch) {
   std::vector<int> ends(50);
   std::iota(ends.begin(), ends.end(), 10);
-  const std::vector<int> order = OrderOf(65, ends);
+  const std::vector<int> order = OrderOf(LongRowsPlace::kSpread, 65, ends);
   ASSERT_EQ(order.size(), 65u);
   for (int i = 0; i < 50; ++i) EXPECT_EQ(order[i], i + 10);
   EXPECT_EQ(order[50], 0);
   EXPECT_EQ(order.back(), 64);
 }
 
-TEST(SchedulerTest, OfFewRowsThoseThatEndAMiniBatchComeFirst) {
-  EXPECT_EQ(OrderOf(4, {1, 3}), (std::vector<int>{1, 3, 0, 2}));
-  EXPECT_EQ(OrderOf(3, {}), (std::vector<int>{0, 1, 2}));
-  EXPECT_EQ(OrderOf(3, {0, 1, 2}), (std::vector<int>{0, 1, 2}));
-  const std::vector<int> order = OrderOf(64, {9, 63});
+TEST(SchedulerTest, ThoseThatEndAMiniBatchComeFirst) {
+  for (const LongRowsPlace place :
+       {LongRowsPlace::kFirst, LongRowsPlace::kSpread}) {
+    EXPECT_EQ(OrderOf(place, 4, {1, 3}), (std::vector<int>{1, 3, 0, 2}));
+    EXPECT_EQ(OrderOf(place, 3, {}), (std::vector<int>{0, 1, 2}));
+    EXPECT_EQ(OrderOf(place, 3, {0, 1, 2}), (std::vector<int>{0, 1, 2}));
+  }
+  const std::vector<int> order = OrderOf(LongRowsPlace::kFirst, 256, {9, 255});
   EXPECT_EQ((std::vector<int>(order.begin(), order.begin() + 4)),
-            (std::vector<int>{9, 63, 0, 1}));
+            (std::vector<int>{9, 255, 0, 1}));
 }
 
 TEST(SchedulerTest, ARowThatReadsNothingEndsNoMiniBatch) {
