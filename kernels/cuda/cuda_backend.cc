@@ -424,8 +424,7 @@ absl::Status CudaBackend::Gemm(const GemmArgs& args) {
 
 absl::Status CudaBackend::LearnerOfProjections(
     const LearnerOfProjectionsArgs& args) {
-  if (args.learner.is_mlp ||
-      state_forms().fast_weights == FastWeightsForm::kFloat32 ||
+  if (state_forms().fast_weights == FastWeightsForm::kFloat32 ||
       !CanLearnOfProjections(args)) {
     return Backend::LearnerOfProjections(args);
   }

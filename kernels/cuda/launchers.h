@@ -48,20 +48,13 @@ cudaError_t PrepareLearner();
 // before the kernels before have ended: since it was last written, EmbedTokens
 // or something else that waits must have stood between.
 cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream);
-// Whether LaunchLearnerOfProjections does these: few heads in all, a row a
-// sequence, and convolutions as all published models have them.
-bool CanLearnOfProjections(const LearnerOfProjectionsArgs& args);
-// Of what LaunchLearnerLinear takes, with the bits of LaunchLearnerInputs and
-// then of that. Reads the convolutions' tails before the kernels before have
-// ended, too. Bound by latency.
-cudaError_t LaunchLearnerOfProjections(const LearnerOfProjectionsArgs& args,
-                                       cudaStream_t stream);
 // Once a device, before the first LaunchLearnerLinear.
 cudaError_t PrepareLearnerLinear();
 // The learner of two layers in bfloat16 precision, on tensor cores: rows in
 // bfloat16, fast weights split. A block walks the rows of one head of one
 // sequence with the high halves in registers. Bound by memory with few rows a
-// sequence, by latency and shared memory with many.
+// sequence, by latency and shared memory with many. With few it reads the state
+// early, as LaunchLearnerLinear does.
 cudaError_t LaunchLearnerMlp(const LearnerArgs& args, cudaStream_t stream);
 // Once a device, before the first LaunchLearnerMlp.
 cudaError_t PrepareLearnerMlp();
@@ -71,6 +64,22 @@ cudaError_t PrepareLearnerMlp();
 cudaError_t LaunchLearnerMlpDecode(const LearnerArgs& args,
                                    cudaStream_t stream);
 cudaError_t PrepareLearnerMlpDecode();
+// Whether LaunchLearnerOfProjections does these: at most a row a sequence on
+// the average, of the linear learner few heads in all, and convolutions as all
+// published models have them.
+bool CanLearnOfProjections(const LearnerOfProjectionsArgs& args);
+// Of what LaunchLearnerLinear or LaunchLearnerMlp takes, with the bits of
+// LaunchLearnerInputs and then of that: a block of a head makes its rows. Reads
+// the convolutions' tails before the kernels before have ended, too.
+cudaError_t LaunchLearnerOfProjections(const LearnerOfProjectionsArgs& args,
+                                       cudaStream_t stream);
+// Whether they are few heads in all, a row a sequence.
+bool IsLinearSpread(const LearnerArgs& args);
+// What LaunchLearnerOfProjections calls. num_rows > 0.
+cudaError_t LaunchLearnerLinearOfProjections(
+    const LearnerOfProjectionsArgs& args, cudaStream_t stream);
+cudaError_t LaunchLearnerMlpOfProjections(const LearnerOfProjectionsArgs& args,
+                                          cudaStream_t stream);
 
 // A block owns a row, which it reads once. Bound by arithmetic: a pass with an
 // exponential a token for the log-probabilities, one to draw and one for top_p.

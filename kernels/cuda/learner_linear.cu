@@ -230,32 +230,21 @@ cudaError_t LaunchLearnerLinear(const LearnerArgs& args, cudaStream_t stream) {
   }
 }
 
-bool CanLearnOfProjections(const LearnerOfProjectionsArgs& args) {
-  const LearnerInputsArgs& inputs = args.inputs;
-  const int64_t places = inputs.row_stride | inputs.query_offset |
-                         inputs.key_offset | inputs.value_offset;
-  const bool is_aligned =
-      places % 2 == 0 &&
-      reinterpret_cast<uintptr_t>(inputs.projections) % sizeof(float2) == 0;
-  if (inputs.conv_q_weight == nullptr || inputs.kernel != kFastConvKernel ||
-      !is_aligned) {
-    return false;
-  }
-  switch (args.learner.head_dim) {
+bool IsLinearSpread(const LearnerArgs& args) {
+  switch (args.head_dim) {
     case 32:
-      return IsSpread<32>(args.learner);
+      return IsSpread<32>(args);
     case 64:
-      return IsSpread<64>(args.learner);
+      return IsSpread<64>(args);
     default:
-      return IsSpread<96>(args.learner);
+      return IsSpread<96>(args);
   }
 }
 
-cudaError_t LaunchLearnerOfProjections(const LearnerOfProjectionsArgs& args,
-                                       cudaStream_t stream) {
+cudaError_t LaunchLearnerLinearOfProjections(
+    const LearnerOfProjectionsArgs& args, cudaStream_t stream) {
   const StepRows& rows = args.learner.rows;
   const int32_t heads = args.learner.num_heads;
-  if (rows.num_rows == 0) return cudaSuccess;
   switch (args.learner.head_dim) {
     case 32:
       return LaunchSpread<32>(LinearProjectedKernel<32>, rows, heads, args,

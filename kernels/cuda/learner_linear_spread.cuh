@@ -4,8 +4,8 @@
 // places of a row in its mini-batch, and a short one.
 #pragma once
 
-#include "kernels/cuda/learner_linear_projected.cuh"
 #include "kernels/cuda/learner_linear_tiles.cuh"
+#include "kernels/cuda/learner_projected.cuh"
 
 namespace ttt {
 

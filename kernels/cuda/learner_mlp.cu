@@ -85,6 +85,7 @@ class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     CopyRows(rows);
     CopyConstants();
     CloseCopies();
+    StoreBias2(LoadBias2());
     if (S::kKeepsLow && commits_any) CopyLow();
     if (thread_ == 0) {
       if (!S::kKeepsLow && commits_any) PrefetchLow();
@@ -157,6 +158,7 @@ class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::High2;
   using Head::InnerOperands;
   using Head::KeepRows;
+  using Head::LoadBias2;
   using Head::LoadKeysTurned;
   using Head::LoadRows;
   using Head::Locate;
@@ -169,6 +171,7 @@ class ResidentHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::Run1;
   using Head::Run2;
   using Head::StartInner;
+  using Head::StoreBias2;
   using Head::SumGradients;
   using Head::TokenScale;
   using Head::WriteOutputs;

@@ -8,6 +8,9 @@
 // ends the mini-batch it has a product of its own. From the inner activation on
 // its row is in all rows of its operands. Sequences may have more rows: they
 // are read one after the other.
+//
+// The state of a head is read before the kernels before have ended: no op of
+// the step but this one writes it.
 #include <utility>
 
 #include "kernels/cuda/async_copy.cuh"
@@ -15,6 +18,7 @@
 #include "kernels/cuda/launchers.h"
 #include "kernels/cuda/learner_mlp_head.cuh"
 #include "kernels/cuda/learner_mlp_math.cuh"
+#include "kernels/cuda/learner_projected.cuh"
 #include "kernels/cuda/learner_tile.cuh"
 #include "kernels/cuda/overlap.cuh"
 
@@ -81,20 +85,23 @@ __device__ __forceinline__ void CopyUnit(uint32_t to, const void* from) {
       : "memory");
 }
 
-// One head of one sequence.
-template <int kHeadDim>
+// One head of one sequence. kIsProjected: makes its rows of the projections.
+template <int kHeadDim, bool kIsProjected>
 class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using S = Shape<kHeadDim>;
   using Head = MlpHead<kHeadDim, Shared<kHeadDim>>;
 
  public:
+  // `inputs` is read if kIsProjected.
   __device__ __forceinline__ StreamedHead(const LearnerArgs& args,
+                                          const LearnerInputsArgs* inputs,
                                           const SequenceRows& sequence,
                                           int32_t head,
                                           Shared<kHeadDim>& shared)
-      : Head(args, sequence, head, shared) {}
+      : Head(args, sequence, head, shared), inputs_(inputs) {}
 
-  // Reads the first row of the sequence; num_rows > 0.
+  // Waits for the kernels before, and reads the first row of the sequence;
+  // num_rows > 0.
   __device__ __forceinline__ void Run() {
     CopyW1(std::make_integer_sequence<int, S::kTiles>());
     // Most are powers of two; a division takes long, and the rows wait.
@@ -109,6 +116,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::args_;
   using Head::broken_;
   using Head::group_;
+  using Head::head_;
   using Head::inner_gradients_;
   using Head::inner_keys_;
   using Head::lane_;
@@ -130,6 +138,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::High2;
   using Head::InnerOperands;
   using Head::KeepRows;
+  using Head::LoadBias2;
   using Head::LoadKeysTurned;
   using Head::LoadRows;
   using Head::Locate;
@@ -142,6 +151,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   using Head::Run1;
   using Head::Run2;
   using Head::StartInner;
+  using Head::StoreBias2;
   using Head::SumGradients;
   using Head::TokenScale;
   using Head::Weights;
@@ -153,12 +163,25 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
 
   __device__ __forceinline__ void ReadRow(const MiniBatchRows& rows) {
     Locate();
-    CopyRows(rows);
+    const float bias2 = LoadBias2();
+    const float rate =
+        int(thread_) < rows.begin ? __ldcg(PendingRate(thread_)) : 0.0f;
+    CopyPendingRows(rows);
     CopyConstants();
     CloseCopies();
     CopyW2(std::make_integer_sequence<int, S::kUnits>());
     CloseCopies();
-    if (thread_ == 0) {
+    StoreBias2(bias2);
+    if (thread_ < kMaxMiniBatch && int(thread_) != rows.begin) {
+      shared_.rates[thread_] = rate;
+    }
+    if constexpr (kIsProjected) {
+      MakeRow(rows);
+    } else {
+      LoadRow(rows);
+    }
+    Locate();
+    if (thread_ == S::kThreads / 2) {  // Of a warp that brings nothing above.
       if (Commits(rows)) PrefetchLow();
       PrefetchAhead(S::kBlocksAhead);
     }
@@ -190,38 +213,92 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     CommitOutputs();
   }
 
-  // Starts to copy keys and targets of the mini-batch and the query; what is
-  // not there becomes zero.
-  __device__ __forceinline__ void CopyRows(const MiniBatchRows& rows) {
+  // Starts to copy what is pending of the mini-batch. What is not there becomes
+  // zero, but for the places of the step's row.
+  __device__ __forceinline__ void CopyPendingRows(const MiniBatchRows& rows) {
     static_assert(2 * kMaxMiniBatch * S::kUnits == S::kThreads,
                   "a thread a unit of keys or of targets");
     const bool is_key = thread_ < S::kThreads / 2;
     const int unit = thread_ % S::kUnits;
     const int row = thread_ / S::kUnits % kMaxMiniBatch;
-    const int64_t added = RowIndex(0) * kHeadDim;
-    const bool is_query = is_key && row == rows.end && !Commits(rows);
-    const Operand& step = is_query ? args_.queries
-                          : is_key ? args_.keys
-                                   : args_.targets;
-    const __nv_bfloat16* const from =
-        row < rows.begin
-            ? PendingRow(is_key ? args_.pending_keys : args_.pending_targets,
-                         row)
-            : static_cast<const __nv_bfloat16*>(step.data) + added;
-    RowTile<kHeadDim>& to = is_key ? shared_.keys : shared_.targets;
-    CopyAsync16(&to.units[RowTile<kHeadDim>::Index(row, unit)], from + 8 * unit,
-                row < rows.end || is_query);
+    uint4& to = (is_key ? shared_.keys : shared_.targets)
+                    .units[RowTile<kHeadDim>::Index(row, unit)];
+    if (row < rows.begin) {
+      const StatePlane& plane =
+          is_key ? args_.pending_keys : args_.pending_targets;
+      CopyAsync16(&to, PendingRow(plane, row) + 8 * unit, true);
+    } else if (row > rows.begin && !(is_key && IsQueryRow(rows, row))) {
+      to = {0, 0, 0, 0};
+    }
+  }
+  // Of the tile of the keys.
+  __device__ bool IsQueryRow(const MiniBatchRows& rows, int row) const {
+    return row == rows.end && !Commits(rows);
+  }
+
+  // The step's row, after the kernels before: a thread a unit.
+  __device__ __forceinline__ void LoadRow(const MiniBatchRows& rows) {
+    constexpr int kUnits = S::kUnits;
     const int t = thread_;
-    if (t < S::kUnits) {
-      const auto* const query =
-          static_cast<const __nv_bfloat16*>(args_.queries.data) + added;
-      CopyAsync16(shared_.query + t, query + 8 * t, true);
+    const int64_t added = RowIndex(0);
+    const Operand& from = t < kUnits       ? args_.keys
+                          : t < 2 * kUnits ? args_.targets
+                                           : args_.queries;
+    const int unit = t % kUnits;
+    const uint4* const row =
+        static_cast<const uint4*>(from.data) + added * kUnits + unit;
+    OnlyWaitForKernelsBefore();
+    if (t < 3 * kUnits) {
+      const uint4 words = __ldcg(row);
+      RowTile<kHeadDim>& to =
+          t < kUnits || t >= 2 * kUnits ? shared_.keys : shared_.targets;
+      if (t < 2 * kUnits) {
+        to.units[RowTile<kHeadDim>::Index(rows.begin, unit)] = words;
+      } else {
+        shared_.query[unit] = words;
+        if (!Commits(rows)) {
+          to.units[RowTile<kHeadDim>::Index(rows.end, unit)] = words;
+        }
+      }
+    } else if (t == S::kThreads - 1) {
+      shared_.rates[rows.begin] = __ldcg(args_.rates + added);
     }
-    if (t < kMaxMiniBatch) {
-      const float* const rate =
-          t < rows.begin ? PendingRate(t) : args_.rates + RowIndex(0);
-      CopyAsync4(shared_.rates + t, rate, t < rows.end);
+  }
+  // The same, of the projections: a thread a pair of channels.
+  __device__ __forceinline__ void MakeRow(const MiniBatchRows& rows) {
+    using Pair = ProjectedPair<kHeadDim>;
+    static_assert(Pair::kThreads % kWarpSize == 0 &&
+                  Pair::kThreads < S::kThreads);
+    if (thread_ < Pair::kThreads) {
+      Pair pair(*inputs_, sequence_, head_, rows.begin, thread_);
+      OnlyWaitForKernelsBefore();
+      const typename Pair::Words made = pair.Make();
+      const int channel = pair.channel();
+      if (pair.is_key()) {
+        Word(shared_.keys.At(rows.begin, channel)) = made.row;
+        Word(shared_.targets.At(rows.begin, channel)) = made.target;
+      } else {
+        reinterpret_cast<uint32_t*>(shared_.query)[channel / 2] = made.row;
+        if (!Commits(rows)) {
+          Word(shared_.keys.At(rows.end, channel)) = made.row;
+        }
+      }
+      asm volatile("bar.sync 1, %0;\n" ::"n"(Pair::kThreads) : "memory");
+      pair.ReplaceTail();
+    } else {
+      const float* const logit = inputs_->projections +
+                                 sequence_.first_row * inputs_->row_stride +
+                                 inputs_->rate_offset + head_;
+      const float bias = __ldcg(inputs_->rate_bias + head_);
+      OnlyWaitForKernelsBefore();
+      if (thread_ == S::kThreads - 1) {
+        shared_.rates[rows.begin] =
+            LearningRate(inputs_->base_lr, __ldcg(logit), bias, kHeadDim);
+      }
     }
+  }
+  __device__ static uint32_t& Word(void* at) {
+    return *static_cast<uint32_t*>(at);
   }
 
   // Eight rows at a time, of all warps.
@@ -593,35 +670,51 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     StoreRun(first, even);
     StoreRun(second, odd);
   }
+
+  const LearnerInputsArgs* const inputs_;
 };
 
-// grid [num_heads, batch].
-template <int kHeadDim>
-__global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
-                                  Shape<kHeadDim>::kBlocks)
-    LearnerMlpDecodeKernel(const __grid_constant__ LearnerArgs args) {
+// grid [num_heads, batch], both. `inputs` is read if kIsProjected.
+template <int kHeadDim, bool kIsProjected>
+__device__ __forceinline__ void RunStreamed(const LearnerArgs& args,
+                                            const LearnerInputsArgs* inputs) {
   extern __shared__ uint4 memory[];
-  // A hint may come before what it is for has been written.
+  LetNextKernelBegin();
   SequenceRows sequence = LoadSequence(args.rows, blockIdx.y);
-  if (threadIdx.x == 0) PrefetchWeights<kHeadDim>(args, sequence, blockIdx.x);
-  WaitForKernelsBefore();
+  if (sequence.num_rows == 0) return OnlyWaitForKernelsBefore();
   auto& shared = *reinterpret_cast<Shared<kHeadDim>*>(memory);
-  while (sequence.num_rows > 0) {
+  while (true) {
     if (threadIdx.x == 0) {
       shared.rest = {sequence.first_row + 1, sequence.num_rows - 1,
                      sequence.slot, sequence.position + 1};
     }
-    StreamedHead<kHeadDim>(args, sequence, blockIdx.x, shared).Run();
+    StreamedHead<kHeadDim, kIsProjected>(args, inputs, sequence, blockIdx.x,
+                                         shared)
+        .Run();
     sequence = shared.rest;
     if (sequence.num_rows == 0) break;
     __syncthreads();
   }
 }
-
 template <int kHeadDim>
-cudaError_t Launch(const LearnerArgs& args, cudaStream_t stream) {
-  const dim3 grid(args.num_heads, args.rows.batch);
-  return LaunchOverlapped(LearnerMlpDecodeKernel<kHeadDim>, grid,
+__global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
+                                  Shape<kHeadDim>::kBlocks)
+    LearnerMlpDecodeKernel(const __grid_constant__ LearnerArgs args) {
+  RunStreamed<kHeadDim, false>(args, nullptr);
+}
+template <int kHeadDim>
+__global__ void __launch_bounds__(Shape<kHeadDim>::kThreads,
+                                  Shape<kHeadDim>::kBlocks)
+    LearnerMlpProjectedKernel(
+        const __grid_constant__ LearnerOfProjectionsArgs args) {
+  RunStreamed<kHeadDim, true>(args.learner, &args.inputs);
+}
+
+// `kernel` is one of the two.
+template <int kHeadDim, typename Args>
+cudaError_t Launch(void (*kernel)(Args), const LearnerArgs& learner,
+                   const Args& args, cudaStream_t stream) {
+  return LaunchOverlapped(kernel, dim3(learner.num_heads, learner.rows.batch),
                           Shape<kHeadDim>::kThreads, sizeof(Shared<kHeadDim>),
                           stream, args);
 }
@@ -631,7 +724,12 @@ cudaError_t Prepare() {
   constexpr int kBytes = sizeof(Shared<kHeadDim>);
   static_assert(MlpBlocksFit(Shape<kHeadDim>::kBlocks, kBytes),
                 "as many blocks as wanted");
-  return PrepareMlpKernel(LearnerMlpDecodeKernel<kHeadDim>, kBytes);
+  if (const cudaError_t error =
+          PrepareMlpKernel(LearnerMlpDecodeKernel<kHeadDim>, kBytes);
+      error != cudaSuccess) {
+    return error;
+  }
+  return PrepareMlpKernel(LearnerMlpProjectedKernel<kHeadDim>, kBytes);
 }
 
 }  // namespace
@@ -640,11 +738,26 @@ cudaError_t LaunchLearnerMlpDecode(const LearnerArgs& args,
                                    cudaStream_t stream) {
   switch (args.head_dim) {
     case 32:
-      return Launch<32>(args, stream);
+      return Launch<32>(LearnerMlpDecodeKernel<32>, args, args, stream);
     case 64:
-      return Launch<64>(args, stream);
+      return Launch<64>(LearnerMlpDecodeKernel<64>, args, args, stream);
     default:
-      return Launch<96>(args, stream);
+      return Launch<96>(LearnerMlpDecodeKernel<96>, args, args, stream);
+  }
+}
+
+cudaError_t LaunchLearnerMlpOfProjections(const LearnerOfProjectionsArgs& args,
+                                          cudaStream_t stream) {
+  switch (args.learner.head_dim) {
+    case 32:
+      return Launch<32>(LearnerMlpProjectedKernel<32>, args.learner, args,
+                        stream);
+    case 64:
+      return Launch<64>(LearnerMlpProjectedKernel<64>, args.learner, args,
+                        stream);
+    default:
+      return Launch<96>(LearnerMlpProjectedKernel<96>, args.learner, args,
+                        stream);
   }
 }
 

@@ -32,7 +32,7 @@ struct MlpShared {
   float bias2[kHeadDim];
   float norm_weight[kHeadDim];
   float norm_bias[kHeadDim];
-  float bias1[MlpShape<kHeadDim>::kInner];
+  alignas(16) float bias1[MlpShape<kHeadDim>::kInner];
   float rates[kMaxMiniBatch];
   float token_scale[kMaxMiniBatch];
   uint32_t is_broken[kMaxMiniBatch];  // its gradient is not finite
@@ -182,12 +182,13 @@ class MlpHead {
   }
 
   __device__ __forceinline__ void CopyConstants() {
-    static_assert(S::kInner == S::kThreads, "a thread an inner channel");
-    CopyAsync4(shared_.bias1 + thread_, Bias1() + thread_, true);
+    // What steps write not through the L1 cache: see LoadBias2.
+    if (4 * thread_ < S::kInner) {
+      CopyAsync16(shared_.bias1 + 4 * thread_, Bias1() + 4 * thread_, true);
+    }
     if (thread_ < kHeadDim) {
       const int c = head_ * kHeadDim + thread_;
       const int place = PlaceOf(thread_);
-      CopyAsync4(shared_.bias2 + place, Bias2() + thread_, true);
       CopyAsync4(shared_.norm_weight + place, args_.norm_weight + c, true);
       CopyAsync4(shared_.norm_bias + place, args_.norm_bias + c, true);
     }
@@ -195,6 +196,15 @@ class MlpHead {
       CopyAsync4(shared_.token_scale + thread_, args_.token_scale + thread_,
                  thread_ < args_.mini_batch);
     }
+  }
+
+  // The thread's own of b2, not through the L1 cache, so that it may be read
+  // before the kernels before have ended.
+  __device__ __forceinline__ float LoadBias2() const {
+    return thread_ < kHeadDim ? __ldcg(Bias2() + thread_) : 0.0f;
+  }
+  __device__ __forceinline__ void StoreBias2(float bias) {
+    if (thread_ < kHeadDim) shared_.bias2[PlaceOf(thread_)] = bias;
   }
 
   // The operand A of 16 rows, of places 16 step to 16 step + 15.
@@ -536,8 +546,8 @@ constexpr bool MlpBlocksFit(int blocks, int64_t shared_bytes) {
   return blocks * (shared_bytes + kSystemSharedBytes) <= kMaxSharedBytes;
 }
 
-inline cudaError_t PrepareMlpKernel(void (*kernel)(LearnerArgs),
-                                    int32_t shared_bytes) {
+template <typename Args>
+cudaError_t PrepareMlpKernel(void (*kernel)(Args), int32_t shared_bytes) {
   if (const cudaError_t error = cudaFuncSetAttribute(
           kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
           cudaSharedmemCarveoutMaxShared);

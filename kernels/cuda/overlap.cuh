@@ -16,8 +16,9 @@ __device__ inline void LetNextKernelBegin() {
 }
 
 // The same, before the kernel touches memory that kernels before it wrote or
-// read: waits for these. The next one waits in turn. Weights and StepRows a
-// kernel of a step may read before: what writes these, copies of the host, the
+// read: waits for these. The next one waits in turn. Weights, StepRows and what
+// of the sessions' state it alone writes in a step a kernel may read before,
+// the last two not through the L1 cache: what else writes these, copies, the
 // step before and EndSequences, comes before EmbedTokens, which lets no kernel
 // begin until it has waited for it. Elsewhere a kernel must stand between that
 // waits before it lets the next one begin, or that is not of LaunchOverlapped.

@@ -17,11 +17,12 @@ constexpr int32_t kPromptRows = 2048;
 // in several sets of slots.
 struct SequenceSets {
   SequenceSets(OpInputs& inputs, int32_t batch, int64_t slot_bytes,
-               int32_t num_tokens = 1, int64_t sets_bytes = kSetsBytes)
+               int32_t num_tokens = 1, int64_t sets_bytes = kSetsBytes,
+               int64_t least_sets = 1)
       : batch(batch),
         num_tokens(num_tokens),
-        num_sets(static_cast<int32_t>(
-            std::clamp<int64_t>(sets_bytes / (slot_bytes * batch), 1, 1024))),
+        num_sets(static_cast<int32_t>(std::clamp<int64_t>(
+            sets_bytes / (slot_bytes * batch), least_sets, 1024))),
         num_slots(int64_t{batch} * num_sets) {
     std::vector<SequenceRows> all;
     for (int32_t slot = 0; slot < num_slots; ++slot) {
@@ -169,12 +170,13 @@ PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
 }
 
 // Of `batch` sequences of num_tokens rows each. Caches hold none of the halves
-// that a step reads.
+// that a step reads, and no call has the states of the one before, which a GPU
+// reads early.
 SequenceSets SetsOfStates(OpInputs& in, const ModelSizes& m, bool is_mlp,
                           int32_t batch, int32_t num_tokens) {
   const int64_t values = int64_t{m.num_heads} * m.head_dim * m.head_dim;
   return SequenceSets(in, batch, (is_mlp ? 8 : 1) * values * sizeof(float),
-                      num_tokens, 2 * kSetsBytes);
+                      num_tokens, 2 * kSetsBytes, /*least_sets=*/2);
 }
 
 // All but the rows, of which there are n.
@@ -234,11 +236,11 @@ PreparedOp PrepareLearner(OpInputs& in, const ModelSizes& m, bool is_mlp,
 }
 
 PreparedOp PrepareLearnerOfProjections(OpInputs& in, const ModelSizes& m,
-                                       int32_t batch) {
-  SequenceSets rows = SetsOfStates(in, m, /*is_mlp=*/false, batch, 1);
+                                       bool is_mlp, int32_t batch) {
+  SequenceSets rows = SetsOfStates(in, m, is_mlp, batch, 1);
   LearnerOfProjectionsArgs args = {
       MakeLearnerInputs(in, m, batch, rows.num_slots),
-      MakeLearner(in, m, /*is_mlp=*/false, batch, rows.num_slots)};
+      MakeLearner(in, m, is_mlp, batch, rows.num_slots)};
   args.learner.queries = args.inputs.queries;
   args.learner.keys = args.inputs.keys;
   args.learner.targets = args.inputs.targets;
@@ -482,14 +484,18 @@ std::vector<OpCase> LearnerCases() {
       }
     }
   }
-  for (const ModelSizes& sizes : {k125m, k1300m}) {
-    for (const int32_t n : kRows) {
-      cases.push_back(
-          {OpKind::kLearner,
-           absl::StrCat("LearnerOfProjections/", sizes.name, "/", n),
-           [=](OpInputs& in) {
-             return PrepareLearnerOfProjections(in, sizes, n);
-           }});
+  for (const bool is_mlp : {false, true}) {
+    for (const ModelSizes& sizes : {k125m, k1300m}) {
+      for (const int32_t n : {1, 16, 64, 256}) {
+        cases.push_back({OpKind::kLearner,
+                         absl::StrCat("LearnerOfProjections/", sizes.name,
+                                      is_mlp ? " mlp/" : " linear/", n),
+                         [=](OpInputs& in) {
+                           return PrepareLearnerOfProjections(in, sizes, is_mlp,
+                                                              n);
+                         },
+                         is_mlp && n > 16});
+      }
     }
   }
   return cases;

@@ -222,21 +222,26 @@ class LearnerOfProjectionsTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(LearnerOfProjectionsTest, SmallestOfEachForm) {
-  for (const int32_t head_dim : {32, 64, 96}) {
-    ExpectSameBits({1, head_dim, 2}, 1, 3, [](int, int) { return 1; });
-    ExpectSameBits({1, head_dim, 2}, 2, 2,
-                   [](int, int i) { return i == 0 ? 2 : 0; });
+  for (const bool is_mlp : {false, true}) {
+    for (const int32_t head_dim : {32, 64, 96}) {
+      const Model model = {1, head_dim, 2, 4, true, is_mlp};
+      ExpectSameBits(model, 1, 3, [](int, int) { return 1; });
+      ExpectSameBits(model, 2, 2, [](int, int i) { return i == 0 ? 2 : 0; });
+    }
   }
 }
 
 TEST_P(LearnerOfProjectionsTest, HasTheBitsOfBothOpsOneAfterTheOther) {
   for (const Model& model :
        {Model{3, 64, 16}, Model{2, 96, 16}, Model{5, 32, 16}, Model{2, 64, 5},
-        Model{2, 64, 1}, Model{1, 96, 7},
+        Model{2, 64, 1}, Model{1, 96, 7}, Model{3, 64, 16, 4, true, true},
+        Model{2, 96, 16, 4, true, true}, Model{5, 32, 16, 4, true, true},
+        Model{2, 64, 5, 4, true, true}, Model{2, 64, 1, 4, true, true},
+        Model{1, 96, 7, 4, true, true}, Model{2, 64, 16, 4, true, false, 2},
         // What a GPU makes of both ops, one after the other.
         Model{2, 64, 16, 3}, Model{2, 64, 16, 4, false},
-        Model{2, 64, 16, 4, true, true}, Model{2, 64, 16, 4, true, false, 1},
-        Model{2, 64, 16, 4, true, false, 2}}) {
+        Model{2, 64, 16, 3, true, true}, Model{2, 64, 16, 4, true, false, 1},
+        Model{2, 64, 16, 4, true, true, 1}}) {
     ExpectSameBits(model, 5, 36, [](int, int) { return 1; });
   }
 }
@@ -251,16 +256,21 @@ TEST_P(LearnerOfProjectionsTest, OfHeadsAboutTheLimit) {
 }
 
 TEST_P(LearnerOfProjectionsTest, WhatIsNoNumberStaysInItsSequence) {
-  for (const int32_t head_dim : {32, 64, 96}) {
-    ExpectSameBits(
-        {1, head_dim, 16}, 3, 20, [](int, int) { return 1; }, 2);
+  for (const bool is_mlp : {false, true}) {
+    for (const int32_t head_dim : {32, 64, 96}) {
+      ExpectSameBits(
+          {1, head_dim, 16, 4, true, is_mlp}, 3, 20, [](int, int) { return 1; },
+          2);
+    }
   }
 }
 
 // No more rows than sequences, so that a GPU takes it for decoding.
 TEST_P(LearnerOfProjectionsTest, OfSequencesWithoutRowsAndWithMany) {
   for (const Model& model :
-       {Model{3, 64, 16}, Model{2, 96, 5}, Model{1, 32, 16}}) {
+       {Model{3, 64, 16}, Model{2, 96, 5}, Model{1, 32, 16},
+        Model{3, 64, 16, 4, true, true}, Model{2, 96, 5, 4, true, true},
+        Model{1, 32, 16, 4, true, true}}) {
     ExpectSameBits(model, 6, 30, [](int step, int i) {
       return i == step % 6 ? step % 7 : i == (step + 2) % 6 ? 0 : step % 3 / 2;
     });
