@@ -13,7 +13,7 @@ namespace ttt {
 namespace {
 
 // Those of a small model, or of a published one.
-enum class Widths { kSmall, k760m, k1300m };
+enum class Widths { kSmall, k125m, k350m, k760m, k1300m };
 
 struct Param {
   TestDevice device;
@@ -24,9 +24,19 @@ struct Param {
 
 // Around each number of rows at which a form changes.
 std::vector<int> Batches(const Param& param) {
-  if (param.widths != Widths::kSmall) return {2, 5, 8, 9, 16, 17, 33, 65};
-  return {2,  3,  7,  8,  9,   15,  16,  17,  31,  32,  33,
-          48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256};
+  switch (param.widths) {
+    case Widths::kSmall:
+      return {2,  3,  7,  8,  9,   15,  16,  17,  31,  32,  33,
+              48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256};
+    case Widths::k125m:
+    case Widths::k350m:
+      return {2, 16, 17, 33, 65, 129, 256};
+    case Widths::k760m:
+      return {2, 5, 8, 9, 16, 17, 33, 65, 129};
+    case Widths::k1300m:
+      return {2, 5, 8, 9, 16, 17, 33, 65};
+  }
+  return {};
 }
 
 std::vector<Param> Params() {
@@ -36,7 +46,8 @@ std::vector<Param> Params() {
     for (const bool bf16 : {false, true}) {
       params.push_back({TestDevice::kCuda, is_mlp, bf16});
     }
-    for (const Widths widths : {Widths::k1300m, Widths::k760m}) {
+    for (const Widths widths :
+         {Widths::k1300m, Widths::k760m, Widths::k350m, Widths::k125m}) {
       params.push_back({TestDevice::kCuda, is_mlp, true, widths});
     }
   }
@@ -47,6 +58,10 @@ std::string WidthsName(Widths widths) {
   switch (widths) {
     case Widths::kSmall:
       return "";
+    case Widths::k125m:
+      return "Published125m";
+    case Widths::k350m:
+      return "Published350m";
     case Widths::k760m:
       return "Published96";
     case Widths::k1300m:
@@ -74,6 +89,16 @@ ModelConfig WideConfig(const Param& param) {
       config.hidden_size = 512;
       config.intermediate_size = 2112;
       config.num_attention_heads = 8;
+      break;
+    case Widths::k125m:
+      config.hidden_size = 768;
+      config.intermediate_size = 2048;
+      config.num_attention_heads = 12;
+      break;
+    case Widths::k350m:
+      config.hidden_size = 1024;
+      config.intermediate_size = 2736;
+      config.num_attention_heads = 16;
       break;
     case Widths::k760m:  // heads of 96
       config.num_hidden_layers = 3;
