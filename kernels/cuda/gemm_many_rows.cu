@@ -410,6 +410,7 @@ int32_t BestStrips(const PackedMatrix& weights, int32_t num_rows,
   };
   if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
     consider({12, 8, 4}, kTileStrips);
+    if (row_pairs == 1) consider({3}, kTileStrips);
   } else if (row_pairs > 1) {
     consider({16, 12, 8, 4}, kTileStrips);
   } else {
@@ -454,8 +455,10 @@ cudaError_t LaunchGemmManyRows(const Product& product, const GemmDevice& device,
         return Launch<Shape<12, kMostParts>>(product, device, stream);
       case 8:
         return Launch<Shape<8, kMostParts>>(product, device, stream);
-      default:
+      case 4:
         return Launch<Shape<4, kMostParts>>(product, device, stream);
+      default:
+        return Launch<Shape<3, kMostParts>>(product, device, stream);
     }
   }
   switch (strips) {
@@ -480,8 +483,9 @@ cudaError_t PrepareGemmManyRows() {
   for (cudaError_t (*prepare)() :
        {Prepare<Shape<4, 1>>, Prepare<Shape<6, 1>>, Prepare<Shape<7, 1>>,
         Prepare<Shape<8, 1>>, Prepare<Shape<11, 1>>, Prepare<Shape<12, 1>>,
-        Prepare<Shape<16, 1>>, Prepare<Shape<4, kMostParts>>,
-        Prepare<Shape<8, kMostParts>>, Prepare<Shape<12, kMostParts>>}) {
+        Prepare<Shape<16, 1>>, Prepare<Shape<3, kMostParts>>,
+        Prepare<Shape<4, kMostParts>>, Prepare<Shape<8, kMostParts>>,
+        Prepare<Shape<12, kMostParts>>}) {
     if (const cudaError_t error = prepare(); error != cudaSuccess) return error;
   }
   return cudaSuccess;
