@@ -171,14 +171,15 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
     CloseCopies();
     CopyW2(std::make_integer_sequence<int, S::kUnits>());
     CloseCopies();
-    StoreBias2(bias2);
-    if (thread_ < kMaxMiniBatch && int(thread_) != rows.begin) {
-      shared_.rates[thread_] = rate;
-    }
     if constexpr (kIsProjected) {
       MakeRow(rows);
     } else {
       LoadRow(rows);
+    }
+    // Now that they have come; before, the row would wait for them too.
+    StoreBias2(bias2);
+    if (thread_ < kMaxMiniBatch && int(thread_) != rows.begin) {
+      shared_.rates[thread_] = rate;
     }
     Locate();
     if (thread_ == S::kThreads / 2) {  // Of a warp that brings nothing above.

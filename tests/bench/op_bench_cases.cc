@@ -132,7 +132,7 @@ int64_t TailOf(const ModelSizes& m) {
 LearnerInputsArgs MakeLearnerInputs(OpInputs& in, const ModelSizes& m,
                                     int32_t n, int64_t num_slots) {
   const int64_t width = m.hidden_size;
-  const int64_t stride = 3 * width + m.num_heads;
+  const int64_t stride = (3 * width + m.num_heads + 31) / 32 * 32;
   const auto weight = [&] { return in.Floats(m.conv_kernel * width); };
   return {.rows = {},
           .projections = in.Floats(n * stride),
@@ -170,13 +170,13 @@ PreparedOp PrepareLearnerInputs(OpInputs& in, const ModelSizes& m, int32_t n) {
 }
 
 // Of `batch` sequences of num_tokens rows each. Caches hold none of the halves
-// that a step reads, and no call has the states of the one before, which a GPU
-// reads early.
+// that a step reads, and no call has the states of the two before, as a GPU
+// reads them early.
 SequenceSets SetsOfStates(OpInputs& in, const ModelSizes& m, bool is_mlp,
                           int32_t batch, int32_t num_tokens) {
   const int64_t values = int64_t{m.num_heads} * m.head_dim * m.head_dim;
   return SequenceSets(in, batch, (is_mlp ? 8 : 1) * values * sizeof(float),
-                      num_tokens, 2 * kSetsBytes, /*least_sets=*/2);
+                      num_tokens, 2 * kSetsBytes, /*least_sets=*/3);
 }
 
 // All but the rows, of which there are n.

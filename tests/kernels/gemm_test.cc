@@ -287,6 +287,9 @@ TEST_P(GemmTest, SmallestOfEachForm) {
   for (const int32_t strips : {3, 4}) {
     ExpectProduct({strips * kStrip * 62, kCut}, 129);
   }
+  for (const int32_t num_rows : {33, 65, 129}) {
+    ExpectGated({4096, kCut}, num_rows);
+  }
   ExpectProduct({12 * kStrip * 124, 8}, 1);
   for (const int32_t num_rows : {9, 17}) {
     ExpectProduct({3 * kStrip * 124, 8}, num_rows);
