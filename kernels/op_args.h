@@ -62,6 +62,10 @@ struct SequenceRows {
   int64_t position;   // >= 0, tokens of the session before the first row
 };
 
+// A line of a GPU's caches. What begins within one takes longer to read and
+// write, as measured (tests/bench/README.md).
+inline constexpr int64_t kLineBytes = 128;
+
 // The sequences of a step. Their rows are disjoint and cover [0, num_rows), but
 // for the row of a sequence that has ended: its own num_rows is 0, so that no
 // op touches its state, and what an op puts out of the row means nothing. No op

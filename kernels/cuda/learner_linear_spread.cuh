@@ -296,9 +296,6 @@ class LinearSpread : LinearTiles<kHeadDim, kHeadDim / kOutputsOfTile> {
       if (is_kept) *state.kept_rates[i] = state.rates[i];
     }
   }
-  __device__ static uint32_t& Word(void* at) {
-    return *static_cast<uint32_t*>(at);
-  }
   __device__ static const uint4* Units(const Operand& rows) {
     return static_cast<const uint4*>(rows.data);
   }

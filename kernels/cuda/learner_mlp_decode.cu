@@ -298,9 +298,6 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
       }
     }
   }
-  __device__ static uint32_t& Word(void* at) {
-    return *static_cast<uint32_t*>(at);
-  }
 
   // Eight rows at a time, of all warps.
   template <int... kTile>

@@ -17,6 +17,10 @@ __device__ T* Found(T* address) {
   return address;
 }
 
+__device__ inline uint32_t& Word(void* at) {
+  return *static_cast<uint32_t*>(at);
+}
+
 // What a thread has of it: a pair of channels of the query, or of the key and
 // the target. `thread` is below kThreads.
 template <int kHeadDim>

@@ -292,7 +292,7 @@ ProjectionOffsets ProjectionOffsets::Of(const ModelConfig& config) {
   }
   offsets.rate = next;
   offsets.width = next + config.num_attention_heads;
-  constexpr int32_t kLine = 32;  // values
+  constexpr int32_t kLine = kLineBytes / sizeof(float);
   offsets.stride = (offsets.width + kLine - 1) / kLine * kLine;
   return offsets;
 }

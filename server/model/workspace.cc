@@ -7,10 +7,6 @@
 namespace ttt {
 namespace {
 
-// A line of a GPU's caches: an array that begins within one takes longer to
-// read and write, as measured (tests/bench/README.md).
-constexpr int64_t kAlignment = 128;
-
 class Cutter {
  public:
   explicit Cutter(std::byte* base) : base_(base) {}
@@ -19,7 +15,7 @@ class Cutter {
   void Cut(T*& array, int64_t count) {
     array = reinterpret_cast<T*>(base_ + offset_);
     const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
-    offset_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    offset_ += (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
   }
   int64_t bytes() const { return offset_; }
 

@@ -107,9 +107,9 @@ void StateLayout::Add(PlaneSpec plane) {
   int64_t end = 0;
   TTT_CHECK(!__builtin_mul_overflow(plane.num_words(), kWordBytes, &end));
   TTT_CHECK(!__builtin_add_overflow(plane.stored_bytes(),
-                                    slot_bytes + kStateAlignment - 1, &end));
+                                    slot_bytes + kLineBytes - 1, &end));
   plane.offset_bytes = slot_bytes;
-  slot_bytes = end / kStateAlignment * kStateAlignment;
+  slot_bytes = end / kLineBytes * kLineBytes;
   planes.push_back(std::move(plane));
 }
 

@@ -18,9 +18,6 @@ namespace ttt {
 
 using StateDigest = std::array<uint8_t, kDigestBytes>;
 
-// Of planes and slots: a line of a GPU's caches.
-inline constexpr int64_t kStateAlignment = 128;
-
 enum class PlaneRole {
   kFastWeights,  // learnt while reading; begins as the checkpoint's
   kPendingRows,  // rows of the unfinished mini-batch; begins empty
@@ -40,7 +37,7 @@ struct PlaneSpec {
   std::vector<int64_t> shape;
   int64_t row_words = 0;  // of kPendingRows: words of one row
   PlaneForm form = PlaneForm::kWords;
-  int64_t offset_bytes = 0;  // within the slot, a multiple of kStateAlignment
+  int64_t offset_bytes = 0;  // within the slot, a multiple of kLineBytes
 
   int64_t num_words() const;
   // Of the slot; less than the words take where the form leaves halves out.
@@ -59,7 +56,7 @@ void LoadWords(const PlaneSpec& plane, const std::byte* stored,
 
 struct StateLayout {
   std::vector<PlaneSpec> planes;  // in canonical order
-  int64_t slot_bytes = 0;         // a multiple of kStateAlignment
+  int64_t slot_bytes = 0;         // a multiple of kLineBytes
   int32_t mini_batch = 0;
 
   // Appends a plane and places it.

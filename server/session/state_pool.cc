@@ -36,10 +36,10 @@ absl::Status CheckOptions(const StatePool::Options& options,
         absl::StrCat("StatePool: session_slots is ", options.session_slots,
                      ", more than fit in 31 bits"));
   }
-  if (layout.slot_bytes <= 0 || layout.slot_bytes % kStateAlignment != 0) {
+  if (layout.slot_bytes <= 0 || layout.slot_bytes % kLineBytes != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("StatePool: slot_bytes is ", layout.slot_bytes,
-                     ", not a positive multiple of ", kStateAlignment));
+                     ", not a positive multiple of ", kLineBytes));
   }
   return absl::OkStatus();
 }

@@ -132,7 +132,8 @@ int64_t TailOf(const ModelSizes& m) {
 LearnerInputsArgs MakeLearnerInputs(OpInputs& in, const ModelSizes& m,
                                     int32_t n, int64_t num_slots) {
   const int64_t width = m.hidden_size;
-  const int64_t stride = (3 * width + m.num_heads + 31) / 32 * 32;
+  constexpr int64_t kLine = kLineBytes / sizeof(float);
+  const int64_t stride = (3 * width + m.num_heads + kLine - 1) / kLine * kLine;
   const auto weight = [&] { return in.Floats(m.conv_kernel * width); };
   return {.rows = {},
           .projections = in.Floats(n * stride),

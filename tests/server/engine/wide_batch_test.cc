@@ -12,32 +12,37 @@
 namespace ttt {
 namespace {
 
-// Those of a small model, or of a published one.
-enum class Widths { kSmall, k125m, k350m, k760m, k1300m };
+struct Widths {
+  std::string name;
+  int32_t layers;
+  int32_t hidden;
+  int32_t intermediate;
+  int32_t heads;
+  std::vector<int> batches;  // around each at which a form changes
+};
+
+// On a GPU large enough that its products have all their forms.
+Widths SmallWidths() {
+  return {
+      "", 2, 512, 2112, 8, {2,  3,  7,  8,  9,   15,  16,  17,  31,  32,  33,
+                            48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256}};
+}
+// Products take as long as those of a model that is served: what begins before
+// the kernels before have ended then does so.
+std::vector<Widths> PublishedWidths() {
+  return {
+      {"Published125m", 2, 768, 2048, 12, {2, 16, 17, 33, 65, 129, 256}},
+      {"Published350m", 2, 1024, 2736, 16, {2, 16, 17, 33, 65, 129, 256}},
+      {"Published760m", 3, 1536, 4096, 16, {2, 5, 8, 9, 16, 17, 33, 65, 129}},
+      {"Published1300m", 6, 2048, 5504, 32, {2, 5, 8, 9, 16, 17, 33, 65}}};
+}
 
 struct Param {
   TestDevice device;
   bool is_mlp;
   bool bf16;
-  Widths widths = Widths::kSmall;
+  Widths widths = SmallWidths();
 };
-
-// Around each number of rows at which a form changes.
-std::vector<int> Batches(const Param& param) {
-  switch (param.widths) {
-    case Widths::kSmall:
-      return {2,  3,  7,  8,  9,   15,  16,  17,  31,  32,  33,
-              48, 63, 64, 65, 100, 127, 128, 129, 200, 255, 256};
-    case Widths::k125m:
-    case Widths::k350m:
-      return {2, 16, 17, 33, 65, 129, 256};
-    case Widths::k760m:
-      return {2, 5, 8, 9, 16, 17, 33, 65, 129};
-    case Widths::k1300m:
-      return {2, 5, 8, 9, 16, 17, 33, 65};
-  }
-  return {};
-}
 
 std::vector<Param> Params() {
   std::vector<Param> params = {{TestDevice::kCpu, false, false}};
@@ -46,73 +51,27 @@ std::vector<Param> Params() {
     for (const bool bf16 : {false, true}) {
       params.push_back({TestDevice::kCuda, is_mlp, bf16});
     }
-    for (const Widths widths :
-         {Widths::k1300m, Widths::k760m, Widths::k350m, Widths::k125m}) {
+    for (const Widths& widths : PublishedWidths()) {
       params.push_back({TestDevice::kCuda, is_mlp, true, widths});
     }
   }
   return params;
 }
 
-std::string WidthsName(Widths widths) {
-  switch (widths) {
-    case Widths::kSmall:
-      return "";
-    case Widths::k125m:
-      return "Published125m";
-    case Widths::k350m:
-      return "Published350m";
-    case Widths::k760m:
-      return "Published96";
-    case Widths::k1300m:
-      return "Published";
-  }
-  return "";
-}
-
 std::string ParamName(const testing::TestParamInfo<Param>& info) {
   return TestDeviceName(info.param.device) +
          (info.param.is_mlp ? "Mlp" : "Linear") +
-         (info.param.bf16 ? "BFloat16" : "Float32") +
-         WidthsName(info.param.widths);
+         (info.param.bf16 ? "BFloat16" : "Float32") + info.param.widths.name;
 }
 
-// On a GPU large enough that its products have all their forms, or that these
-// take as long as those of a model that is served: what begins before the
-// kernels before have ended then does so.
 ModelConfig WideConfig(const Param& param) {
   ModelConfig config = SmallConfig(param.is_mlp);
   if (param.device != TestDevice::kCuda) return config;
   config.vocab_size = 4200;
-  switch (param.widths) {
-    case Widths::kSmall:
-      config.hidden_size = 512;
-      config.intermediate_size = 2112;
-      config.num_attention_heads = 8;
-      break;
-    case Widths::k125m:
-      config.hidden_size = 768;
-      config.intermediate_size = 2048;
-      config.num_attention_heads = 12;
-      break;
-    case Widths::k350m:
-      config.hidden_size = 1024;
-      config.intermediate_size = 2736;
-      config.num_attention_heads = 16;
-      break;
-    case Widths::k760m:  // heads of 96
-      config.num_hidden_layers = 3;
-      config.hidden_size = 1536;
-      config.intermediate_size = 4096;
-      config.num_attention_heads = 16;
-      break;
-    case Widths::k1300m:
-      config.num_hidden_layers = 6;
-      config.hidden_size = 2048;
-      config.intermediate_size = 5504;
-      config.num_attention_heads = 32;
-      break;
-  }
+  config.num_hidden_layers = param.widths.layers;
+  config.hidden_size = param.widths.hidden;
+  config.intermediate_size = param.widths.intermediate;
+  config.num_attention_heads = param.widths.heads;
   return config;
 }
 
@@ -153,7 +112,7 @@ class WideBatchTest : public testing::TestWithParam<Param> {
     options.session_slots = NumSessions();
     return options;
   }
-  static int NumSessions() { return Batches(GetParam()).back(); }
+  static int NumSessions() { return GetParam().widths.batches.back(); }
 
   std::vector<Result> Alone() const {
     EngineFixture f(MakeOptions(1, 64));
@@ -168,7 +127,7 @@ class WideBatchTest : public testing::TestWithParam<Param> {
 TEST_P(WideBatchTest, EqualsEachSessionAlone) {
   const std::vector<Result> expected = Alone();
   std::mt19937 random(11);
-  for (const int batch : Batches(GetParam())) {
+  for (const int batch : GetParam().widths.batches) {
     // Prompts of the last batches are read many at a time, others in pieces.
     EngineFixture f(MakeOptions(batch, batch < 64 ? batch + 5 : 4 * batch));
     std::vector<int> order(NumSessions());
