@@ -268,8 +268,7 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
   // The same, of the projections: a thread a pair of channels.
   __device__ __forceinline__ void MakeRow(const MiniBatchRows& rows) {
     using Pair = ProjectedPair<kHeadDim>;
-    static_assert(Pair::kThreads % kWarpSize == 0 &&
-                  Pair::kThreads < S::kThreads);
+    static_assert(Pair::kThreads < S::kThreads);
     if (thread_ < Pair::kThreads) {
       Pair pair(*inputs_, sequence_, head_, rows.begin, thread_);
       OnlyWaitForKernelsBefore();
@@ -284,7 +283,6 @@ class StreamedHead : MlpHead<kHeadDim, Shared<kHeadDim>> {
           Word(shared_.keys.At(rows.end, channel)) = made.row;
         }
       }
-      asm volatile("bar.sync 1, %0;\n" ::"n"(Pair::kThreads) : "memory");
       pair.ReplaceTail();
     } else {
       const float* const logit = inputs_->projections +

@@ -22,10 +22,13 @@ __device__ inline uint32_t& Word(void* at) {
 }
 
 // What a thread has of it: a pair of channels of the query, or of the key and
-// the target. `thread` is below kThreads.
+// the target. Half a warp makes queries, and the other half the keys of the
+// same channels, so that both have the same tail. `thread` is below kThreads.
 template <int kHeadDim>
 class ProjectedPair {
   static constexpr int kPairs = kHeadDim / 2;
+  static constexpr int kHalf = kWarpSize / 2;
+  static_assert(kPairs % kHalf == 0);
   static constexpr int kBefore = kFastConvKernel - 1;
 
  public:
@@ -36,8 +39,8 @@ class ProjectedPair {
   __device__ ProjectedPair(const LearnerInputsArgs& args,
                            const SequenceRows& sequence, int32_t head,
                            int phase, int thread)
-      : is_key_(thread >= kPairs),
-        pair_(is_key_ ? thread - kPairs : thread),
+      : is_key_(thread % kWarpSize >= kHalf),
+        pair_(thread / kWarpSize * kHalf + thread % kHalf),
         channel_(head * kHeadDim + 2 * pair_),
         width_(args.num_heads * kHeadDim),
         tail_(SlotOf<float>(args.tail, sequence.slot) + channel_) {
@@ -88,8 +91,9 @@ class ProjectedPair {
             PackPair(__uint_as_float(values[0]) - rotated.x,
                      __uint_as_float(values[1]) - rotated.y)};
   }
-  // After a barrier: all threads have read the old one.
+  // After Make; all lanes of the warp.
   __device__ void ReplaceTail() const {
+    __syncwarp();  // All have read the old one.
     if (is_key_) return;
 #pragma unroll
     for (int j = 0; j < kBefore; ++j) {
