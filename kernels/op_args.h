@@ -65,6 +65,10 @@ struct SequenceRows {
 // A line of a GPU's caches. What begins within one takes longer to read and
 // write, as measured (tests/bench/README.md).
 inline constexpr int64_t kLineBytes = 128;
+// Rounded up to lines.
+constexpr int64_t WholeLines(int64_t bytes) {
+  return (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+}
 
 // The sequences of a step. Their rows are disjoint and cover [0, num_rows), but
 // for the row of a sequence that has ended: its own num_rows is 0, so that no

@@ -46,8 +46,8 @@ ABSL_FLAG(
     ttt::ByteCount, device_state_bytes, {},
     "memory for the sessions' states, such as 536870912 or 512MiB; 0: on "
     "a GPU nearly all that weights, workspace and reserve leave free, else a "
-    "quarter of what there is, at most half of what is free, and 1GiB; "
-    "max_batch_rows states for running turns come on top");
+    "quarter of what there is, at most half of what all else leaves free, and "
+    "1GiB; max_batch_rows states for running turns come on top");
 ABSL_FLAG(ttt::ByteCount, host_state_bytes, {},
           "must be 0: there is no host tier in this version");
 ABSL_FLAG(int32_t, max_queue, 1024, "calls that wait for a row, 0 to 1048576");

@@ -90,14 +90,15 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
 
 // At least for one session.
 int64_t DefaultStateBytes(const Plan& plan, std::optional<int64_t> free_bytes) {
+  const int64_t left = free_bytes.value_or(FreeMemoryBytes()) -
+                       plan.weight_bytes - plan.workspace_bytes -
+                       plan.overhead.reserve_bytes;
+  const int64_t scratch_bytes =
+      plan.limits.max_sequences * plan.layout.slot_bytes;
   const int64_t bytes =
       free_bytes.has_value()
-          ? static_cast<int64_t>(kPartOfDevice *
-                                 (*free_bytes - plan.weight_bytes -
-                                  plan.workspace_bytes -
-                                  plan.overhead.reserve_bytes)) -
-                plan.limits.max_sequences * plan.layout.slot_bytes
-          : std::min({MemoryBytes() / 4, FreeMemoryBytes() / 2,
+          ? static_cast<int64_t>(kPartOfDevice * left) - scratch_bytes
+          : std::min({MemoryBytes() / 4, (left - scratch_bytes) / 2,
                       kMostDefaultStateBytes});
   return std::max(bytes, plan.layout.slot_bytes);
 }

@@ -84,7 +84,7 @@ __device__ inline void StoreFour(const Operand& to, int64_t index,
 }
 
 // Of which each has a four of a row: their fours are one line of the caches.
-inline constexpr int kThreadsPerLine = 8;
+inline constexpr int kThreadsPerLine = kLineBytes / sizeof(float4);
 
 // Puts the 128 bytes around an address into the L2 cache. Always allowed: what
 // is written there later is seen all the same.

@@ -490,7 +490,8 @@ __global__ void __launch_bounds__(S::kThreads, 1)
   block.Leave();
 }
 
-// Of a block, as its registers allow.
+// Of a block: of what is cut as many as take 256 strips to 29 clusters, else as
+// its registers allow.
 constexpr int32_t MostStrips(int32_t warpgroups, bool is_cut) {
   if (is_cut) return 9;
   return warpgroups <= 1 ? 16 : 8;
@@ -572,13 +573,10 @@ cudaError_t VisitStrips(int32_t strips, const Visit& visit) {
   if (strips <= 4) return shape(std::integral_constant<int, 4>());
   if (strips <= 6) return shape(std::integral_constant<int, 6>());
   if (strips <= 8) return shape(std::integral_constant<int, 8>());
-  if constexpr (MostStrips(kWarpgroups, kIsCut) > 8) {
-    // What is cut on 15 clusters of 8, or the most of it on 29 to 31 of 4.
-    if constexpr (kIsCut) {
-      if (strips <= 9) return shape(std::integral_constant<int, 9>());
-    }
-  }
-  if constexpr (MostStrips(kWarpgroups, kIsCut) > 9) {
+  if constexpr (kIsCut) {
+    // On 15 clusters of 8, or the most of it on 29 to 31 of 4.
+    if (strips <= 9) return shape(std::integral_constant<int, 9>());
+  } else if constexpr (MostStrips(kWarpgroups, kIsCut) > 8) {
     if (strips <= 12) return shape(std::integral_constant<int, 12>());
     if (strips <= 16) return shape(std::integral_constant<int, 16>());
   }

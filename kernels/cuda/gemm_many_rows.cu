@@ -389,11 +389,11 @@ int32_t DivideUp(int32_t a, int32_t b) { return (a + b - 1) / b; }
 // about as much as some strips for being begun and stored. Where the rows are
 // those of one cluster, tiles of more widths are compiled, as there are a few
 // of them only.
-int32_t BestStrips(const PackedMatrix& weights, int32_t num_rows,
-                   const GemmDevice& device) {
+int32_t BestStrips(const Product& product, const GemmDevice& device) {
   constexpr int64_t kTileStrips = 4;
   constexpr int64_t kLoneTileStrips = 8;
-  const int32_t row_pairs = DivideUp(num_rows, kCluster * kRows);
+  const PackedMatrix& weights = product.weights;
+  const int32_t row_pairs = DivideUp(product.args.num_rows, kCluster * kRows);
   const int32_t num_strips = DivideUp(weights.num_outputs, kStripOutputs);
   int32_t best = 0;
   int64_t best_cost = 0;
@@ -410,7 +410,8 @@ int32_t BestStrips(const PackedMatrix& weights, int32_t num_rows,
   };
   if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
     consider({12, 8, 4}, kTileStrips);
-    if (row_pairs == 1) consider({3}, kTileStrips);
+    // Gated outputs are stored in fours of strips.
+    if (row_pairs == 1 && product.gated == nullptr) consider({3}, kTileStrips);
   } else if (row_pairs > 1) {
     consider({16, 12, 8, 4}, kTileStrips);
   } else {
@@ -448,7 +449,7 @@ cudaError_t Prepare() {
 cudaError_t LaunchGemmManyRows(const Product& product, const GemmDevice& device,
                                cudaStream_t stream) {
   const PackedMatrix& weights = product.weights;
-  const int32_t strips = BestStrips(weights, product.args.num_rows, device);
+  const int32_t strips = BestStrips(product, device);
   if (NumParts(weights.num_outputs, weights.padded_inputs) > 1) {
     switch (strips) {
       case 12:

@@ -70,7 +70,8 @@ cudaError_t PrepareLearnerMlpDecode();
 bool CanLearnOfProjections(const LearnerOfProjectionsArgs& args);
 // Of what LaunchLearnerLinear or LaunchLearnerMlp takes, with the bits of
 // LaunchLearnerInputs and then of that: a block of a head makes its rows. Reads
-// the convolutions' tails before the kernels before have ended, too.
+// the convolutions' tails before the kernels before have ended, too. Once a
+// device before: PrepareLearnerMlp.
 cudaError_t LaunchLearnerOfProjections(const LearnerOfProjectionsArgs& args,
                                        cudaStream_t stream);
 // Whether they are few heads in all, a row a sequence.

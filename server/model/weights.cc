@@ -292,8 +292,8 @@ ProjectionOffsets ProjectionOffsets::Of(const ModelConfig& config) {
   }
   offsets.rate = next;
   offsets.width = next + config.num_attention_heads;
-  constexpr int32_t kLine = kLineBytes / sizeof(float);
-  offsets.stride = (offsets.width + kLine - 1) / kLine * kLine;
+  offsets.stride = static_cast<int32_t>(
+      WholeLines(offsets.width * int64_t{sizeof(float)}) / sizeof(float));
   return offsets;
 }
 

@@ -14,8 +14,7 @@ class Cutter {
   template <typename T>
   void Cut(T*& array, int64_t count) {
     array = reinterpret_cast<T*>(base_ + offset_);
-    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
-    offset_ += (bytes + kLineBytes - 1) / kLineBytes * kLineBytes;
+    offset_ += WholeLines(count * static_cast<int64_t>(sizeof(T)));
   }
   int64_t bytes() const { return offset_; }
 

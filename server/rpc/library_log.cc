@@ -27,18 +27,24 @@ void LogOfGrpc(gpr_log_func_args* args) {
 }
 
 // A client can have protobuf say as much as it likes (strings that are not
-// UTF-8): the first line of a second stands for all.
-bool IsFirstOfSecond() {
-  static std::atomic<int64_t> last_second{0};
-  const int64_t second = absl::ToUnixSeconds(absl::Now());
-  return last_second.exchange(second, std::memory_order_relaxed) != second;
-}
+// UTF-8): the first line of a second stands for all, and the next one that is
+// written says how many were not.
+std::atomic<int64_t> last_second{0};
+std::atomic<int64_t> lines_left_out{0};
 
 void LogOfProtobuf(google::protobuf::LogLevel level, const char* file, int line,
                    const std::string& message) {
-  if (!IsFirstOfSecond()) return;
+  const int64_t second = absl::ToUnixSeconds(absl::Now());
+  if (last_second.exchange(second, std::memory_order_relaxed) == second) {
+    lines_left_out.fetch_add(1, std::memory_order_relaxed);
+    return;
+  }
+  const int64_t left_out =
+      lines_left_out.exchange(0, std::memory_order_relaxed);
   Log(LevelOf(level != google::protobuf::LOGLEVEL_INFO), message,
-      {{"library", "protobuf"}, {"at", absl::StrCat(file, ":", line)}});
+      {{"library", "protobuf"},
+       {"at", absl::StrCat(file, ":", line)},
+       {"left_out", absl::StrCat(left_out)}});
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ enum class LongRowsPlace {
   // device should not begin what takes longest last.
   kSpread,
 };
-inline constexpr int64_t kShortRowsAtEnd = 20;
+inline constexpr int64_t kShortRowsAtEnd = 20;  // of kSpread, as timed
 
 // The faster on a GPU, as measured (tests/bench/README.md).
 constexpr LongRowsPlace PlaceOfLongRows(bool is_mlp) {

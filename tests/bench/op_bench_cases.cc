@@ -132,8 +132,8 @@ int64_t TailOf(const ModelSizes& m) {
 LearnerInputsArgs MakeLearnerInputs(OpInputs& in, const ModelSizes& m,
                                     int32_t n, int64_t num_slots) {
   const int64_t width = m.hidden_size;
-  constexpr int64_t kLine = kLineBytes / sizeof(float);
-  const int64_t stride = (3 * width + m.num_heads + kLine - 1) / kLine * kLine;
+  const int64_t stride =
+      WholeLines((3 * width + m.num_heads) * sizeof(float)) / sizeof(float);
   const auto weight = [&] { return in.Floats(m.conv_kernel * width); };
   return {.rows = {},
           .projections = in.Floats(n * stride),
@@ -423,7 +423,7 @@ PreparedOp PrepareDigestStates(OpInputs& in, const ModelSizes& m, int32_t n) {
 
 // `n` states of the linear 125m, in turn, as a fork copies them.
 PreparedOp PrepareCopy(OpInputs& in, int32_t n) {
-  constexpr int64_t kStateBytes = 3739072;
+  constexpr int64_t kStateBytes = 3739136;
   std::byte* const states =
       reinterpret_cast<std::byte*>(in.Floats(2 * n * kStateBytes / 4));
   return {{2.0 * n * kStateBytes, 0}, [&in, states, n] {
@@ -487,7 +487,7 @@ std::vector<OpCase> LearnerCases() {
   }
   for (const bool is_mlp : {false, true}) {
     for (const ModelSizes& sizes : {k125m, k1300m}) {
-      for (const int32_t n : {1, 16, 64, 256}) {
+      for (const int32_t n : kRows) {
         cases.push_back({OpKind::kLearner,
                          absl::StrCat("LearnerOfProjections/", sizes.name,
                                       is_mlp ? " mlp/" : " linear/", n),
