@@ -76,13 +76,15 @@ function(ttt_test name)
   endforeach()
 endfunction()
 
-# ttt_gpu_test(name): once more, the tests of a program that are of a GPU, under the
-# label gpu. Without a GPU there are none, and that is a failure.
+# Of a test that needs a GPU: without one it tests nothing, and that is a failure.
+set(ttt_gpu_properties LABELS gpu TIMEOUT 600 RESOURCE_LOCK gpu
+  PASS_REGULAR_EXPRESSION "PASSED  . [1-9]" FAIL_REGULAR_EXPRESSION "FAILED  |SKIPPED ")
+
+# ttt_gpu_test(name): once more, the tests of a program that are of a GPU.
 function(ttt_gpu_test name)
   add_test(NAME ${name}_gpu COMMAND ${name} --gtest_filter=*Cuda*
     WORKING_DIRECTORY ${CMAKE_BINARY_DIR})
-  set_tests_properties(${name}_gpu PROPERTIES LABELS gpu TIMEOUT 600 RESOURCE_LOCK gpu
-    PASS_REGULAR_EXPRESSION "PASSED  . [1-9]" FAIL_REGULAR_EXPRESSION "FAILED  |SKIPPED ")
+  set_tests_properties(${name}_gpu PROPERTIES ${ttt_gpu_properties})
   if(NOT TARGET tests_gpu)
     add_custom_target(tests_gpu)
   endif()

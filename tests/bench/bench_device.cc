@@ -1,9 +1,13 @@
 #include "tests/bench/bench_device.h"
 
 #include <algorithm>
+#include <map>
 #include <thread>
 #include <utility>
 
+#include "absl/flags/commandlineflag.h"
+#include "absl/flags/reflection.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -48,6 +52,39 @@ absl::StatusOr<BenchDevice> CreateBenchDevice(absl::string_view device,
   TTT_ASSIGN_OR_RETURN(result.meter,
                        CreateDeviceCeilingMeter(result.backend.get()));
   return result;
+}
+
+int ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return 0;
+    case absl::StatusCode::kInvalidArgument:
+      return 64;
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kDataLoss:
+      return 65;
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kResourceExhausted:
+      return 69;
+    default:
+      return 70;
+  }
+}
+
+std::string DescribeBenchFlags() {
+  std::map<absl::string_view, const absl::CommandLineFlag*> flags;
+  for (const auto& [name, flag] : absl::GetAllFlags()) {
+    if (absl::StrContains(flag->Filename(), "tests/bench/")) {
+      flags[name] = flag;
+    }
+  }
+  std::string text;
+  for (const auto& [name, flag] : flags) {
+    absl::StrAppend(&text, "  --", name, "=", flag->DefaultValue(),
+                    "\n        ", flag->Help(), "\n");
+  }
+  return text;
 }
 
 }  // namespace ttt

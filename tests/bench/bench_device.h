@@ -23,4 +23,11 @@ absl::StatusOr<BenchDevice> CreateBenchDevice(absl::string_view device,
                                               absl::string_view precision,
                                               int32_t num_threads);
 
+// What a benchmark that ended with `status` exits with, as tttd does: 64 for
+// what was asked, 65 for a model, 69 for what the machine has not, else 70.
+int ExitCodeOf(const absl::Status& status);
+
+// Of the flags that are defined in files of tests/bench, for --help.
+std::string DescribeBenchFlags();
+
 }  // namespace ttt

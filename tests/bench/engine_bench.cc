@@ -8,7 +8,6 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -39,7 +38,7 @@ ABSL_FLAG(std::string, positions, "1000,10000,100000,1000000",
 ABSL_FLAG(bool, set_position, false,
           "claim the position instead of reading that many tokens");
 ABSL_FLAG(int64_t, sessions, 0,
-          "that capacity holds; 0: as many as fit on a GPU");
+          "that capacity holds; 0: as many as fit, on a GPU alone");
 ABSL_FLAG(int32_t, states, 64, "that park has under way at once");
 ABSL_FLAG(bool, lookahead, true,
           "begin a step before the last is finished, as the engine does on a "
@@ -112,6 +111,10 @@ absl::StatusOr<Plan> ReadFlags() {
         mode != "park") {
       return absl::InvalidArgumentError(absl::StrCat("no such mode: ", mode));
     }
+  }
+  if (absl::GetFlag(FLAGS_model).empty()) {
+    return absl::InvalidArgumentError(
+        "--model=DIR is needed, a folder with a config.json");
   }
   const std::string format = absl::GetFlag(FLAGS_load_format);
   if (format != "dummy" && format != "auto") {
@@ -243,6 +246,11 @@ absl::Status RunTimedCases(const Plan& plan, const BenchDevice& device) {
     for (const int64_t streams : plan.streams) {
       TTT_RETURN_IF_ERROR(CheckArms(*workload, static_cast<int32_t>(streams)));
     }
+    if (!absl::GetFlag(FLAGS_json)) {
+      std::printf(
+          "arms: digests of all streams are equal in every way, and two "
+          "swapped slots show\n");
+    }
   }
   const std::vector<BenchCase> cases = MakeCases(plan, *workload);
   TTT_ASSIGN_OR_RETURN(
@@ -306,24 +314,20 @@ absl::Status Run(const Plan& plan) {
 
 int Main() {
   const absl::StatusOr<Plan> plan = ReadFlags();
-  if (!plan.ok()) {
-    std::fprintf(stderr, "%s\n", plan.status().ToString().c_str());
-    return 64;
-  }
-  const absl::Status status = Run(*plan);
-  if (!status.ok()) {
-    std::fprintf(stderr, "%s\n", status.ToString().c_str());
-    return 70;
-  }
-  return 0;
+  const absl::Status status = plan.ok() ? Run(*plan) : plan.status();
+  if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return ExitCodeOf(status);
 }
 
 }  // namespace
 }  // namespace ttt
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
-      "ttt_engine_bench --model=DIR: the engine without gRPC");
+  if (argc > 1 && absl::string_view(argv[1]) == "--help") {
+    std::printf("ttt_engine_bench --model=DIR: the engine without gRPC\n\n%s",
+                ttt::DescribeBenchFlags().c_str());
+    return 0;
+  }
   absl::ParseCommandLine(argc, argv);
   return ttt::Main();
 }

@@ -10,7 +10,6 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_format.h"
 #include "tests/bench/bench_device.h"
 #include "tests/bench/op_bench_cases.h"
@@ -53,6 +52,7 @@ void RunCase(benchmark::State& state, OpKind kind, PreparedCase& prepared,
   absl::Status status = prepared.status;
   status.Update(backend->Synchronize());
   const int calls = prepared.recording != nullptr ? kRecordedCalls : 1;
+  double all_seconds = 0;
   for (auto _ : state) {
     const double seconds = TimeToRun([&] {
       status.Update(prepared.recording != nullptr
@@ -61,19 +61,19 @@ void RunCase(benchmark::State& state, OpKind kind, PreparedCase& prepared,
       status.Update(backend->Synchronize());
     });
     state.SetIterationTime(seconds / calls);
+    all_seconds += seconds / calls;
   }
   if (!status.ok()) {
     state.SkipWithError(status.ToString().c_str());
     return;
   }
-  using benchmark::Counter;
-  const auto share = [](double amount, double ceiling) {
-    return ceiling > 0
-               ? Counter(amount / ceiling, Counter::kIsIterationInvariantRate)
-               : Counter(0);
+  const double seconds = all_seconds / static_cast<double>(state.iterations());
+  const auto share = [seconds](double amount, double ceiling) {
+    return ceiling > 0 ? amount / seconds / ceiling : 0.0;
   };
   const auto rate = [](double amount) {
-    return Counter(amount, Counter::kIsIterationInvariantRate);
+    return benchmark::Counter(amount,
+                              benchmark::Counter::kIsIterationInvariantRate);
   };
   state.counters["bytes"] = rate(op.cost.bytes);
   state.counters["FLOPs"] = rate(op.cost.flops);
@@ -87,9 +87,11 @@ void RunCase(benchmark::State& state, OpKind kind, PreparedCase& prepared,
 }
 
 int Main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  absl::SetProgramUsageMessage(
-      "ttt_op_bench: one benchmark an op; takes --benchmark_... too");
+  benchmark::Initialize(&argc, argv, [] {
+    std::printf("ttt_op_bench: one benchmark an op\n\n%s\n",
+                DescribeBenchFlags().c_str());
+    benchmark::PrintDefaultHelp();
+  });
   absl::ParseCommandLine(argc, argv);
   std::vector<std::string> precisions = {"fp32", "bf16"};
   if (!absl::GetFlag(FLAGS_precision).empty()) {
@@ -106,7 +108,7 @@ int Main(int argc, char** argv) {
       if (absl::IsUnimplemented(device.status()) && precisions.size() > 1) {
         continue;
       }
-      return 69;
+      return ExitCodeOf(device.status());
     }
     devices.push_back(*std::move(device));
   }
@@ -117,7 +119,7 @@ int Main(int argc, char** argv) {
     for (int repeat = 0; repeat < 5; ++repeat) {
       if (const absl::Status status = device.meter->Measure(); !status.ok()) {
         std::fprintf(stderr, "%s\n", status.ToString().c_str());
-        return 70;
+        return ExitCodeOf(status);
       }
     }
     const Ceilings best = device.meter->best();

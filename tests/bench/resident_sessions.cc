@@ -19,7 +19,7 @@ absl::StatusOr<int64_t> NumSessions(const ResidentSessions::Options& options,
   if (!free_bytes.has_value()) {
     return absl::InvalidArgumentError(
         absl::StrCat("sessions is 0, and ", backend->info().name,
-                     " does not tell its memory"));
+                     " does not tell its memory: say how many"));
   }
   return std::max<int64_t>(
       1, (*free_bytes - backend->overhead().reserve_bytes) / slot_bytes -
