@@ -63,7 +63,7 @@ struct SequenceRows {
 };
 
 // A line of a GPU's caches. What begins within one takes longer to read and
-// write, as measured (tests/bench/README.md).
+// write, as measured (tests/bench/TRIED.md).
 inline constexpr int64_t kLineBytes = 128;
 // Rounded up to lines.
 constexpr int64_t WholeLines(int64_t bytes) {

@@ -18,7 +18,7 @@ enum class LongRowsPlace {
 };
 inline constexpr int64_t kShortRowsAtEnd = 20;  // of kSpread, as timed
 
-// The faster on a GPU, as measured (tests/bench/README.md).
+// The faster on a GPU, as measured (tests/bench/TRIED.md).
 constexpr LongRowsPlace PlaceOfLongRows(bool is_mlp) {
   return is_mlp ? LongRowsPlace::kSpread : LongRowsPlace::kFirst;
 }

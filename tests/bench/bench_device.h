@@ -23,8 +23,9 @@ absl::StatusOr<BenchDevice> CreateBenchDevice(absl::string_view device,
                                               absl::string_view precision,
                                               int32_t num_threads);
 
-// What a benchmark that ended with `status` exits with, as tttd does: 64 for
-// what was asked, 65 for a model, 69 for what the machine has not, else 70.
+// What a benchmark that ended with `status` exits with, by its code: 64 for an
+// argument or a config that is wrong, 65 for files that are not there or are
+// damaged, 69 for what the machine has not, else 70.
 int ExitCodeOf(const absl::Status& status);
 
 // Of the flags that are defined in files of tests/bench, for --help.

@@ -8,9 +8,11 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "server/base/status_macros.h"
 #include "tests/bench/bench_device.h"
 #include "tests/bench/capacity_bench.h"
@@ -323,11 +325,13 @@ int Main() {
 }  // namespace ttt
 
 int main(int argc, char** argv) {
+  constexpr char kUsage[] =
+      "ttt_engine_bench --model=DIR: the engine without gRPC";
   if (argc > 1 && absl::string_view(argv[1]) == "--help") {
-    std::printf("ttt_engine_bench --model=DIR: the engine without gRPC\n\n%s",
-                ttt::DescribeBenchFlags().c_str());
+    std::printf("%s\n\n%s", kUsage, ttt::DescribeBenchFlags().c_str());
     return 0;
   }
+  absl::SetProgramUsageMessage(kUsage);
   absl::ParseCommandLine(argc, argv);
   return ttt::Main();
 }

@@ -10,6 +10,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
 #include "absl/strings/str_format.h"
 #include "tests/bench/bench_device.h"
 #include "tests/bench/op_bench_cases.h"
@@ -92,6 +93,7 @@ int Main(int argc, char** argv) {
                 DescribeBenchFlags().c_str());
     benchmark::PrintDefaultHelp();
   });
+  absl::SetProgramUsageMessage("ttt_op_bench: one benchmark an op");
   absl::ParseCommandLine(argc, argv);
   std::vector<std::string> precisions = {"fp32", "bf16"};
   if (!absl::GetFlag(FLAGS_precision).empty()) {
